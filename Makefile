@@ -1,0 +1,39 @@
+# Everything here sets itself up: a fresh clone needs Python 3.10 or newer, make and a package index.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test long compat clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s%s\n", $$1, $$2}' Makefile
+
+install: $(INSTALLED) ## set up .venv with the plugin (editable) and the tools
+
+# An editable install holds copies of the start-up files, so a change in one of them installs anew.
+$(INSTALLED): pyproject.toml $(wildcard yolo_losses/autoload/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## make a small data set and train on it with cls_loss=slide, about three minutes
+	$(BIN)/python examples/demo.py
+
+test: $(INSTALLED) ## lint, types and all tests but the long ones
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not long"
+
+long: $(INSTALLED) ## the tests that take minutes
+	$(BIN)/python -m pytest -m long
+
+compat: $(INSTALLED) ## the suite against other Ultralytics versions
+	$(BIN)/python tests/compat.py
+
+clean: ## remove what these commands made, .venv too
+	rm -rf $(VENV) runs/demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,62 @@
+"""EIoU loss: IoU, the distance of the centres, and the differences of width and height."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from yolo_losses.boxes._base import BoxLoss, Formula, TermsFormula
+from yolo_losses.boxes._geometry import EPS, Terms, corners, enclosing, offset, overlap, sides, total
+from yolo_losses.classification._base import with_reduction
+from yolo_losses.registry import register_box_loss
+
+
+def eiou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
+    """Return the IoU, the distance of the centres, and the differences of width and of height."""
+    a, b = corners(pred), corners(target)
+    (w1, h1), (w2, h2) = sides(a), sides(b)
+    dx, dy = offset(a, b)
+    width, height = enclosing(a, b)
+    width2, height2 = width * width, height * height
+    distance = (dx * dx + dy * dy) / (width2 + height2 + eps)
+    return (
+        overlap(a, b, eps),
+        distance,
+        (w1 - w2).square() / (width2 + eps),
+        (h1 - h2).square() / (height2 + eps),
+    )
+
+
+@with_reduction
+def eiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
+    """EIoU loss, one value a pair: `1 - I + r2/c2 + (w-w')^2/cw^2 + (h-h')^2/ch^2`.
+
+    r2 is the squared distance of the centres, cw and ch are the enclosing box's sides, c2 = cw^2 + ch^2.
+
+    Args:
+        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        target: of the same shape.
+        eps: added to both heights within I, and to the denominators.
+        weight: one a pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: what `mean` divides by in place of the number of pairs.
+
+    Returns:
+        In [0, 4), shape `(...)`.
+
+    Source:
+        Zhang et al., *Focal and Efficient IoU*, arXiv 2101.08158. Two others bear the name: MMDetection's `EIoULoss`
+        is Extended IoU, and the wiou repository's has another distance.
+    """
+    return total(eiou_terms(pred, target, eps))
+
+
+@register_box_loss(
+    "eiou", aliases=("eiouloss", "eiou_loss", "efficient_iou", "efficientiou"), source="arXiv 2101.08158"
+)
+class EIoULoss(BoxLoss):
+    """EIoU loss: IoU, the distance of the centres, and the differences of width and height."""
+
+    formula: ClassVar[Formula] = staticmethod(eiou_loss)
+    terms: ClassVar[TermsFormula] = staticmethod(eiou_terms)

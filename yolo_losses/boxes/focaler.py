@@ -1,0 +1,38 @@
+"""Focaler-IoU: overlaps from d to u, stretched to all of [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+from torch import Tensor
+
+from yolo_losses.boxes._base import BoxModifier
+from yolo_losses.registry import Param, Value, register_modifier
+
+
+@register_modifier("focaler", source="arXiv 2401.10525")
+class FocalerModifier(BoxModifier):
+    """Focaler-IoU: `clamp((I - d)/(u - d), 0, 1)` in place of the IoU; outside (d, u) it gives no gradient.
+
+    Raises:
+        ValueError: where u is not above d.
+
+    Source:
+        Zhang and Zhang, arXiv 2401.10525, equal to the authors' line.
+    """
+
+    position: ClassVar[int] = 2
+    d: Annotated[float, Param("IoU up to which all boxes count as 0; must be below u", low=0, high=1)] = 0.0
+    u: Annotated[float, Param("IoU from which on all boxes count as 1; must be above d", low=0, high=1)] = 0.95
+
+    @classmethod
+    def check_parameters(cls, values: Mapping[str, Value]) -> None:
+        """Raise a `ValueError` where the interval is empty."""
+        low, high = (next((k, v) for k, v in values.items() if k.endswith(f"focaler_{end}")) for end in "du")
+        if low[1] >= high[1]:
+            raise ValueError(f"'{high[0]}={high[1]}' is not valid: allowed is a number above '{low[0]}={low[1]}'")
+
+    def overlap(self, iou: Tensor, pred: Tensor, target: Tensor) -> Tensor:
+        """Return the stretched overlap."""
+        return ((iou - self.d) / (self.u - self.d)).clamp(0, 1)

@@ -1,0 +1,48 @@
+"""IoU loss: what two boxes do not share."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from yolo_losses.boxes._base import BoxLoss, Formula, TermsFormula
+from yolo_losses.boxes._geometry import EPS, Terms, corners, overlap, total
+from yolo_losses.classification._base import with_reduction
+from yolo_losses.registry import register_box_loss
+
+
+def iou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
+    """Return the IoU, alone."""
+    a, b = corners(pred), corners(target)
+    return (overlap(a, b, eps),)
+
+
+@with_reduction
+def iou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
+    """IoU loss, one value a pair: `1 - I`.
+
+    Args:
+        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        target: of the same shape.
+        eps: added to both heights and to the union.
+        weight: one a pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: what `mean` divides by in place of the number of pairs.
+
+    Returns:
+        In [0, 1], shape `(...)`; 1, with no gradient, for boxes that do not meet.
+
+    Source:
+        Equal to one minus Ultralytics' `bbox_iou` on `xyxy`; torchvision has no eps on the heights, which differs by
+        1e-8 on boxes of usual size. Not UnitBox's `-log(I)`.
+    """
+    return total(iou_terms(pred, target, eps))
+
+
+@register_box_loss("iou", aliases=("iouloss", "iou_loss"), source="Ultralytics; torchvision")
+class IoULoss(BoxLoss):
+    """IoU loss: what two boxes do not share."""
+
+    formula: ClassVar[Formula] = staticmethod(iou_loss)
+    terms: ClassVar[TermsFormula] = staticmethod(iou_terms)

@@ -1,0 +1,68 @@
+"""ProbIoU loss: the Hellinger distance of rotated boxes as Gaussians."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from yolo_losses.boxes._base import BoxLoss, Formula
+from yolo_losses.boxes._geometry import EPS
+from yolo_losses.classification._base import with_reduction
+from yolo_losses.registry import register_box_loss
+
+
+@with_reduction
+def probiou_loss(pred: Tensor, target: Tensor, eps: float = EPS, floor: Tensor | float = 0.0) -> Tensor:
+    """ProbIoU loss, one value a pair: the Hellinger distance of two rotated boxes, each a Gaussian.
+
+    A box has the variances `w^2/12` and `h^2/12` along its own axes. The loss is `sqrt(1 - exp(-B))`, where B is the
+    Bhattacharyya distance of the two Gaussians.
+
+    Args:
+        pred: boxes `xywhr`, shape `(..., 5)`: centre, sides, and angle in radians.
+        target: of the same shape.
+        eps: added below the root, to the denominators and to the logarithm's argument; B is no less than it.
+        floor: added to the variances, which bounds the gradient of small boxes; 0.01 in Ultralytics' loss of late,
+            0 in earlier ones and in its metric.
+        weight: one a pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: what `mean` divides by in place of the number of pairs.
+
+    Returns:
+        In (0, 1], shape `(...)`; for equal boxes 4.5e-4 by the default eps. Rotated by a right angle, or with a
+        square's angle changed, a box is the same Gaussian: the loss cannot tell.
+
+    Source:
+        Murrugarra-Llerena et al., arXiv 2106.06072, equal to one minus Ultralytics' `probiou`. Its determinants are
+        differences that float32 may take below 0 for long thin boxes; here they are sums of positive terms.
+    """
+    x1, y1, w1, h1, r1 = pred.unbind(-1)
+    x2, y2, w2, h2, r2 = target.unbind(-1)
+    # Variances along each box's own axes, and the determinants of the covariances.
+    p1, q1, p2, q2 = (side.square() / 12 + floor for side in (w1, h1, w2, h2))
+    det1, det2 = p1 * q1, p2 * q2
+    # The determinant of the sum of both, by the angle between the boxes.
+    cos2 = (r1 - r2).cos().square()
+    sin2 = (r1 - r2).sin().square()
+    det = det1 + det2 + p1 * (p2 * sin2 + q2 * cos2) + q1 * (p2 * cos2 + q2 * sin2)
+    # Each covariance, turned by 90 degrees, along the way between the centres: that is their adjugate.
+    dx, dy = x2 - x1, y2 - y1
+    along = torch.zeros_like(dx)
+    for p, q, angle in ((p1, q1, r1), (p2, q2, r2)):
+        cos, sin = angle.cos(), angle.sin()
+        along = along + p * (dy * cos - dx * sin).square() + q * (dx * cos + dy * sin).square()
+    both = (det1 * det2).clamp_min(torch.finfo(det.dtype).tiny).sqrt()
+    bhattacharyya = along / (4 * (det + eps)) + (det / (4 * both + eps) + eps).log() / 2
+    return (1 - (-bhattacharyya.clamp(eps, 100)).exp() + eps).sqrt()
+
+
+@register_box_loss(
+    "probiou", aliases=("probiouloss", "probiou_loss", "prob_iou"), source="arXiv 2106.06072; Ultralytics"
+)
+class ProbIoULoss(BoxLoss):
+    """ProbIoU loss: the Hellinger distance of rotated boxes (`xywhr`, shape `(..., 5)`) as Gaussians."""
+
+    formula: ClassVar[Formula] = staticmethod(probiou_loss)
+    rotated: ClassVar[bool] = True

@@ -1,0 +1,265 @@
+"""What every classification loss shares: reduction around the formula, the module, and the sum over a whole batch."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from yolo_losses import registry
+from yolo_losses.classification import _dense
+from yolo_losses.reduction import check_reduction, reduce_loss, upcast
+from yolo_losses.step import Step
+
+Formula = Callable[..., Tensor]
+
+_CONVENTION = (
+    inspect.Parameter("weight", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Tensor | None"),
+    inspect.Parameter("reduction", inspect.Parameter.KEYWORD_ONLY, default="none", annotation="str"),
+    inspect.Parameter("avg_factor", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="float | None"),
+)
+
+
+def with_reduction(formula: Formula) -> Formula:
+    """Give a formula, one value an element, the arguments `weight`, `reduction` and `avg_factor`, and fp32 inside."""
+    signature = inspect.signature(formula)
+    own = tuple(p for p in _CONVENTION if p.name not in signature.parameters)
+
+    @functools.wraps(formula)
+    def loss(
+        first: Tensor,
+        second: Tensor,
+        *args: Any,
+        weight: Tensor | None = None,
+        reduction: str = "none",
+        avg_factor: float | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        check_reduction(reduction)
+        return reduce_loss(formula(*upcast(first, second), *args, **kwargs), weight, reduction, avg_factor)
+
+    # The named arguments of the formula may also come by name: focal_loss(logits=..., targets=...).
+    names = list(signature.parameters)[:2]
+
+    @functools.wraps(formula)
+    def by_name(*args: Any, **kwargs: Any) -> Tensor:
+        return loss(*args, *[kwargs.pop(name) for name in names[len(args) :] if name in kwargs], **kwargs)
+
+    parameters = [*signature.parameters.values(), *own]
+    by_name.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return by_name
+
+
+@dataclass(frozen=True)
+class Positives:
+    """The positive elements of a batch: anchor i (flat over the batch) with its class.
+
+    Attributes:
+        index: their positions in the flattened logits, shape `(N,)`, at most one an anchor.
+        target: the target of each, shape `(N,)`.
+        valid: which of them count, shape `(N,)`; `None`: all. (On a GPU all anchors are listed and masked, since
+            selecting some would make the host wait.)
+    """
+
+    index: Tensor
+    target: Tensor
+    valid: Tensor | None = None
+
+
+class ClassificationLoss(nn.Module):
+    """A classification loss as a module, called as MMDetection's are.
+
+    A subclass names its `formula` and, where it has more than the formula's parameters (state has), declares them as
+    annotated attributes. The parameters become attributes of the module.
+
+    Args:
+        reduction: `mean`, `sum` or `none`.
+        loss_weight: a factor on the result.
+        activated: whether `pred` are probabilities rather than logits.
+        **parameters: the declared parameters, by name.
+
+    Raises:
+        TypeError: on a parameter that is not declared.
+        ValueError: on one out of range, or an unknown reduction.
+    """
+
+    formula: ClassVar[Formula]
+    registered_name: ClassVar[str] = ""
+    default_target: ClassVar[str] = "tal"
+    own_divisor: ClassVar[bool] = False
+
+    def __init__(
+        self, *, reduction: str = "mean", loss_weight: float = 1.0, activated: bool = False, **parameters: Any
+    ) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        self.reduction = reduction
+        self.loss_weight = loss_weight
+        self.activated = activated
+        set_parameters(self, parameters)
+
+    @classmethod
+    def from_formula(cls, formula: Formula) -> tuple[type[ClassificationLoss], Formula]:
+        """Return a module class for a plain formula, and the formula with the shared arguments around it."""
+        public = with_reduction(formula)
+        name = "".join(part.capitalize() for part in formula.__name__.split("_"))
+        module = type(
+            name,
+            (cls,),
+            {"formula": staticmethod(public), "__doc__": formula.__doc__, "__module__": formula.__module__},
+        )
+        return module, public
+
+    def parameters_of_formula(self) -> dict[str, Any]:
+        """Return the formula's own parameters by name, as this module has them."""
+        return {name: getattr(self, name) for name in _formula_parameters(type(self).formula)}
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor | tuple[Tensor, Tensor],
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+        **supplied: Any,
+    ) -> Tensor:
+        """Return the loss of predictions against targets.
+
+        Args:
+            pred: logits, shape `(..., C)`; probabilities where the module is `activated`.
+            target: of the same shape, in [0, 1]; or integer labels of shape `(...)`, where C means background; or a
+                pair of such labels and the score of each.
+            weight: of the shape of `pred`, of its leading dimensions, or flat.
+            avg_factor: what `mean` divides by in place of the number of elements.
+            reduction_override: used in place of the module's reduction.
+            **supplied: what the formula needs of the step, `mean_iou` or `positive_mask`.
+
+        Raises:
+            ValueError: on an unknown reduction or shapes that do not fit.
+        """
+        reduction = check_reduction(self.reduction, reduction_override)
+        (logits,) = upcast(pred)
+        if self.activated:
+            logits = as_logits(logits)
+        targets = as_targets(target, logits)
+        loss = self.elementwise(logits, targets, **supplied)
+        return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)
+
+    def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss of every element, in float32 or more."""
+        formula = type(self).formula
+        known = {name: value for name, value in supplied.items() if name in _arguments(formula)}
+        return formula(logits, targets, **self.parameters_of_formula(), **known)
+
+    def prepare(self, step: Step) -> dict[str, Any]:
+        """Return what the formula is supplied with in this step; a loss with state updates it here, in training."""
+        return {"mean_iou": step.mean_iou}
+
+    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+        """Return value and derivative of the formula at target 0, or `None` where it has no closed form here.
+
+        The derivative may be written to `out`, which saves a copy.
+
+        With a closed form the loss of a whole batch is worked through in pieces that stay in the cache, see `_dense`;
+        without, through `elementwise` and autograd.
+        """
+        return None
+
+    def has_closed_form(self) -> bool:
+        """Return whether `background` tells the whole loss of elements of target 0, whatever their class."""
+        return type(self).background is not ClassificationLoss.background
+
+    def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
+        """Return the loss of a whole batch summed over all but the classes.
+
+        Args:
+            logits: shape `(b, anchors, C)`.
+            positives: the elements whose target is not that of the background.
+            step: what the criterion knows of the step.
+
+        Returns:
+            Shape `(1, 1, C)`, float32.
+        """
+        supplied = self.prepare(step)
+        if self.has_closed_form():
+            foreground = functools.partial(self.elementwise, **supplied)
+            return _dense.class_sums(self._closed_form, foreground, logits, positives)
+        targets, positive_mask = _dense.scattered(logits, positives)
+        return self.elementwise(logits, targets, positive_mask=positive_mask, **supplied).sum((0, 1), keepdim=True)
+
+    def _closed_form(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        pair = self.background(logits, out)
+        assert pair is not None
+        return pair
+
+    def extra_repr(self) -> str:
+        """Return the parameters for `print(module)`."""
+        return describe_parameters(self)
+
+
+def declared_names(module: type) -> list[str]:
+    """Return the names of the declared parameters of a module class."""
+    return [p.name for p in registry._parameters(getattr(module, "registered_name", "") or "loss", module)]
+
+
+def set_parameters(module: nn.Module, given: Mapping[str, Any]) -> None:
+    """Set the declared parameters as attributes, from `given` or their defaults, each checked against its range."""
+    kind = type(module)
+    declared = list(registry._parameters(getattr(kind, "registered_name", "") or "loss", kind))
+    unknown = set(given).difference(p.name for p in declared)
+    if unknown:
+        names = ", ".join(p.name for p in declared) or "none"
+        raise TypeError(f"{kind.__name__} has no parameter '{sorted(unknown)[0]}'; its own are: {names}")
+    for parameter in declared:
+        value = given.get(parameter.name)
+        if value is None and parameter.name in given:
+            value = parameter.limits.off  # as in the function, where `None` is not the default but off
+        setattr(module, parameter.name, parameter.parse(value))
+    check = getattr(kind, "check_parameters", None)
+    if check is not None:
+        check({p.key: getattr(module, p.name) for p in declared})
+
+
+def describe_parameters(module: nn.Module) -> str:
+    """Return a module's parameters as `gamma=1.5, alpha=0.25`."""
+    return ", ".join(f"{name}={getattr(module, name)}" for name in declared_names(type(module)))
+
+
+def as_logits(probabilities: Tensor) -> Tensor:
+    """Return the logits of probabilities: 100 and -100 at 1 and 0, where the gradient is 0 rather than infinite."""
+    limits = torch.finfo(probabilities.dtype)
+    inside = probabilities.clamp(limits.tiny, 1 - limits.eps / 2).logit()
+    return torch.where(probabilities <= 0, -100.0, torch.where(probabilities >= 1, 100.0, inside))
+
+
+def as_targets(target: Tensor | tuple[Tensor, Tensor], logits: Tensor) -> Tensor:
+    """Return targets of the logits' shape and type.
+
+    Integer labels become one-hot rows, the label C a row of zeros; a pair of labels and scores such rows times their
+    score.
+    """
+    if not isinstance(target, Tensor):
+        labels, score = target
+        return as_targets(labels, logits) * score.to(logits.dtype).unsqueeze(-1)
+    if target.shape == logits.shape:
+        return target.to(logits.dtype)
+    if target.shape == logits.shape[:-1] and not target.is_floating_point():
+        classes = logits.shape[-1]
+        if target.numel() and not 0 <= int(target.min()) <= int(target.max()) <= classes:
+            raise ValueError(f"labels must lie in 0..{classes}, where {classes} means background")
+        return nn.functional.one_hot(target.long(), classes + 1)[..., :classes].to(logits.dtype)
+    raise ValueError(f"targets of shape {tuple(target.shape)} do not fit logits of shape {tuple(logits.shape)}")
+
+
+@functools.cache
+def _arguments(formula: Formula) -> tuple[str, ...]:
+    return tuple(inspect.signature(inspect.unwrap(formula)).parameters)[2:]
+
+
+def _formula_parameters(formula: Formula) -> list[str]:
+    return [name for name in _arguments(formula) if name not in registry.SUPPLIED_ARGUMENTS]

@@ -1,0 +1,96 @@
+"""Asymmetric loss: positives and negatives focus by exponents of their own, easy negatives are dropped."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from yolo_losses.classification._base import ClassificationLoss, Formula, with_reduction
+from yolo_losses.numerics import power_without_gradient
+from yolo_losses.registry import Param, register_cls_loss
+
+FLOOR = 1e-8  # the authors' smallest probability under a logarithm
+BELOW_ONE = 1 - 2**-24  # largest float32 below 1
+
+
+@with_reduction
+def asymmetric_loss(
+    logits: Tensor,
+    targets: Tensor,
+    gamma_pos: Annotated[float, Param("how much easy positives are played down", low=0)] = 1.0,
+    gamma_neg: Annotated[float, Param("how much easy negatives are played down", low=0)] = 4.0,
+    shift: Annotated[float, Param("probability up to which a negative counts nothing", low=0, high=1)] = 0.05,
+    detach_weight: Annotated[bool, Param("no gradient through the focusing weight, as the authors have it")] = True,
+) -> Tensor:
+    """Asymmetric loss, one value an element: `-(t log p + (1-t) log(1-m)) (t (1-p) + (1-t) m)^g`.
+
+    `m = max(p - shift, 0)` and `g = t gamma_pos + (1-t) gamma_neg`. Logarithms stop at `log 1e-8`, where the gradient
+    is 0: a positive of a logit below -18.4 is beyond rescue, as in the authors' code.
+
+    Args:
+        logits: any shape.
+        targets: same shape, in [0, 1].
+        gamma_pos: exponent of the positives, at least 0.
+        gamma_neg: exponent of the negatives, at least 0.
+        shift: probability up to which a negative counts nothing, in [0, 1].
+        detach_weight: whether the focusing weight is taken as a constant.
+        weight: of the logits' shape, of its leading dimensions, or flat.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: what `mean` divides by in place of the number of elements.
+
+    Returns:
+        At least 0, at most 18.42.
+
+    Source:
+        Ridnik et al., arXiv 2009.14119, Alibaba-MIIL/ASL, which returns the sum. Ours needs no probability near 1, so
+        that small losses keep their digits.
+    """
+    margin = (logits.sigmoid() - shift).clamp_min(0)
+    log_p = nn.functional.logsigmoid(logits).clamp_min(math.log(FLOOR))
+    log_rest = (
+        (-margin.clamp_max(BELOW_ONE)).log1p()
+        if shift
+        else nn.functional.logsigmoid(-logits).clamp_min(math.log(FLOOR))
+    )
+    miss = targets * (-logits).sigmoid() + (1 - targets) * margin
+    if detach_weight:
+        miss = miss.detach()
+    focus = miss.clamp_min(1e-30) ** (targets * gamma_pos + (1 - targets) * gamma_neg)
+    return -(targets * log_p + (1 - targets) * log_rest) * focus
+
+
+@register_cls_loss(
+    "asl", aliases=("asymmetric", "asymmetricloss", "asymmetric_loss"), source="arXiv 2009.14119; Alibaba-MIIL/ASL"
+)
+class AsymmetricLoss(ClassificationLoss):
+    """Asymmetric loss: positives and negatives focus by exponents of their own, easy negatives are dropped."""
+
+    formula: ClassVar[Formula] = staticmethod(asymmetric_loss)
+    gamma_pos: float
+    gamma_neg: float
+    shift: float
+    detach_weight: bool
+
+    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return `-log(1-m) m^gamma_neg` and its derivative."""
+        p = logits.sigmoid()
+        steep = torch.addcmul(p, p, p, value=-1)
+        if self.shift:
+            margin = nn.functional.softshrink(p, self.shift).clamp_max_(BELOW_ONE)
+            loss = margin.neg().log1p_().neg_()
+            slope = steep / (1 - margin)
+            if self.gamma_neg < 1:
+                slope.mul_(margin > 0)
+        else:
+            margin = p
+            loss = nn.functional.softplus(logits)
+            slope = p * (loss < -math.log(FLOOR))
+            loss.clamp_max_(-math.log(FLOOR))
+        focus = power_without_gradient(margin, self.gamma_neg)
+        if self.gamma_neg and not self.detach_weight:
+            # loss / m tends to 1 at m = 0, so that this is finite for exponents below 1 too.
+            slope.add_(loss / margin.clamp_min(1e-30) * steep.mul_(margin > 0), alpha=self.gamma_neg)
+        return loss.mul_(focus), torch.mul(slope, focus, out=out)

@@ -1,0 +1,71 @@
+"""Binary cross entropy, the loss that Ultralytics uses."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from yolo_losses.classification._base import ClassificationLoss, Formula, with_reduction
+from yolo_losses.classification._modulated import bce_background
+from yolo_losses.registry import register_cls_loss
+
+
+@with_reduction
+def bce_loss(logits: Tensor, targets: Tensor, pos_weight: Tensor | float | None = None) -> Tensor:
+    """Binary cross entropy with logits, one value an element.
+
+    Args:
+        logits: any shape.
+        targets: same shape, in [0, 1].
+        pos_weight: factor on the positive part, a number or one a class, as in `torch.nn.BCEWithLogitsLoss`.
+        weight: of the logits' shape, of its leading dimensions, flat, or one a class.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: what `mean` divides by in place of the number of elements.
+
+    Returns:
+        At least 0; 0 in the limit of a certain and right prediction on a hard target.
+    """
+    weight = (
+        None
+        if pos_weight is None
+        else logits.new_tensor(pos_weight)
+        if not isinstance(pos_weight, Tensor)
+        else pos_weight
+    )
+    return nn.functional.binary_cross_entropy_with_logits(
+        logits, targets, reduction="none", pos_weight=None if weight is None else weight.to(logits)
+    )
+
+
+@register_cls_loss("bce", aliases=("binary_cross_entropy", "bceloss"), source="torch BCEWithLogitsLoss")
+class BCELoss(ClassificationLoss):
+    """Binary cross entropy, equal to stock to float32 rounding.
+
+    Args:
+        weight: on every call, of any shape that broadcasts to the loss's, such as one a class.
+        pos_weight: factor on the positive part, a number or one a class.
+        **convention: `reduction`, `loss_weight` and `activated`, as every module has them.
+    """
+
+    formula: ClassVar[Formula] = staticmethod(bce_loss)
+
+    def __init__(
+        self, *, weight: Tensor | None = None, pos_weight: Tensor | float | None = None, **convention: Any
+    ) -> None:
+        super().__init__(**convention)
+        self.pos_weight = pos_weight
+        self.weight = weight
+
+    def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss of every element."""
+        loss: Tensor = bce_loss(logits, targets, self.pos_weight)
+        return loss if self.weight is None else loss * self.weight.to(loss)
+
+    def has_closed_form(self) -> bool:
+        """Return whether no weight depends on the class."""
+        return self.weight is None and not isinstance(self.pos_weight, Tensor)
+
+    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return softplus(z) and its derivative, p."""
+        return bce_background(logits, out)

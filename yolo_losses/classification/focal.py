@@ -1,0 +1,60 @@
+"""Focal loss: easy examples count less."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from torch import Tensor, nn
+
+from yolo_losses.classification._base import ClassificationLoss, Formula, with_reduction
+from yolo_losses.classification._modulated import modulated_background
+from yolo_losses.numerics import power
+from yolo_losses.registry import Param, register_cls_loss
+
+
+@with_reduction
+def focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    gamma: Annotated[float, Param("how much easy examples are played down; 0: not at all", low=0)] = 1.5,
+    alpha: Annotated[float | None, Param("share of the positives; -1: no balance", low=-1, high=1, off=-1)] = 0.25,
+) -> Tensor:
+    """Focal loss, one value an element: `(t a + (1-t)(1-a)) (1-p_t)^gamma BCE`, gradient through the whole of it.
+
+    Args:
+        logits: any shape.
+        targets: same shape, in [0, 1].
+        gamma: exponent on `1 - p_t`, at least 0.
+        alpha: balance of positives against negatives, in [0, 1]; below 0 or `None`: none.
+        weight: of the logits' shape, of its leading dimensions, or flat.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: what `mean` divides by in place of the number of elements.
+
+    Returns:
+        At least 0. With a soft target it is not 0 at `p = t`.
+
+    Source:
+        Lin et al., arXiv 1708.02002, whose gamma is 2; 1.5 is YOLOv5's. Unlike torchvision's, fvcore's and
+        MMDetection's, the gradient is finite for a gamma below 1 at saturated logits too.
+    """
+    bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    p = logits.sigmoid()
+    # sigmoid(-z) rather than 1 - p: at large logits the latter is a difference of nearly equal numbers.
+    miss = targets * (-logits).sigmoid() + (1 - targets) * p
+    loss = power(miss, gamma) * bce
+    if alpha is not None and alpha >= 0:
+        loss = (alpha * targets + (1 - alpha) * (1 - targets)) * loss
+    return loss
+
+
+@register_cls_loss("focal", aliases=("focalloss", "focal_loss"), source="arXiv 1708.02002; YOLOv5, torchvision")
+class FocalLoss(ClassificationLoss):
+    """Focal loss: easy examples count less."""
+
+    formula: ClassVar[Formula] = staticmethod(focal_loss)
+    gamma: float
+    alpha: float
+
+    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return `(1-a) p^gamma softplus(z)` and its derivative."""
+        return modulated_background(logits, self.gamma, 1 - self.alpha if self.alpha >= 0 else 1.0, out=out)

@@ -1,0 +1,214 @@
+"""Gradient harmonizing loss: elements count by how rare their gradient's size is."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from yolo_losses.classification import _dense
+from yolo_losses.classification._base import ClassificationLoss, Formula, Positives, as_logits, as_targets
+from yolo_losses.classification._modulated import bce_background
+from yolo_losses.reduction import check_reduction, reduce_loss, upcast
+from yolo_losses.registry import Param, register_cls_loss
+from yolo_losses.step import Step, sum_over_ranks
+
+
+def _bin(gap: Tensor, bins: int) -> Tensor:
+    """Return which of the equal bins over [0, 1] each gap falls into."""
+    return (gap * bins).int().clamp_(0, bins - 1)
+
+
+def _counts(index: Tensor, bins: int, counted: Tensor | None = None) -> Tensor:
+    """Return the number of elements in each bin."""
+    if index.device.type == "cpu" and counted is None:
+        return torch.bincount(index.reshape(-1), minlength=bins)
+    # On a GPU bincount makes the host wait.
+    each = [index == k for k in range(bins)]
+    return torch.stack([(one if counted is None else one & counted).sum() for one in each])
+
+
+def _weights(present: Tensor, share: Tensor) -> Tensor:
+    """Return the weight of each bin: one over its share of the elements and over the number of bins in use."""
+    return torch.where(present, 1 / (share * present.sum().clamp_min(1)), 0)
+
+
+def _weighted(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Return the formula: BCE times the weight of the bin of `|p - t|`."""
+    gap = (logits.detach().sigmoid() - targets).abs()
+    bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return weights.to(logits.dtype)[_bin(gap, len(weights))] * bce
+
+
+def _counted(logits: Tensor, targets: Tensor, bins: int, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the number of elements in each bin, their total, and the mask of those that count, of a weight above 0."""
+    mask = None
+    if weight is not None:
+        mask = reduce_loss(torch.ones_like(logits), weight, "none") > 0
+    counts = _counts(_bin((logits.detach().sigmoid() - targets).abs(), bins), bins, mask)
+    return counts, counts.sum().clamp_min(1), mask
+
+
+def _reduced(
+    loss: Tensor, mask: Tensor | None, total: Tensor, reduction: str, avg_factor: float | Tensor | None
+) -> Tensor:
+    if mask is not None:
+        loss = torch.where(mask, loss, 0)
+    if reduction == "mean" and avg_factor is None:
+        return loss.sum() / total
+    return reduce_loss(loss, None, reduction, avg_factor)
+
+
+def _ghm_parameters(
+    logits: Tensor, targets: Tensor, bins: Annotated[int, Param("bins of the gradient's size", low=1, high=1000)] = 10
+) -> Tensor:
+    return ghm_loss(logits, targets, bins)
+
+
+def ghm_loss(
+    logits: Tensor,
+    targets: Tensor,
+    bins: int = 10,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor:
+    """Gradient harmonizing loss, one value an element: BCE over the density of `|p - t|` in this call's elements.
+
+    The density of a bin is its share of the elements times the number of bins in use; no gradient flows through it.
+
+    Args:
+        logits: any shape.
+        targets: same shape, in [0, 1].
+        bins: number of equal bins over [0, 1].
+        weight: of the logits' shape, of its leading dimensions, or flat: an element counts where it is above 0. Its
+            size plays no role.
+        reduction: `none`, `mean` (over the elements that count) or `sum`.
+        avg_factor: what `mean` divides by in place of the number of elements that count.
+
+    Returns:
+        At least 0.
+
+    Raises:
+        ValueError: on an unknown reduction or a weight of another shape.
+
+    Source:
+        Li et al., arXiv 1811.05181, as MMDetection's `GHMC` has it with momentum 0.
+    """
+    check_reduction(reduction)
+    logits, targets = upcast(logits, targets)
+    counts, total, mask = _counted(logits, targets, bins, weight)
+    weights = _weights(counts > 0, counts.to(logits.dtype) / total)
+    return _reduced(_weighted(logits, targets, weights), mask, total, reduction, avg_factor)
+
+
+# The registry reads the parameters from what is wrapped: `weight` and the like are a convention, not a training key.
+ghm_loss.__signature__ = inspect.signature(ghm_loss)  # type: ignore[attr-defined]
+ghm_loss.__wrapped__ = _ghm_parameters  # type: ignore[attr-defined]
+
+
+@register_cls_loss("ghm", aliases=("ghmc", "ghmloss", "ghm_loss", "ghm_c"), source="arXiv 1811.05181; MMDetection GHMC")
+class GHMLoss(ClassificationLoss):
+    """Gradient harmonizing loss: elements count by how rare their gradient's size is.
+
+    The number of elements in a bin is averaged over the training steps; a bin that a batch leaves empty keeps its
+    average. The average starts at 0, so that the first steps weigh more, as MMDetection has it. It is kept relative to
+    the number of elements, so that a batch of another size (multi-scale, validation) does not change the weights.
+    In the criterion the class term is the mean over all elements.
+    """
+
+    formula: ClassVar[Formula] = staticmethod(ghm_loss)
+    own_divisor: ClassVar[bool] = True
+    bins: int
+    momentum: Annotated[float, Param("weight of the past batches' counts; 0: this batch alone", low=0, high=0.9999)] = (
+        0.75
+    )
+    counts: Tensor
+    total: Tensor
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.register_buffer("counts", torch.zeros(self.bins))
+        self.register_buffer("total", torch.zeros(()))
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor | tuple[Tensor, Tensor],
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+        **supplied: Any,
+    ) -> Tensor:
+        """Return the loss as `ClassificationLoss.forward` does; in training mode the counts are averaged first.
+
+        An element counts where its `weight` is above 0.
+        """
+        reduction = check_reduction(self.reduction, reduction_override)
+        (logits,) = upcast(pred)
+        if self.activated:
+            logits = as_logits(logits)
+        targets = as_targets(target, logits)
+        counts, total, mask = _counted(logits, targets, self.bins, weight)
+        loss = _weighted(logits, targets, self.weights(counts, total, self.training, logits.dtype))
+        return self.loss_weight * _reduced(loss, mask, total, reduction, avg_factor)
+
+    def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss of every element; the counts are averaged first where `training` is supplied as true."""
+        counts, total, _ = _counted(logits, targets, self.bins, None)
+        training = bool(supplied.get("training"))
+        return _weighted(logits, targets, self.weights(counts, total, training, logits.dtype))
+
+    @torch.no_grad()
+    def weights(self, counts: Tensor, total: Tensor, training: bool, dtype: torch.dtype) -> Tensor:
+        """Return the weight of each bin, shape `(bins,)`, given a batch's counts; training averages them in."""
+        present = counts > 0
+        share = counts.to(dtype) / total
+        if self.momentum > 0:
+            seen = self.total > 0
+            if training:
+                joint = sum_over_ranks(torch.cat((counts, total.view(1))))
+                counts, total, present = joint[:-1], joint[-1], joint[:-1] > 0
+                past = self.counts * torch.where(seen, total / self.total, 1)
+                average = self.momentum * past + (1 - self.momentum) * counts
+                self.counts.copy_(torch.where(present, average, past))
+                self.total.copy_(total)
+                seen = present
+            averaged = self.counts.to(dtype) / self.total
+            share = torch.where(seen & (self.counts > 0), averaged, share)
+        return _weights(present, share)
+
+    def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
+        """Return the mean over all elements, by class, shape `(1, 1, C)`; the density is that of the whole batch."""
+        size = max(logits.numel(), 1)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        with torch.no_grad():
+            rows = logits.detach().reshape(-1, logits.shape[-1])
+            counts = _dense.map_sum(rows, lambda piece, _: _dense.fused(self.background_counts, piece))
+            z = logits.detach().reshape(-1)[positives.index].to(dtype)
+            p = z.sigmoid()
+            moved = _counts(_bin((p - positives.target.to(dtype)).abs(), self.bins), self.bins, positives.valid)
+            counts = counts + moved - _counts(_bin(p, self.bins), self.bins, positives.valid)
+            weights = self.weights(counts, counts.new_full((), size), step.training, dtype)
+
+        def foreground(z: Tensor, target: Tensor, **_: Any) -> Tensor:
+            return _weighted(z, target, weights)
+
+        return _dense.class_sums(self.weighted_background, foreground, logits, positives, weights) / size
+
+    def prepare(self, step: Step) -> dict[str, Any]:
+        """Return whether the counts are to be averaged."""
+        return {"training": step.training}
+
+    def background_counts(self, logits: Tensor) -> Tensor:
+        """Return the number of elements in each bin if all targets are 0."""
+        return _counts(_bin(upcast(logits)[0].sigmoid(), self.bins), self.bins)
+
+    def weighted_background(self, logits: Tensor, weights: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return `w softplus(z)` and `w p`, w the weight of the bin of p."""
+        value, p = bce_background(logits, out)
+        weight = weights.index_select(0, _bin(p, self.bins).view(-1)).view_as(p)
+        return value.mul_(weight), p.mul_(weight)

@@ -1,0 +1,61 @@
+"""Quality focal loss: focal loss for targets that are a quality rather than 0 or 1."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from torch import Tensor, nn
+
+from yolo_losses.classification._base import ClassificationLoss, Formula, with_reduction
+from yolo_losses.classification._modulated import modulated_background
+from yolo_losses.numerics import power
+from yolo_losses.registry import Param, register_cls_loss
+
+
+@with_reduction
+def quality_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    beta: Annotated[float, Param("exponent on the distance to the target", low=0)] = 2.0,
+    alpha: Annotated[float | None, Param("YOLOv5's balance; -1: none", low=-1, high=1, off=-1)] = None,
+) -> Tensor:
+    """Quality focal loss, one value an element: `|t - p|^beta BCE`, gradient through the whole of it.
+
+    Args:
+        logits: any shape.
+        targets: same shape, in [0, 1]: the quality at the positives, 0 elsewhere.
+        beta: exponent on the distance, at least 0.
+        alpha: balance of positives against negatives as YOLOv5's `QFocalLoss` adds it; below 0 or `None`: none.
+        weight: of the logits' shape, of its leading dimensions, or flat.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: what `mean` divides by in place of the number of elements.
+
+    Returns:
+        At least 0; 0 at `p = t`.
+
+    Source:
+        Li et al., arXiv 2006.04388, as MMDetection has it. The first authors' code lacks the absolute value.
+    """
+    bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    loss = power((targets - logits.sigmoid()).abs(), beta) * bce
+    if alpha is not None and alpha >= 0:
+        loss = (alpha * targets + (1 - alpha) * (1 - targets)) * loss
+    return loss
+
+
+@register_cls_loss(
+    "qfl",
+    aliases=("qualityfocal", "quality_focal", "qualityfocalloss", "quality_focal_loss"),
+    source="arXiv 2006.04388; MMDetection",
+)
+class QualityFocalLoss(ClassificationLoss):
+    """Quality focal loss: focal loss for targets that are a quality rather than 0 or 1."""
+
+    formula: ClassVar[Formula] = staticmethod(quality_focal_loss)
+    default_target: ClassVar[str] = "iou"
+    beta: float
+    alpha: float
+
+    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return `(1-a) p^beta softplus(z)` and its derivative."""
+        return modulated_background(logits, self.beta, 1 - self.alpha if self.alpha >= 0 else 1.0, out=out)

@@ -1,0 +1,1 @@
+"""Losses of the distributions that a box's sides are predicted as."""

@@ -1,0 +1,91 @@
+"""Distribution focal loss: a side as a distribution over bins, pulled to the two bins around the target."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from yolo_losses.classification._base import with_reduction
+from yolo_losses.reduction import check_reduction
+
+
+@with_reduction
+def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Distribution focal loss, one value a side: cross entropy to the two bins around the target, weighted linearly.
+
+    Args:
+        logits: shape `(..., bins)`, at least 2 bins.
+        target: the side's length in bins, shape `(...)`; taken no further than the outermost bins, and not written to.
+        weight: one a side.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: what `mean` divides by in place of the number of sides.
+
+    Returns:
+        At least 0, shape `(...)`; at a target between two bins it is no less than the entropy of their weights.
+
+    Raises:
+        ValueError: on fewer than 2 bins, or targets of another shape than the logits' leading dimensions.
+
+    Source:
+        Li et al., arXiv 2006.04388, equal to MMDetection's, which needs `target < bins - 1`, and to Ultralytics'
+        before its mean over the four sides. Ultralytics clamps the target in place to `bins - 1.01`; here the last
+        bin itself can be the target, so clamp beforehand for its numbers there.
+    """
+    bins = logits.shape[-1]
+    if bins < 2 or target.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"targets of shape {tuple(target.shape)} do not fit logits of shape {tuple(logits.shape)}: "
+            "wanted are logits (..., bins) with at least 2 bins, and targets (...)"
+        )
+    target = target.clamp(0, bins - 1)
+    left = target.detach().floor().clamp_max(bins - 2)
+    share = target - left
+    index = left.long().unsqueeze(-1)
+    log_p = logits.log_softmax(-1).gather(-1, torch.cat((index, index + 1), -1))
+    return -(log_p[..., 0] * (1 - share) + log_p[..., 1] * share)
+
+
+class DistributionFocalLoss(nn.Module):
+    """Distribution focal loss as a module, called as MMDetection's is.
+
+    Args:
+        reduction: `mean`, `sum` or `none`.
+        loss_weight: a factor on the result.
+
+    Raises:
+        ValueError: on an unknown reduction.
+    """
+
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        self.reduction = reduction
+        self.loss_weight = loss_weight
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        """Return the loss of predicted distributions against targets.
+
+        Args:
+            pred: logits, shape `(..., bins)`.
+            target: in bins, shape `(...)`.
+            weight: one a side.
+            avg_factor: what `mean` divides by in place of the number of sides.
+            reduction_override: used in place of the module's reduction.
+
+        Raises:
+            ValueError: on an unknown reduction or shapes that do not fit.
+        """
+        return self.loss_weight * distribution_focal_loss(
+            pred,
+            target,
+            weight=weight,
+            reduction=check_reduction(self.reduction, reduction_override),
+            avg_factor=avg_factor,
+        )

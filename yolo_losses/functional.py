@@ -1,0 +1,38 @@
+"""The pure functions: every `*_loss` of the registered losses, and the distribution's.
+
+A new loss's function is here because it is registered; nothing is listed by hand.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from yolo_losses import registry
+from yolo_losses.distribution.dfl import distribution_focal_loss
+
+
+def _functions() -> dict[str, Any]:
+    found: dict[str, Any] = {distribution_focal_loss.__name__: distribution_focal_loss}
+    for spec in registry.specs():
+        home = spec.module.__module__
+        for name, value in vars(sys.modules[home]).items():
+            # What a loss's file imports is not its own; of two with one name the first, a built-in, stays.
+            if name.endswith("_loss") and callable(value) and getattr(value, "__module__", "") == home:
+                found.setdefault(name, value)
+    return found
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        return __dir__()
+    functions = _functions()
+    if name not in functions:
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}.{registry.did_you_mean(name, list(functions))}"
+        )
+    return functions[name]
+
+
+def __dir__() -> list[str]:
+    return sorted(_functions())
