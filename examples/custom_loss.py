@@ -1,0 +1,23 @@
+"""A loss of your own: `YOLO_LOSSES_PLUGINS=examples/custom_loss.py yolo train cls_loss=brier ...`, or run this file."""
+
+from tempfile import mkdtemp
+from typing import Annotated
+
+from torch import Tensor
+
+import yolo_losses
+from yolo_losses.registry import Param
+
+
+@yolo_losses.register_cls_loss("brier", source="Brier, Monthly Weather Review 78, 1950")
+def brier_loss(logits: Tensor, targets: Tensor, power: Annotated[float, Param("of the gap", low=1)] = 2.0) -> Tensor:
+    """Distance of probability and target, to a power."""
+    return (logits.sigmoid() - targets).abs() ** power
+
+
+if __name__ == "__main__":  # a worker of a distributed training reads this file too
+    from make_dataset import make_dataset
+    from ultralytics import YOLO
+
+    data = make_dataset(mkdtemp(), train=16, val=8, imgsz=64)
+    YOLO("yolov8n.yaml").train(data=str(data), epochs=1, imgsz=64, cls_loss="brier", brier_power=1.5)

@@ -1,0 +1,35 @@
+"""`yolo-losses config`: where the shipped configs are."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from yolo_losses import registry
+
+HELP = "print the path of a shipped config, for `yolo train cfg=PATH model=... data=...`"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("name", nargs="?", help="such as slide; without it, all are listed")
+
+
+def folder() -> Path:
+    """Return the folder of the configs: in the package, or beside it in a checkout."""
+    inside = Path(__file__).parents[1] / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a path, or every name."""
+    configs = {path.stem: path for path in sorted(folder().glob("*.yaml"))}
+    if args.name is None:
+        print("\n".join(configs))
+        return 0
+    name = registry.normal(args.name.removesuffix(".yaml"))
+    if name not in configs:
+        hint = registry.did_you_mean(name, list(configs))
+        raise ValueError(f"there is no config '{args.name}': there are {', '.join(configs)}.{hint}")
+    print(configs[name])
+    return 0
