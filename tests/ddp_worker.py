@@ -1,0 +1,102 @@
+"""One rank of `test_workers`: a few steps of an equipped criterion on its share of a made-up batch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+STEPS = 3
+CLASSES = 3
+SIZE = 64
+CASES = {"unequal": (4, 1, 2), "empty_rank": (3, 2, 0)}  # objects on each of three images, the third on rank 1
+KEYS: dict[str, dict[str, Any]] = {
+    "slide": {"cls_loss": "slide", "box_loss": "ciou"},
+    "qfl": {"cls_loss": "qfl", "box_loss": "siou"},
+    "ema_slide": {"cls_loss": "ema_slide"},
+    "ghm": {"cls_loss": "ghm"},
+    "wiou": {"box_loss": "wiou"},
+}
+
+
+def criterion() -> Any:
+    """Return a stock criterion of a head with two strides."""
+    from ultralytics.utils.loss import v8DetectionLoss
+
+    head = SimpleNamespace(stride=torch.tensor([8.0, 16.0]), nc=CLASSES, reg_max=16)
+    args = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, epochs=1, overlap_mask=True)
+    model = torch.nn.Linear(1, 1)
+    model.args, model.model, model.class_weights = args, [head], None  # type: ignore[assignment]
+    return v8DetectionLoss(model)
+
+
+def batch(case: str, step: int, rank: int | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return predictions and labels of a step: of three images, two on rank 0 and one on rank 1, or of one rank."""
+    generator = torch.Generator().manual_seed(step)
+    anchors = (SIZE // 8) ** 2 + (SIZE // 16) ** 2
+    boxes = torch.randn(3, 64, anchors, generator=generator)
+    scores = torch.randn(3, CLASSES, anchors, generator=generator) - 2
+    feats = [torch.zeros(3, 1, SIZE // s, SIZE // s) for s in (8, 16)]
+    counts = CASES[case]
+    owner = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))
+    centre = torch.rand(len(owner), 2, generator=generator) * 0.5 + 0.25
+    size = torch.rand(len(owner), 2, generator=generator) * 0.3 + 0.15
+    labels = {
+        "batch_idx": owner.float(),
+        "cls": torch.randint(CLASSES, (len(owner), 1), generator=generator).float(),
+        "bboxes": torch.cat((centre, size), 1),
+    }
+    images = slice(0, 3) if rank is None else (slice(0, 2), slice(2, 3))[rank]
+    mine = (owner >= images.start) & (owner < images.stop)
+    labels = {key: value[mine] for key, value in labels.items()}
+    labels["batch_idx"] = labels["batch_idx"] - images.start
+    preds = {"boxes": boxes[images], "scores": scores[images], "feats": [f[images] for f in feats]}
+    return preds, labels
+
+
+def step(of: Any, given: tuple[dict[str, Any], dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the loss of a step and its gradient for the scores."""
+    preds, labels = given
+    scores = preds["scores"].clone().requires_grad_(True)
+    loss = of({**preds, "scores": scores}, labels)[0].sum()
+    loss.backward()
+    assert scores.grad is not None
+    return loss.detach(), scores.grad
+
+
+def state_of(branch: Any) -> dict[str, Tensor]:
+    """Return the state of a branch's losses by term and name."""
+    modules = (("cls", branch.cls), ("box", branch.box))
+    return {f"{term}.{key}": value for term, m in modules if m for key, value in m.state_dict().items()}
+
+
+def main(folder: Path) -> None:
+    """Write this rank's losses, gradients and states."""
+    import torch.distributed as dist
+
+    from yolo_losses.criterion import equip
+
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    result = {}
+    for case, name in ((case, name) for case in CASES for name in KEYS):
+        mine = criterion()
+        branch = equip(mine, KEYS[name])[""]
+        for at in range(STEPS):
+            loss, gradient = step(mine, batch(case, at, rank))
+        with torch.no_grad():  # validation on one rank alone must not wait for the other
+            if rank == 0:
+                preds, labels = batch(case, 0, rank)
+                mine(preds, labels)
+        result[case, name] = {"loss": loss, "gradient": gradient, "state": state_of(branch)}
+    torch.save(result, folder / f"rank{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,306 @@
+"""What the package promises to Python: names, signatures, defaults, docstrings, types."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import criterion_of, head
+from torch import nn
+
+import yolo_losses
+from yolo_losses import functional, registry
+
+REQUIRED = inspect.Parameter.empty
+
+# Every function with its own arguments in order; `weight`, `reduction` and `avg_factor` come on top.
+FUNCTIONS: dict[str, dict[str, Any]] = {
+    "bce_loss": {"logits": REQUIRED, "targets": REQUIRED, "pos_weight": None},
+    "focal_loss": {"logits": REQUIRED, "targets": REQUIRED, "gamma": 1.5, "alpha": 0.25},
+    "varifocal_loss": {
+        "logits": REQUIRED,
+        "targets": REQUIRED,
+        "alpha": 0.75,
+        "gamma": 2.0,
+        "iou_weighted": True,
+        "detach_weight": False,
+        "positive_mask": None,
+    },
+    "quality_focal_loss": {"logits": REQUIRED, "targets": REQUIRED, "beta": 2.0, "alpha": None},
+    "slide_loss": {"logits": REQUIRED, "targets": REQUIRED, "mean_iou": REQUIRED, "delta": 0.1, "min_iou": 0.2},
+    "poly_focal_loss": {"logits": REQUIRED, "targets": REQUIRED, "epsilon": 1.0, "gamma": 2.0, "alpha": 0.25},
+    "asymmetric_loss": {
+        "logits": REQUIRED,
+        "targets": REQUIRED,
+        "gamma_pos": 1.0,
+        "gamma_neg": 4.0,
+        "shift": 0.05,
+        "detach_weight": True,
+    },
+    "matchability_loss": {"logits": REQUIRED, "quality": REQUIRED, "gamma": 1.5, "positive_mask": None},
+    "ghm_loss": {"logits": REQUIRED, "targets": REQUIRED, "bins": 10},
+    **{
+        f"{name}_loss": {"pred": REQUIRED, "target": REQUIRED, "eps": 1e-7}
+        for name in ("iou", "giou", "diou", "ciou", "eiou")
+    },
+    "siou_loss": {"pred": REQUIRED, "target": REQUIRED, "eps": 1e-7, "theta": 4.0},
+    "mpdiou_loss": {"pred": REQUIRED, "target": REQUIRED, "image_wh": REQUIRED},
+    "shape_iou_loss": {"pred": REQUIRED, "target": REQUIRED, "scale": 0.0},
+    "piou_loss": {"pred": REQUIRED, "target": REQUIRED, "lambda_": 1.3},
+    "piou2_loss": {"pred": REQUIRED, "target": REQUIRED, "lambda_": 1.3},
+    "nwd_loss": {"pred": REQUIRED, "target": REQUIRED, "constant": 12.8},
+    "wiou_loss": {"pred": REQUIRED, "target": REQUIRED, "mean_loss": None, "version": 3, "alpha": 1.9, "delta": 3.0},
+    "distribution_focal_loss": {"logits": REQUIRED, "target": REQUIRED},
+}
+SHARED = {"weight": None, "reduction": "none", "avg_factor": None}
+
+# Losses by the name of their key, with their module.
+MODULES = {
+    "bce": "BCELoss",
+    "focal": "FocalLoss",
+    "vfl": "VarifocalLoss",
+    "qfl": "QualityFocalLoss",
+    "slide": "SlideLoss",
+    "ema_slide": "EMASlideLoss",
+    "poly": "PolyLoss",
+    "asl": "AsymmetricLoss",
+    "mal": "MatchabilityLoss",
+    "ghm": "GHMLoss",
+    "iou": "IoULoss",
+    "giou": "GIoULoss",
+    "diou": "DIoULoss",
+    "ciou": "CIoULoss",
+    "eiou": "EIoULoss",
+    "siou": "SIoULoss",
+    "mpdiou": "MPDIoULoss",
+    "shape_iou": "ShapeIoULoss",
+    "piou": "PIoULoss",
+    "piou2": "PIoU2Loss",
+    "wiou": "WIoULoss",
+    "nwd": "NWDLoss",
+    "probiou": "ProbIoULoss",
+}
+CRITERIA = {"DetectionLoss": "v8", "SegmentationLoss": "v8-seg", "PoseLoss": "v8-pose", "OBBLoss": "v8-obb"}
+TOOLS = ["equip", "register_cls_loss", "register_box_loss", "make_cls_loss", "make_box_loss", "LossSettings"]
+NAMES = {*MODULES.values(), *CRITERIA, *TOOLS, "functional", "DistributionFocalLoss"}
+
+
+def arguments(name: str) -> tuple[torch.Tensor, ...]:
+    """Positional arguments that the function takes."""
+    if name == "distribution_focal_loss":
+        return torch.zeros(3, 16), torch.tensor([1.0, 2.5, 15.0])
+    extra: tuple[torch.Tensor, ...] = ()
+    if "logits" not in FUNCTIONS[name]:
+        if name == "mpdiou_loss":
+            extra = (torch.tensor([640.0, 480.0]),)
+        return torch.tensor([[0.0, 0.0, 10.0, 8.0]] * 3), torch.tensor([[2.0, 1.0, 12.0, 8.0]] * 3), *extra
+    if name == "slide_loss":
+        extra = (torch.tensor(0.4),)
+    return torch.linspace(-2, 2, 6).view(3, 2), torch.tensor([[0.0, 0.7], [0.0, 0.0], [0.3, 1.0]]), *extra
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_function_has_the_promised_signature(name: str) -> None:
+    parameters = inspect.signature(getattr(functional, name)).parameters
+    assert {key: parameters[key].default for key in SHARED} == SHARED
+    own = {key: p for key, p in parameters.items() if key not in SHARED}
+    promised = FUNCTIONS[name]
+    assert list(own)[: len(promised)] == list(promised), "what is not promised comes last"
+    assert {key: own[key].default for key in promised} == promised
+    assert all(p.default is not REQUIRED for key, p in own.items() if key not in promised)
+    assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in own.values())
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_function_may_be_called_by_keyword(name: str) -> None:
+    function, given = getattr(functional, name), arguments(name)
+    plain = function(*given)
+    named = dict(zip(FUNCTIONS[name], given, strict=False))
+    defaults = {key: value for key, value in FUNCTIONS[name].items() if value is not REQUIRED}
+    assert function(**named).equal(plain)
+    assert function(given[0], **dict(list(named.items())[1:])).equal(plain)
+    assert function(**defaults, **SHARED, **named).equal(plain)
+    assert function(*given, *defaults.values()).equal(plain)
+    assert function(**named, reduction="sum").item() == pytest.approx(plain.sum().item())
+    assert function(**named, weight=torch.ones(3)).equal(plain)
+    for wrong in ({"gama": 1.0}, {next(iter(FUNCTIONS[name])): given[0]}):
+        with pytest.raises(TypeError):
+            function(*given, **wrong)
+    with pytest.raises(TypeError):
+        function(given[0])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_function_has_one_value_an_element_or_a_pair(name: str) -> None:
+    first, *_ = given = arguments(name)
+    wanted = first.shape if "logits" in FUNCTIONS[name] and name != "distribution_focal_loss" else first.shape[:-1]
+    assert getattr(functional, name)(*given).shape == wanted
+
+
+def test_functions_are_listed_and_nothing_else_is() -> None:
+    names = set(dir(functional))
+    assert names >= set(FUNCTIONS)
+    assert all(name.endswith("_loss") and callable(getattr(functional, name)) for name in names)
+    assert not {"reduce_loss", "register_cls_loss", "make_cls_loss"} & names
+
+
+def test_unknown_names_are_refused_with_the_nearest() -> None:
+    with pytest.raises(AttributeError, match="Did you mean 'focal_loss'"):
+        functional.focl_loss  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'FocallLoss'"):
+        yolo_losses.FocallLoss  # noqa: B018
+    with pytest.raises(ImportError):
+        from yolo_losses import NoSuchLoss  # noqa: F401
+
+
+def test_names_can_be_imported_one_by_one_or_all() -> None:
+    from yolo_losses import FocalLoss
+    from yolo_losses.functional import focal_loss
+
+    functions: dict[str, Any] = {}
+    names: dict[str, Any] = {}
+    exec("from yolo_losses.functional import *", functions)
+    exec("from yolo_losses import *", names)
+    assert functions["focal_loss"] is focal_loss
+    assert set(FUNCTIONS) <= set(functions)
+    assert names["FocalLoss"] is FocalLoss
+    assert set(names) >= NAMES
+    assert set(dir(yolo_losses)) >= NAMES
+
+
+@pytest.mark.parametrize(("key", "name"), MODULES.items())
+def test_module_is_found_by_its_name_and_its_key(key: str, name: str) -> None:
+    module = getattr(yolo_losses, name)
+    assert issubclass(module, nn.Module)
+    named = (yolo_losses.make_cls_loss if registry.find("cls", key) else yolo_losses.make_box_loss)(key)
+    assert type(named) is module
+    assert named.reduction == "none"
+    assert module().reduction == "mean"
+    assert repr(module()).startswith(name)
+    parameters = inspect.signature(module.forward).parameters
+    shared = ["pred", "target", "weight", "avg_factor", "reduction_override"]
+    if name != "EMASlideLoss":  # which passes on what it is given
+        assert [argument for argument in parameters if argument != "self"][:5] == shared
+        assert all(parameters[argument].default is None for argument in shared[2:])
+
+
+def test_every_registered_module_is_promised_and_every_promise_registered() -> None:
+    homes = ("yolo_losses.classification.", "yolo_losses.boxes.")
+    losses = [spec for spec in registry.specs() if spec.kind != "modifier" and spec.module.__module__.startswith(homes)]
+    assert {spec.name: spec.module.__name__ for spec in losses} == MODULES
+
+
+def test_named_losses_take_their_keys() -> None:
+    assert yolo_losses.make_cls_loss("focal", focal_gamma=2.0).gamma == 2.0
+    inner = yolo_losses.make_box_loss("focaler_inner_ciou", inner_ratio=0.8)
+    box = torch.tensor([[0.0, 0.0, 10.0, 8.0]])
+    assert inner(box, box + 1).shape == (1,)
+    assert "ratio=0.8" in repr(inner)
+    with pytest.raises(ValueError, match="'focal_gamma' is not a parameter of 'slide'"):
+        yolo_losses.make_cls_loss("slide", focal_gamma=2.0)
+    with pytest.raises(ValueError, match="'inner_ratio' is not a parameter of 'ciou'"):
+        yolo_losses.make_box_loss("ciou", inner_ratio=0.8)
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_criterion_is_that_of_its_task_with_the_chosen_losses(name: str) -> None:
+    from ultralytics.utils import loss as stock
+
+    kind = getattr(yolo_losses, name)
+    for settings in ({"cls_loss": "focal"}, yolo_losses.LossSettings.from_mapping({"cls_loss": "focal"})):
+        criterion = kind(head(CRITERIA[name]), settings=settings)
+        assert isinstance(criterion, getattr(stock, f"v8{name}"))
+        assert type(criterion.branches[""].cls) is yolo_losses.FocalLoss
+    untouched = kind(head(CRITERIA[name]))
+    assert type(untouched.bce) is type(criterion_of(CRITERIA[name]).bce)
+
+
+def test_equip_swaps_a_criterion_that_exists_in_place() -> None:
+    criterion = criterion_of("v8")
+    before = criterion.bce
+    yolo_losses.equip(criterion, yolo_losses.LossSettings.from_mapping({"cls_loss": "slide"}))
+    assert criterion.bce is not before
+
+
+def test_settings_are_frozen_and_stock_by_default() -> None:
+    settings = yolo_losses.LossSettings()
+    assert (settings.cls_loss, settings.box_loss, settings.dfl_loss) == ("stock", "stock", "stock")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.cls_loss = "focal"  # type: ignore[misc]
+
+
+@pytest.mark.slow
+def test_importing_twice_is_importing_once() -> None:
+    code = "import yolo_losses, importlib; importlib.reload(yolo_losses); print(yolo_losses.FocalLoss())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("FocalLoss(gamma=1.5, alpha=0.25)")
+
+
+def public() -> dict[str, Any]:
+    """Every public object by its name, the methods of our classes too."""
+    found = {name: getattr(yolo_losses, name) for name in dir(yolo_losses) if name != "__version__"}
+    found |= {f"functional.{name}": getattr(functional, name) for name in dir(functional)}
+    for name, value in list(found.items()):
+        if inspect.isclass(value) and value.__module__.startswith("yolo_losses"):
+            own = {key: member for key, member in vars(value).items() if not key.startswith("_")}
+            found |= {f"{name}.{key}": member for key, member in own.items() if inspect.isfunction(member)}
+    return found
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    assert not [name for name, value in public().items() if not (inspect.getdoc(value) or "").strip()]
+
+
+def test_every_argument_of_a_function_is_explained() -> None:
+    for name, own in FUNCTIONS.items():
+        text = inspect.getdoc(getattr(functional, name)) or ""
+        for argument in [*own, *SHARED]:
+            assert f"    {argument}: " in text, f"{name}: {argument}"
+
+
+SNIPPET = """
+import torch
+import yolo_losses
+from yolo_losses import FocalLoss, LossSettings, equip, make_box_loss, make_cls_loss, register_cls_loss
+from yolo_losses.functional import ciou_loss, focal_loss
+
+
+def train_step(logits: torch.Tensor, targets: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    by_function: torch.Tensor = focal_loss(logits, targets, gamma=2.0, reduction="mean", avg_factor=4)
+    by_module: torch.Tensor = FocalLoss(gamma=2.0)(logits, targets)
+    by_name: torch.Tensor = make_cls_loss("slide", slide_delta=0.1)(logits, targets).sum()
+    box: torch.Tensor = make_box_loss("inner_siou", inner_ratio=0.7)(boxes, boxes).mean()
+    again: torch.Tensor = yolo_losses.functional.slide_loss(logits, targets, 0.4)
+    return again.sum() + by_function + by_module + by_name + box + ciou_loss(boxes, boxes).sum()
+
+
+@register_cls_loss("mine")
+def my_loss(logits: torch.Tensor, targets: torch.Tensor, power: float = 2.0) -> torch.Tensor:
+    return (logits.sigmoid() - targets).abs() ** power
+
+
+settings: LossSettings = LossSettings()
+equip(object(), settings)
+make_cls_loss("slide", reduction=3)  # type: ignore[arg-type]
+"""
+
+
+@pytest.mark.slow
+def test_a_users_code_passes_the_type_checker(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    (tmp_path / "mine.py").write_text(SNIPPET, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--warn-unused-ignores", "--cache-dir", str(tmp_path / "cache"), "mine.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

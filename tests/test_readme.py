@@ -1,0 +1,92 @@
+"""What the README says is so: its blocks run, its tables are those of the registry."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, TINY
+
+from yolo_losses import commands, registry, settings
+
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL)
+COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line.startswith("yolo ")]
+PYTHON = [block for kind, block in BLOCKS if kind == "python"]
+
+
+@pytest.fixture
+def desk(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the reader's `my.yaml`, where every training is a tiny one."""
+    from ultralytics.engine.model import Model
+
+    described = yaml.safe_load(data.read_text())
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({**described, "path": str(data.parent)}))
+    monkeypatch.chdir(tmp_path)
+    train = Model.train
+
+    def tiny(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return train(self, *args, **{**TINY, "project": str(tmp_path / "runs"), **kwargs})
+
+    monkeypatch.setattr(Model, "train", tiny)
+    return tmp_path
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_commands_train(line: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ultralytics.cfg import entrypoint
+
+    def path(match: re.Match[str]) -> str:
+        assert commands.main(["config", match[1]]) == 0
+        return capsys.readouterr().out.strip()
+
+    entrypoint(re.sub(r"\$\(yolo-losses config (\w+)\)", path, line))
+    assert list(desk.glob("runs/**/best.pt"))
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
+def test_the_python_blocks_run(block: str, desk: Path) -> None:
+    known = {(spec.kind, spec.name) for spec in registry.specs()}
+    try:
+        exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+    finally:
+        for spec in registry.specs():
+            if (spec.kind, spec.name) not in known:
+                registry.unregister(spec.kind, spec.name)
+
+
+def test_there_are_blocks_to_run() -> None:
+    assert len(COMMANDS) >= 3
+    assert len(PYTHON) >= 3
+
+
+def test_every_loss_and_every_key_stands_in_a_table() -> None:
+    rows = "\n".join(line for line in TEXT.splitlines() if line.startswith("|"))
+    for spec in filter(lambda spec: spec.built_in, registry.specs()):
+        name = f"{spec.name}_" if spec.kind == "modifier" else spec.name
+        where = TEXT if spec.kind == "modifier" else rows
+        assert f"`{name}`" in where, name
+        for parameter in spec.parameters:
+            default = f"{parameter.default:g}" if isinstance(parameter.default, float) else str(parameter.default)
+            found = re.search(rf"`{parameter.key}` ([-\w.]+)", TEXT)
+            assert found, f"{parameter.key} is not in the README"
+            assert found[1].rstrip(".") in (default, str(parameter.default)), parameter.key
+    for key in settings.CHOICES:
+        assert f"`{key}" in rows
+
+
+@pytest.mark.parametrize("command", ["list", "list slide", "doctor", "config slide", "config"])
+def test_the_own_commands_answer(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "yolo_losses", *command.split()],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip()

@@ -1,0 +1,66 @@
+"""What a chosen class loss costs against the stock one: memory always, time where a machine's noise is borne."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import pytest
+import torch
+
+from yolo_losses import registry
+from yolo_losses.classification._base import Positives
+from yolo_losses.commands.bench import peak_bytes
+from yolo_losses.step import Step
+
+BOUND = {"ghm": 1.6}  # goes over the batch twice
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [s.name for s in registry.specs("cls")])
+def test_no_slower_than_stock(name: str) -> None:
+    """Time of this process's threads rather than of the clock, since other processes take turns with them."""
+    generator = torch.Generator().manual_seed(0)
+    images, anchors, classes, positives = 4, 8400, 80, 170
+    logits = (torch.randn(images, anchors, classes, generator=generator) * 1.5 - 4).requires_grad_()
+    rows = torch.randperm(images * anchors, generator=generator)[:positives]
+    index = rows * classes + torch.randint(0, classes, (positives,), generator=generator)
+    quality = torch.rand(positives, generator=generator)
+    targets = torch.zeros(logits.numel()).index_copy_(0, index, quality).view_as(logits)
+    stock = torch.nn.BCEWithLogitsLoss(reduction="none")
+    loss = registry.make_cls_loss(name)
+    step = Step(quality.mean(), quality.mean(), torch.tensor(float(positives)), training=True)
+
+    def seconds(chosen: bool) -> float:
+        logits.grad = None
+        start = time.process_time()
+        term = loss.class_sums(logits, Positives(index, quality), step) if chosen else stock(logits, targets)
+        term.sum().backward()
+        return time.process_time() - start
+
+    ratios = []
+    for _ in range(8):
+        base = seconds(chosen=False)
+        ratios.append(seconds(chosen=True) / base)
+    assert statistics.median(ratios[1:]) <= BOUND.get(name, 1.25), ratios
+
+
+@pytest.mark.parametrize("name", [s.name for s in registry.specs("cls") if s.built_in])
+def test_holds_no_more_than_its_gradient_and_some_pieces(name: str) -> None:
+    logits = torch.randn(4, 8400, 80).sub(4).requires_grad_()
+    index = torch.arange(0, logits.numel(), 16_001)
+    quality = torch.rand(len(index))
+    targets = torch.zeros(logits.numel()).index_copy_(0, index, quality).view_as(logits)
+    stock = torch.nn.BCEWithLogitsLoss(reduction="none")
+    loss = registry.make_cls_loss(name)
+    step = Step(quality.mean(), quality.mean(), torch.tensor(float(len(index))), training=True)
+
+    def peak(chosen: bool) -> int:
+        def once() -> None:
+            logits.grad = None
+            term = loss.class_sums(logits, Positives(index, quality), step) if chosen else stock(logits, targets)
+            term.sum().backward()
+
+        return peak_bytes(once, logits.device)
+
+    assert peak(chosen=True) <= 0.7 * peak(chosen=False)
