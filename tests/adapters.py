@@ -3,17 +3,21 @@
 Annotations are evaluated here, not kept as text: TorchScript reads them.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 import yolo_losses
 from yolo_losses import functional
+from yolo_losses.boxes._base import BoxLoss
 
 
 @torch.jit.ignore
 def _focal(inputs: Tensor, targets: Tensor, alpha: float, gamma: float, reduction: str) -> Tensor:
     loss: Tensor = functional.focal_loss(inputs, targets, gamma, alpha, reduction=reduction)
-    return loss
+    return loss.to(inputs.dtype)  # as theirs; ours is float32 or more
 
 
 # torchvision.ops
@@ -51,7 +55,9 @@ def fvcore_sigmoid_focal_loss(
     return _focal(inputs, targets, alpha, gamma, reduction)
 
 
-# mmdet.models.losses: modules that are ours but for the names of their options
+# mmdet.models.losses: modules that are ours but for the names of their options. `DistributionFocalLoss` is ours as it
+# is. `CIoULoss` (which drops the aspect ratio's term up to an IoU of 0.5), `SIoULoss` (which turns the angle's sign
+# unless told not to) and `EIoULoss` (another loss of that name) are called as ours, but have other values.
 
 
 class FocalLoss(yolo_losses.FocalLoss):  # type: ignore[misc]
@@ -61,9 +67,17 @@ class FocalLoss(yolo_losses.FocalLoss):  # type: ignore[misc]
 
 
 class VarifocalLoss(yolo_losses.VarifocalLoss):  # type: ignore[misc]
-    def __init__(self, use_sigmoid: bool = True, **rest: object) -> None:
+    """Asserts where ours raises a `ValueError`, and takes no labels."""
+
+    def __init__(self, use_sigmoid: bool = True, alpha: float = 0.75, **rest: object) -> None:
         assert use_sigmoid
-        super().__init__(**rest)
+        assert alpha >= 0
+        super().__init__(alpha=alpha, **rest)
+
+    def forward(self, pred: Tensor, target: Tensor, *args: object, **rest: object) -> Tensor:
+        assert not isinstance(target, Tensor) or target.shape == pred.shape
+        loss: Tensor = super().forward(pred, target, *args, **rest)
+        return loss
 
 
 class QualityFocalLoss(yolo_losses.QualityFocalLoss):  # type: ignore[misc]
@@ -82,3 +96,38 @@ class GHMC(yolo_losses.GHMLoss):  # type: ignore[misc]
     def __init__(self, bins: int = 10, momentum: float = 0, use_sigmoid: bool = True, **rest: object) -> None:
         assert use_sigmoid
         super().__init__(bins=bins, momentum=momentum, **rest)
+
+    def forward(self, *args: object, avg_factor: float | None = None, **rest: object) -> Tensor:
+        """The mean is over the elements that count, whatever `avg_factor` says."""
+        loss: Tensor = super().forward(*args, **rest)
+        return loss
+
+
+class IoULoss(yolo_losses.IoULoss):  # type: ignore[misc]
+    """The loss of a pair is a function of its IoU, by `mode`; `eps` is the least IoU."""
+
+    def __init__(self, linear: bool = False, eps: float = 1e-6, mode: str = "log", **rest: object) -> None:
+        super().__init__(**rest)
+        self.eps = eps
+        self.mode = "linear" if linear else mode
+
+    def pairs(self, pred: Tensor, target: Tensor, **supplied: object) -> Tensor:
+        iou = (1 - super().pairs(pred, target, **supplied)).clamp_min(self.eps)
+        return {"linear": 1 - iou, "square": 1 - iou.square(), "log": -iou.log()}[self.mode]
+
+
+class _WithEps(BoxLoss):
+    def __init__(self, eps: float = 1e-6, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.eps = eps
+
+    def arguments(self, supplied: Mapping[str, Any]) -> dict[str, Any]:
+        return {**super().arguments(supplied), "eps": self.eps}
+
+
+class GIoULoss(_WithEps, yolo_losses.GIoULoss):  # type: ignore[misc]
+    pass
+
+
+class DIoULoss(_WithEps, yolo_losses.DIoULoss):  # type: ignore[misc]
+    pass

@@ -206,6 +206,56 @@ def test_quality_focal_rows_are_the_same_from_pairs_and_from_dense_targets() -> 
     torch.testing.assert_close(adapters.QualityFocalLoss()(pred, dense), rows.mean())
 
 
+def test_varifocal_asserts_on_alpha_and_shape() -> None:
+    with pytest.raises(AssertionError):
+        adapters.VarifocalLoss(alpha=-0.5)
+    with pytest.raises(AssertionError):
+        adapters.VarifocalLoss()(random(4, 5), random(4, 1))
+    pred, target = random(4, 5), random(4, 5, seed=1)
+    wanted = functional.varifocal_loss(pred, target, 0.5, reduction="mean")
+    torch.testing.assert_close(adapters.VarifocalLoss(alpha=0.5)(pred, target), wanted, **EXACT)
+
+
+def test_ghmc_is_the_mean_over_the_rows_that_count_whatever_the_average_factor() -> None:
+    pred, labels = random(6, 5) * 8 - 4, torch.tensor([0, 4, 5, 2, 5, 1])
+    weight = torch.tensor([1.0, 0, 1, 1, 0, 1])
+    counted = weight > 0
+    wanted = adapters.GHMC()(pred[counted], labels[counted], torch.ones(4))
+    for factor in (None, 1.0, 99.0):
+        torch.testing.assert_close(adapters.GHMC()(pred, labels, weight, avg_factor=factor), wanted, **EXACT)
+
+
+def test_iou_loss_of_each_mode() -> None:
+    # The first pair shares a quarter of its union, the second touches nothing.
+    pred = torch.tensor([[0.0, 0, 20, 10], [0, 0, 10, 10]], dtype=torch.float64)
+    target = torch.tensor([[0.0, 0, 5, 10], [30, 30, 40, 40]], dtype=torch.float64)
+    modes = {"log": (math.log(4), -math.log(1e-3)), "linear": (0.75, 0.999), "square": (15 / 16, 1 - 1e-6)}
+    for mode, wanted in modes.items():
+        loss = adapters.IoULoss(mode=mode, eps=1e-3, reduction="none")(pred, target)
+        torch.testing.assert_close(loss, torch.tensor(wanted, dtype=torch.float64), rtol=1e-6, atol=0)
+    assert adapters.IoULoss(linear=True)(pred, target).equal(adapters.IoULoss(mode="linear")(pred, target))
+    torch.testing.assert_close(adapters.IoULoss()(pred[:1], target[:1]).item(), math.log(4), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["GIoULoss", "DIoULoss"])
+def test_box_losses_take_their_eps(name: str) -> None:
+    a, b = boxes(5, 0), boxes(5, 1)
+    function = getattr(functional, {"GIoULoss": "giou_loss", "DIoULoss": "diou_loss"}[name])
+    for eps in (1e-6, 0.5):
+        ours = getattr(adapters, name)(eps=eps, reduction="none")(a, b)
+        torch.testing.assert_close(ours, function(a, b, eps), **EXACT)
+    assert getattr(adapters, name)()(a, b).equal(getattr(adapters, name)(eps=1e-6)(a, b))
+
+
+@pytest.mark.parametrize("name", ["IoULoss", "GIoULoss", "DIoULoss", "CIoULoss", "EIoULoss", "SIoULoss"])
+def test_weights_of_zero_make_zero_of_any_four_numbers(name: str) -> None:
+    loss = getattr(adapters, name, None) or getattr(yolo_losses, name)
+    for seed in range(20):  # half of these boxes are turned inside out
+        pred, target = random(10, 4, seed=seed).float(), random(10, 4, seed=seed + 100).float()
+        assert loss()(pred, target, torch.zeros(10)).item() == 0
+        assert loss()(pred[:0], target[:0], torch.zeros(0, 4), avg_factor=10).item() == 0
+
+
 def test_distribution_loss_takes_the_same_arguments() -> None:
     logits, target = random(6, 16) * 4, random(6, seed=1) * 15
     loss = yolo_losses.DistributionFocalLoss(loss_weight=0.25)
@@ -265,6 +315,18 @@ def test_focal_is_torchvisions_in_value_and_gradient(alpha: float, gamma: float)
             theirs = torchvision.ops.sigmoid_focal_loss(logits, targets, alpha, gamma, reduction)
             torch.testing.assert_close(ours, theirs, **EXACT)
             torch.testing.assert_close(slope_of(ours, logits), slope_of(theirs, logits), **EXACT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_focal_returns_torchvisions_type(dtype: torch.dtype) -> None:
+    logits, targets = (random(9, 3) * 12 - 6).to(dtype).requires_grad_(), random(9, 3, seed=1).round().to(dtype)
+    for reduction in ("none", "mean", "sum"):
+        ours = adapters.sigmoid_focal_loss(logits, targets, reduction=reduction)
+        assert ours.dtype == torchvision.ops.sigmoid_focal_loss(logits, targets, reduction=reduction).dtype == dtype
+        # Ours is the value in float32, rounded once.
+        exact = torchvision.ops.sigmoid_focal_loss(logits.double(), targets.double(), reduction=reduction)
+        torch.testing.assert_close(ours.double(), exact, rtol=max(1e-6, torch.finfo(dtype).eps), atol=1e-7)
+        assert slope_of(ours, logits).dtype == dtype
 
 
 def test_fvcores_focal_has_alpha_off_by_default() -> None:
