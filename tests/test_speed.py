@@ -13,15 +13,12 @@ from yolo_losses.classification._base import Positives
 from yolo_losses.commands.bench import peak_bytes
 from yolo_losses.step import Step
 
-BOUND = {"ghm": 1.6}  # goes over the batch twice
-
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [s.name for s in registry.specs("cls")])
-def test_no_slower_than_stock(name: str) -> None:
-    """Time of this process's threads rather than of the clock, since other processes take turns with them."""
+@pytest.mark.parametrize("name", [s.name for s in registry.specs("cls") if s.built_in])
+def test_takes_at_most_seven_tenths_of_the_time_of_stock(name: str) -> None:
+    images, anchors, classes, positives = 16, 8400, 80, 680
     generator = torch.Generator().manual_seed(0)
-    images, anchors, classes, positives = 4, 8400, 80, 170
     logits = (torch.randn(images, anchors, classes, generator=generator) * 1.5 - 4).requires_grad_()
     rows = torch.randperm(images * anchors, generator=generator)[:positives]
     index = rows * classes + torch.randint(0, classes, (positives,), generator=generator)
@@ -33,16 +30,16 @@ def test_no_slower_than_stock(name: str) -> None:
 
     def seconds(chosen: bool) -> float:
         logits.grad = None
-        start = time.process_time()
+        start = time.perf_counter()
         term = loss.class_sums(logits, Positives(index, quality), step) if chosen else stock(logits, targets)
         term.sum().backward()
-        return time.process_time() - start
+        return time.perf_counter() - start
 
     ratios = []
-    for _ in range(8):
+    for _ in range(12):
         base = seconds(chosen=False)
         ratios.append(seconds(chosen=True) / base)
-    assert statistics.median(ratios[1:]) <= BOUND.get(name, 1.25), ratios
+    assert statistics.median(ratios[1:]) <= 0.7, ratios
 
 
 @pytest.mark.parametrize("name", [s.name for s in registry.specs("cls") if s.built_in])

@@ -10,11 +10,13 @@ On the CPU the batch is worked through in pieces that stay in the cache; on a GP
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import mmap
 import os
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,14 +28,16 @@ if TYPE_CHECKING:
 Background = Callable[..., tuple[Tensor, Tensor]]
 Foreground = Callable[..., Tensor]
 
-# Values: 128 KB of float32, of which a core's second-level cache holds several, and as many as torch still works
-# through without waking its thread pool. Each thread works through pieces of its own: torch's way, all threads on each
-# operation, makes them wait for each other after every one, which a busy machine turns into most of the time.
-PIECE = 32_768
+# Values: 512 KB of float32, of which the second-level cache holds some and the third all. Each thread works through
+# pieces of its own: torch's way, all threads on each operation, makes them wait for each other after every one, which
+# a busy machine turns into most of the time. Smaller pieces would make them wait for the interpreter's lock.
+PIECE = 131_072
+LEAST_PIECE = 32_768  # below, a small batch would spend its time between the operations
+PIECES_EACH = 16  # for each thread at least, so that all pieces at work take little memory beside the gradient
 GPU_PIECE = 2**23  # without a compiler: few launches, and temporaries that stay small beside the gradient
-BLOCKS = 1024  # parts of the batch that are summed on their own and handed to the threads in turn
-MOST_THREADS = 8  # more would wait for the interpreter's lock
+MOST_THREADS = 8  # more would wait for the lock
 COMPILE_VARIABLE = "YOLO_LOSSES_COMPILE"
+LARGE_PAGE = 2**21
 
 
 def scattered(logits: Tensor, positives: Positives) -> tuple[Tensor, Tensor]:
@@ -56,35 +60,54 @@ def map_sum(rows: Tensor, function: Callable[[Tensor, slice], Tensor]) -> Tensor
     """
     count, classes = rows.shape
     on_cpu = rows.device.type == "cpu"
-    step = max(1, (PIECE if on_cpu else GPU_PIECE) // max(classes, 1))
-    block = step * max(1, -(-count // (step * BLOCKS)))
-    starts = range(0, count, block)
-    results: dict[int, Tensor] = {}
-    pending = deque(starts)
+    threads = min(torch.get_num_threads(), MOST_THREADS) if on_cpu else 1
+    size = min(max(rows.numel() // (threads * PIECES_EACH), LEAST_PIECE), PIECE) if on_cpu else GPU_PIECE
+    step = max(1, size // max(classes, 1))
+    parts = [slice(first, min(first + step, count)) for first in range(0, count, step)] or [slice(0, 0)]
+    results: list[Tensor] = [rows] * len(parts)
+    todo = iter(enumerate(parts))
     inference = torch.is_inference_mode_enabled()
 
     def work() -> None:
         # Grad mode and inference mode are a thread's own.
         with torch.inference_mode(inference), torch.no_grad():
-            while True:
-                try:
-                    first = pending.popleft()
-                except IndexError:
-                    return
-                parts = [slice(i, min(i + step, count)) for i in range(first, min(first + block, count), step)]
-                results[first] = _total([function(rows[part], part) for part in parts])
+            for number, part in todo:
+                results[number] = function(rows[part], part)
 
-    helpers = min(torch.get_num_threads(), MOST_THREADS, len(starts)) - 1 if on_cpu else 0
-    if helpers <= 0:
-        work()
+    if threads > 1 and len(parts) > 1:
+        pool = _pool(threads, os.getpid())
+        for running in [pool.submit(work) for _ in range(threads)]:
+            running.result()
     else:
-        with ThreadPoolExecutor(helpers) as pool:
-            running = [pool.submit(work) for _ in range(helpers)]
-            work()
-            for helper in running:
-                helper.result()
+        work()
     # Added up in one order, whichever thread was first: the same run gives the same bits.
-    return _total([results[start] for start in starts] or [function(rows, slice(0, 0))])
+    return _total(results)
+
+
+@functools.cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Return threads of which each does torch's operations by itself.
+
+    Args:
+        threads: how many.
+        process: the number of this process: threads do not survive a fork.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="yolo_losses")
+    ready = Barrier(threads + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # a new thread takes the number over at its first call, and keeps it
+        ready.wait()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(threads):
+            pool.submit(start)
+        ready.wait()
+    finally:
+        torch.set_num_threads(before)
+    return pool
 
 
 def _total(tensors: list[Tensor]) -> Tensor:
@@ -174,7 +197,8 @@ def _on_cpu(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor | None]:
     """Return sums and gradient by pieces: all elements as background first, then the positives put right."""
-    gradient = None if slope is None else torch.empty(rows.shape, dtype=dtype)
+    _keep_freed_memory()
+    gradient = None if slope is None else _empty(rows.shape, dtype)
 
     def piece_sums(piece: Tensor, part: slice) -> Tensor:
         place = None if gradient is None else gradient[part]
@@ -193,6 +217,45 @@ def _on_cpu(
     if gradient is not None and slope is not None:
         gradient.view(-1).index_copy_(0, positives.index, slope)
     return sums, gradient
+
+
+def _empty(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Return an empty tensor on the CPU, in large pages where the system has them.
+
+    A new block of this size comes from the kernel page by page as it is written. In pages of 4 KB that takes as long
+    as the loss itself.
+    """
+    tensor = torch.empty(shape, dtype=dtype)
+    advise = _madvise()
+    if advise is not None:
+        start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+        start, end = -(-start // LARGE_PAGE) * LARGE_PAGE, end // LARGE_PAGE * LARGE_PAGE
+        if start < end:
+            advise(start, end - start, mmap.MADV_HUGEPAGE)  # a wish: where it is not granted, nothing changes
+    return tensor
+
+
+@functools.cache
+def _madvise() -> Callable[[int, int, int], int] | None:
+    """Return the system call by which a program says how it will use its memory, `None` where there is none."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return None
+    try:
+        advise = ctypes.CDLL(None).madvise
+    except (OSError, AttributeError):
+        return None
+    advise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    return advise
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let the C library keep the memory of one piece for the next.
+
+    glibc gives blocks as small as a piece's temporaries back to the kernel, to fetch them anew a moment later, until
+    the program has freed a larger one. This is the largest that it goes by; never written, it takes no memory.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 def _on_gpu(

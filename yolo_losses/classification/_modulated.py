@@ -7,9 +7,9 @@ where they are no longer needed, and factors ride along (`alpha=`, `value=`) rat
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from yolo_losses.numerics import power_without_gradient
+from yolo_losses.numerics import power_without_gradient, sigmoid_and_softplus
 
 
 def modulated_background(
@@ -24,8 +24,7 @@ def modulated_background(
 
     With `detached` the weight `p^gamma` is taken as a constant.
     """
-    p = logits.sigmoid()
-    value = nn.functional.softplus(logits)
+    p, value = sigmoid_and_softplus(logits)
     weight = power_without_gradient(p, gamma)
     slope = p
     if epsilon and gamma:
@@ -50,4 +49,5 @@ def modulated_background(
 
 def bce_background(logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return `softplus(z)` and its derivative, p, written to `out` where given."""
-    return nn.functional.softplus(logits), torch.sigmoid(logits, out=out)
+    p, value = sigmoid_and_softplus(logits, out)
+    return value, p

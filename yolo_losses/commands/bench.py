@@ -207,7 +207,7 @@ def measure(runs: dict[str, Callable[[], None]], repeats: int, device: Any, titl
 
 
 def peak_bytes(once: Callable[[], None], device: Any) -> int:
-    """Return the most memory that a run held at once beyond what was there before it."""
+    """Return the most memory that a run holds at once beyond its inputs, on the CPU when it has one thread."""
     import torch
 
     once()  # what the first call alone allocates does not count
@@ -220,18 +220,19 @@ def peak_bytes(once: Callable[[], None], device: Any) -> int:
         return int(torch.cuda.max_memory_allocated(device) - before)
     from torch.profiler import ProfilerActivity, profile
 
-    def traced() -> int:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the profiler does not see what other threads allocate
+    try:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
             once()
-        events = profiled.profiler.kineto_results.events()
-        live = peak = 0
-        for _, size in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
-            live += size
-            peak = max(peak, live)
-        return peak
-
-    # Two threads' events of the same moment may be told in the wrong order, which can only look like more.
-    return min(traced() for _ in range(3))
+    finally:
+        torch.set_num_threads(threads)
+    events = profiled.profiler.kineto_results.events()
+    live = peak = least = 0
+    for _, size in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
+        live += size
+        peak, least = max(peak, live), min(least, live)
+    return peak - least  # a run begins by giving back the gradient of the run before
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
