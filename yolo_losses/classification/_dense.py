@@ -32,10 +32,11 @@ Foreground = Callable[..., Tensor]
 # pieces of its own: torch's way, all threads on each operation, makes them wait for each other after every one, which
 # a busy machine turns into most of the time. Smaller pieces would make them wait for the interpreter's lock.
 PIECE = 131_072
-LEAST_PIECE = 32_768  # below, a small batch would spend its time between the operations
-PIECES_EACH = 16  # for each thread at least, so that all pieces at work take little memory beside the gradient
+LEAST_PIECE = 65_536
+PIECES_EACH = 16  # wanted for each thread, so that the pieces at work take little memory beside the gradient
 GPU_PIECE = 2**23  # without a compiler: few launches, and temporaries that stay small beside the gradient
 MOST_THREADS = 8  # more would wait for the lock
+VALUES_EACH = 2**20  # for each thread at least: waking it takes as long as some hundred thousand
 COMPILE_VARIABLE = "YOLO_LOSSES_COMPILE"
 LARGE_PAGE = 2**21
 
@@ -60,7 +61,7 @@ def map_sum(rows: Tensor, function: Callable[[Tensor, slice], Tensor]) -> Tensor
     """
     count, classes = rows.shape
     on_cpu = rows.device.type == "cpu"
-    threads = min(torch.get_num_threads(), MOST_THREADS) if on_cpu else 1
+    threads = max(1, min(torch.get_num_threads(), MOST_THREADS, rows.numel() // VALUES_EACH)) if on_cpu else 1
     size = min(max(rows.numel() // (threads * PIECES_EACH), LEAST_PIECE), PIECE) if on_cpu else GPU_PIECE
     step = max(1, size // max(classes, 1))
     parts = [slice(first, min(first + step, count)) for first in range(0, count, step)] or [slice(0, 0)]

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,10 @@ HELP = "measure every loss against stock on this machine: forward and backward t
 
 STRIDES = (8, 16, 32)
 POSITIVES = 0.005  # share of the anchors, about what the assigner gives on COCO
+GROWTH = {"classes": (1, 20, 80, 365, 1203), "imgsz": (320, 640, 960, 1280), "batch": (1, 4, 16, 64)}
+
+Runs = dict[str, Callable[[], object]]
+Rows = dict[str, dict[str, float]]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--repeats", type=int, default=5, help="rounds, in each of which every loss takes its turn")
     parser.add_argument("--losses", default="", help="only these, separated by commas")
+    parser.add_argument("--growth", action="store_true", help="also the class terms as classes, imgsz and batch grow")
     parser.add_argument("--out", type=Path, help="folder for bench.json and bench.png")
 
 
@@ -45,28 +51,69 @@ def run(args: argparse.Namespace) -> int:
             raise registry.unknown_name("--losses", name, known)
     chosen = [name for name in known if name in wanted or not wanted]
     torch.manual_seed(0)
-    tables = {
-        "class term alone": measure(class_terms(args, device, chosen), args.repeats, device, "class term alone"),
-        "whole criterion": measure(criteria(args, device, chosen), args.repeats, device, "whole criterion"),
-    }
+    tables = {}
+    size = args.batch, args.imgsz, args.classes
+    for title, runs in (
+        ("class term alone", lambda: class_terms(*size, device, chosen)),
+        ("whole criterion", lambda: criteria(*size, device, chosen)),
+        ("import ultralytics", imports),
+    ):
+        tables[title] = measure(runs(), args.repeats, device, title)
+        show(title, tables[title])
     result = {
         "machine": machine(device),
-        "size": {key: getattr(args, key) for key in ("batch", "imgsz", "classes", "repeats")},
+        "size": {"batch": args.batch, "imgsz": args.imgsz, "classes": args.classes, "repeats": args.repeats},
         "tables": tables,
     }
-    for title, rows in tables.items():
-        print(f"\n{title}: forward and backward against stock ({rows['stock']['ms']:.1f} ms), median of {args.repeats}")
-        for name, row in rows.items():
-            print(
-                f"  {name:<16} time x{row['time']:.2f} ({row['time_low']:.2f} to {row['time_high']:.2f})"
-                f"  memory x{row['memory']:.2f}"
-            )
+    if args.growth:
+        result["growth"] = growth(args, device, chosen)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
         draw(result, args.out / "bench.png")
         print(f"\nwritten to {args.out}/bench.json and bench.png")
     return 0
+
+
+def show(title: str, rows: Rows) -> None:
+    """Print a table."""
+    print(f"\n{title}: against stock ({rows['stock']['ms']:.1f} ms), medians and range of the ratios")
+    for name, row in rows.items():
+        line = f"  {name:<16} time x{row['time']:.2f} ({row['time_low']:.2f} to {row['time_high']:.2f})"
+        if "memory" in row:
+            line += f"  memory x{row['memory']:.2f}"
+        if "copy" in rows:
+            # Reading the logits and writing their gradient moves as many bytes as a copy of the logits does.
+            line += f"  {rows['copy']['ms'] / row['ms']:.0%} of the speed of a copy"
+        print(line)
+
+
+def growth(args: argparse.Namespace, device: Any, chosen: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return what the class terms cost as one size grows and the others stay: milliseconds a million values."""
+    grown: dict[str, dict[str, dict[str, Any]]] = {}
+    for key, values in GROWTH.items():
+        grown[key] = {}
+        for value in values:
+            size = {"batch": min(args.batch, 4), "imgsz": args.imgsz, "classes": args.classes, key: value}
+            runs = class_terms(**size, device=device, chosen=chosen, typed=False)
+            rows = measure(runs, max(3, args.repeats // 2), device, f"{key} {value}")
+            millions = size["batch"] * anchors(size["imgsz"]) * size["classes"] / 1e6
+            grown[key][str(value)] = {
+                "size": size,
+                "ms_per_million": {name: round(row["ms"] / millions, 4) for name, row in rows.items()},
+                "time": {name: row["time"] for name, row in rows.items()},
+            }
+        names = list(grown[key][str(values[0])]["time"])
+        print(f"\n{key} {', '.join(map(str, values))}: ms a million values (ratio to stock)")
+        for name in names:
+            cells = [f"{at['ms_per_million'][name]:.2f} (x{at['time'][name]:.2f})" for at in grown[key].values()]
+            print(f"  {name:<16} " + "  ".join(f"{cell:>16}" for cell in cells))
+    return grown
+
+
+def anchors(imgsz: int) -> int:
+    """Return the number of anchors of an image."""
+    return sum((imgsz // s) ** 2 for s in STRIDES)
 
 
 def machine(device: Any) -> dict[str, str]:
@@ -88,20 +135,23 @@ def machine(device: Any) -> dict[str, str]:
     }
 
 
-def class_terms(args: argparse.Namespace, device: Any, chosen: list[str]) -> dict[str, Callable[[], None]]:
-    """Return a forward and backward of the class term by name: stock, the tutorials' forms, and this package's."""
+def class_terms(batch: int, imgsz: int, classes: int, device: Any, chosen: list[str], *, typed: bool = True) -> Runs:
+    """Return a forward and backward of the class term by name: stock, this package's, and as commonly typed.
+
+    On a GPU, where memory is what bounds it, a copy of the logits as well.
+    """
     import torch
     from torch import nn
 
     from yolo_losses.classification._base import Positives
     from yolo_losses.step import Step
 
-    anchors = sum((args.imgsz // s) ** 2 for s in STRIDES)
-    shape = args.batch, anchors, args.classes
+    shape = batch, anchors(imgsz), classes
     logits = (torch.randn(shape, device=device) * 1.5 - 4).requires_grad_()
-    count = max(1, int(args.batch * anchors * POSITIVES))
-    anchor = torch.randperm(args.batch * anchors, device=device)[:count].sort().values
-    index = anchor * args.classes + torch.randint(args.classes, (count,), device=device)
+    rows = batch * anchors(imgsz)
+    count = max(1, int(rows * POSITIVES))
+    anchor = torch.randperm(rows, device=device)[:count].sort().values
+    index = anchor * classes + torch.randint(classes, (count,), device=device)
     positives = Positives(index, torch.rand(count, device=device))
     targets = torch.zeros(logits.numel(), device=device).index_copy_(0, index, positives.target).view(shape)
     half = torch.tensor(0.5, device=device)
@@ -125,35 +175,46 @@ def class_terms(args: argparse.Namespace, device: Any, chosen: list[str]) -> dic
         weight = 0.75 * logits.sigmoid().pow(2.0) * (targets <= 0) + targets * (targets > 0)
         return stock(logits, targets) * weight
 
-    typed = {"focal": typed_focal, "vfl": typed_vfl}
-    runs = {"stock": backward(lambda: stock(logits, targets))}
+    def typed_qfl() -> Any:
+        balance = 0.25 * targets + 0.75 * (1 - targets)
+        return stock(logits, targets) * balance * (targets - logits.sigmoid()).abs() ** 2.0
+
+    def typed_slide() -> Any:
+        far, near = targets <= half - 0.1, (targets > half - 0.1) & (targets < half)
+        weight = 1.0 * far + (1 - half).exp() * near + (1 - targets).exp() * (targets >= half)
+        return stock(logits, targets) * weight
+
+    as_typed = {"focal": typed_focal, "vfl": typed_vfl, "qfl": typed_qfl, "slide": typed_slide}
+    runs: Runs = {"stock": backward(lambda: stock(logits, targets))}
+    if device.type == "cuda":
+        copy = torch.empty_like(logits, requires_grad=False)
+        runs["copy"] = lambda: copy.copy_(logits.detach())
     for spec in registry.specs("cls"):
         if spec.name in chosen:
             module = spec.build().to(device)
             runs[spec.name] = backward(lambda module=module: module.class_sums(logits, positives, step))  # type: ignore[misc]
-            if spec.name in typed:
-                runs[f"{spec.name} as typed"] = backward(typed[spec.name])
+            if typed and spec.name in as_typed:
+                runs[f"{spec.name} as typed"] = backward(as_typed[spec.name])
     return runs
 
 
-def criteria(args: argparse.Namespace, device: Any, chosen: list[str]) -> dict[str, Callable[[], None]]:
+def criteria(batch: int, imgsz: int, classes: int, device: Any, chosen: list[str]) -> Runs:
     """Return a forward and backward of Ultralytics' detection criterion by name: stock, and with each loss swapped."""
     import torch
     from ultralytics.utils.loss import v8DetectionLoss
 
     from yolo_losses.criterion import equip
 
-    anchors = sum((args.imgsz // s) ** 2 for s in STRIDES)
-    head = SimpleNamespace(stride=torch.tensor([float(s) for s in STRIDES], device=device), nc=args.classes, reg_max=16)
+    head = SimpleNamespace(stride=torch.tensor([float(s) for s in STRIDES], device=device), nc=classes, reg_max=16)
     model: Any = torch.nn.Linear(1, 1).to(device)
     model.args, model.model, model.class_weights = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, epochs=1), [head], None
-    boxes = torch.randn(args.batch, 64, anchors, device=device).requires_grad_()
-    scores = (torch.randn(args.batch, args.classes, anchors, device=device) * 1.5 - 4).requires_grad_()
-    feats = [torch.zeros(args.batch, 1, args.imgsz // s, args.imgsz // s, device=device) for s in STRIDES]
-    objects = 8 * args.batch
-    batch = {
-        "batch_idx": torch.arange(args.batch).repeat_interleave(8).float().to(device),
-        "cls": torch.randint(args.classes, (objects, 1)).float().to(device),
+    boxes = torch.randn(batch, 64, anchors(imgsz), device=device).requires_grad_()
+    scores = (torch.randn(batch, classes, anchors(imgsz), device=device) * 1.5 - 4).requires_grad_()
+    feats = [torch.zeros(batch, 1, imgsz // s, imgsz // s, device=device) for s in STRIDES]
+    objects = 8 * batch
+    labels = {
+        "batch_idx": torch.arange(batch).repeat_interleave(8).float().to(device),
+        "cls": torch.randint(classes, (objects, 1)).float().to(device),
         "bboxes": torch.cat((torch.rand(objects, 2) * 0.6 + 0.2, torch.rand(objects, 2) * 0.3 + 0.05), 1).to(device),
     }
 
@@ -161,12 +222,12 @@ def criteria(args: argparse.Namespace, device: Any, chosen: list[str]) -> dict[s
         def once() -> None:
             boxes.grad = scores.grad = None
             # Releases before the predictions came as a dictionary take the two joined, level by level.
-            criterion({"boxes": boxes, "scores": scores, "feats": feats}, batch)[0].sum().backward()
+            criterion({"boxes": boxes, "scores": scores, "feats": feats}, labels)[0].sum().backward()
 
         return once
 
-    runs = {"stock": backward(v8DetectionLoss(model))}
-    for spec in registry.specs():
+    runs: Runs = {"stock": backward(v8DetectionLoss(model))}
+    for spec in registry.specs("cls") + registry.specs("box"):
         if spec.name in chosen:
             criterion = v8DetectionLoss(model)
             equip(criterion, {f"{spec.kind}_loss": spec.name})
@@ -174,25 +235,38 @@ def criteria(args: argparse.Namespace, device: Any, chosen: list[str]) -> dict[s
     return runs
 
 
-def measure(runs: dict[str, Callable[[], None]], repeats: int, device: Any, title: str) -> dict[str, dict[str, float]]:
+def imports() -> Runs:
+    """Return the import of Ultralytics in a fresh interpreter: without the plugin as `stock`, and with it."""
+
+    def importing(**changed: str) -> Callable[[], object]:
+        command = [sys.executable, "-c", "from ultralytics import YOLO"]
+        return lambda: subprocess.run(command, env={**os.environ, **changed}, check=True)
+
+    return {"stock": importing(YOLO_LOSSES_DISABLE="1"), "with the plugin": importing(YOLO_LOSSES_DISABLE="")}
+
+
+def measure(runs: Runs, repeats: int, device: Any, title: str) -> Rows:
     """Return time and peak memory of each run as a ratio to the one called `stock`, taken in turns."""
     import torch
 
-    def timed(once: Callable[[], None]) -> float:
+    def timed(once: Callable[[], object]) -> float:
         start = time.perf_counter()
         once()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
-    peaks = {name: peak_bytes(once, device) for name, once in runs.items()}  # also the warm-up
+    peaks = {}
+    for name, once in runs.items():
+        progress(f"{title}: warming up, {name}")
+        peaks[name] = peak_bytes(once, device)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(repeats):
         for name, once in runs.items():
-            print(f"\r{title}: round {round_ + 1} of {repeats}, {name:<20}", end="", file=sys.stderr, flush=True)
+            progress(f"{title}: round {round_ + 1} of {repeats}, {name}")
             seconds[name].append(timed(once))
-    print(file=sys.stderr)
-    rows = {}
+    progress("")
+    rows: Rows = {}
     for name, times in seconds.items():
         ratios = [mine / stock for mine, stock in zip(times, seconds["stock"], strict=True)]
         rows[name] = {
@@ -200,13 +274,18 @@ def measure(runs: dict[str, Callable[[], None]], repeats: int, device: Any, titl
             "time": round(statistics.median(ratios), 3),
             "time_low": round(min(ratios), 3),
             "time_high": round(max(ratios), 3),
-            "memory": round(peaks[name] / max(peaks["stock"], 1), 3),
-            "peak_bytes": peaks[name],
         }
+        if peaks["stock"]:
+            rows[name].update(memory=round(peaks[name] / peaks["stock"], 3), peak_bytes=peaks[name])
     return rows
 
 
-def peak_bytes(once: Callable[[], None], device: Any) -> int:
+def progress(text: str) -> None:
+    """Write over the last line of progress."""
+    print(f"\r{text:<70}\r" if not text else f"\r{text:<70}", end="", file=sys.stderr, flush=True)
+
+
+def peak_bytes(once: Callable[[], object], device: Any) -> int:
     """Return the most memory that a run holds at once beyond its inputs, on the CPU when it has one thread."""
     import torch
 
@@ -242,21 +321,26 @@ def draw(result: dict[str, Any], path: Path) -> None:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    tables = result["tables"]
-    figure, axes = plt.subplots(1, len(tables), figsize=(11, 6), layout="constrained")
-    for axis, (title, rows) in zip(axes, tables.items(), strict=True):
-        names = [name for name in rows if name != "stock"][::-1]
-        places = range(len(names))
-        axis.barh([p + 0.2 for p in places], [rows[n]["time"] for n in names], 0.38, label="time")
-        axis.barh([p - 0.2 for p in places], [rows[n]["memory"] for n in names], 0.38, label="peak memory")
+    limit = 1.5
+    tables = [(title, rows) for title, rows in result["tables"].items() if "memory" in rows["stock"]]
+    figure, axes = plt.subplots(1, len(tables), figsize=(11, 7), layout="constrained")
+    for axis, (title, rows) in zip(axes, tables, strict=True):
+        names = [name for name in rows if name not in ("stock", "copy")][::-1]
+        for offset, key, label in ((0.2, "time", "time"), (-0.2, "memory", "peak memory")):
+            values = [rows[name][key] for name in names]
+            bars = axis.barh([p + offset for p in range(len(names))], values, 0.38, label=label)
+            axis.bar_label(bars, [f"{v:.1f} →" if v > limit else "" for v in values], padding=-32, color="white")
         axis.axvline(1, color="black", linewidth=1)
-        axis.set_yticks(list(places), names)
-        axis.set_xlim(0, min(4, axis.get_xlim()[1]))
+        axis.set_yticks(range(len(names)), names)
+        axis.set_xlim(0, limit)
         axis.set_title(f"{title} (stock = 1)")
-        axis.legend()
+    axes[0].legend(loc="upper right")
+    for label in axes[0].texts:
+        label.set_x(limit)
     size, on = result["size"], result["machine"]
     figure.suptitle(
-        f"{size['batch']} images of {size['imgsz']} px, {size['classes']} classes; {on['device']}, torch {on['torch']}"
+        f"{size['batch']} images of {size['imgsz']} px, {size['classes']} classes; "
+        f"{on['device']}, {on['threads']} threads, torch {on['torch']}"
     )
     figure.savefig(path, dpi=110)
     plt.close(figure)

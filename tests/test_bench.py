@@ -1,0 +1,60 @@
+"""`yolo-losses bench`: its tables, and that they measure what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from yolo_losses.commands import bench, main
+
+
+@pytest.mark.slow
+def test_measures_what_was_asked_for_and_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--batch", "1", "--imgsz", "64", "--classes", "2", "--repeats", "1"]
+    assert main(["bench", *small, "--losses", "Slide,siou", "--growth", "--out", str(tmp_path)]) == 0
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert set(result["tables"]["class term alone"]) == {"stock", "slide", "slide as typed"}
+    assert set(result["tables"]["whole criterion"]) == {"stock", "slide", "siou"}
+    assert result["tables"]["import ultralytics"]["with the plugin"]["ms"] > 0
+    assert {key: set(map(int, at)) for key, at in result["growth"].items()} == {
+        key: set(values) for key, values in bench.GROWTH.items()
+    }
+    assert result["machine"]["torch"] == torch.__version__
+    assert (tmp_path / "bench.png").stat().st_size > 10_000
+    assert "slide as typed" in capsys.readouterr().out
+
+
+def test_an_unknown_loss_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--losses", "slid"]) == 1
+    assert "slide" in capsys.readouterr().err
+
+
+def test_the_criterion_of_each_name_has_that_loss_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    from yolo_losses import criterion
+
+    equipped = []
+    equip = criterion.equip
+    monkeypatch.setattr(criterion, "equip", lambda it, keys: equipped.extend(equip(it, keys).values()))
+    names = ["slide", "focal", "siou"]
+    runs = bench.criteria(1, 64, 2, torch.device("cpu"), names)
+    assert list(runs) == ["stock", *names]
+    for branch, name in zip(equipped, names, strict=True):
+        chosen = branch.box if name == "siou" else branch.cls
+        assert chosen is not None
+        assert chosen.registered_name == name
+        runs[name]()
+        assert branch.calls["bbox_loss" if name == "siou" else "bce"] == 1
+
+
+def test_the_peak_counts_all_that_a_run_holds_at_once() -> None:
+    held: list[torch.Tensor] = []
+
+    def once() -> None:
+        held.clear()
+        held.append(torch.ones(1_000_000))
+        torch.ones(500_000)
+
+    assert 6_000_000 <= bench.peak_bytes(once, torch.device("cpu")) < 6_100_000
