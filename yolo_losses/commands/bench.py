@@ -328,15 +328,16 @@ def draw(result: dict[str, Any], path: Path) -> None:
         names = [name for name in rows if name not in ("stock", "copy")][::-1]
         for offset, key, label in ((0.2, "time", "time"), (-0.2, "memory", "peak memory")):
             values = [rows[name][key] for name in names]
-            bars = axis.barh([p + offset for p in range(len(names))], values, 0.38, label=label)
-            axis.bar_label(bars, [f"{v:.1f} →" if v > limit else "" for v in values], padding=-32, color="white")
+            axis.barh([p + offset for p in range(len(names))], values, 0.38, label=label)
+            for place, value in enumerate(values):
+                if value > limit:
+                    at = limit - 0.02, place + offset
+                    axis.text(*at, f"{value:.1f}", ha="right", va="center", color="white", fontsize=8)
         axis.axvline(1, color="black", linewidth=1)
         axis.set_yticks(range(len(names)), names)
         axis.set_xlim(0, limit)
         axis.set_title(f"{title} (stock = 1)")
     axes[0].legend(loc="upper right")
-    for label in axes[0].texts:
-        label.set_x(limit)
     size, on = result["size"], result["machine"]
     figure.suptitle(
         f"{size['batch']} images of {size['imgsz']} px, {size['classes']} classes; "
