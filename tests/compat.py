@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import logging
 import math
@@ -26,6 +27,7 @@ import traceback
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +129,7 @@ def prepare(version: str, folder: Path) -> dict[str, str]:
     }
     environment.pop("YOLO_LOSSES_DISABLE", None)
     if version != INSTALLED:
-        package, needs = cache() / version, cache() / f"{version}-needs"
+        package, needs = cache() / version, cache() / f"{version}-needs-{environment_digest()}"
         if not package.is_dir():
             pip_install([f"ultralytics=={version}"], package)
         if not needs.is_dir():
@@ -142,6 +144,12 @@ def cache() -> Path:
     """Return the folder that the versions are kept in."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolo-losses-compat"
     return Path(os.environ.get(CACHE_VARIABLE) or default)
+
+
+def environment_digest() -> str:
+    """Return a name for what is installed here: another environment lacks other packages."""
+    installed = sorted({f"{found.name}=={found.version}" for found in distributions()})
+    return hashlib.sha256("\n".join(installed).encode()).hexdigest()[:12]
 
 
 def missing_packages(version: str) -> list[str]:
