@@ -24,16 +24,19 @@ def _bin(gap: Tensor, bins: int) -> Tensor:
 def _counts(index: Tensor, bins: int, counted: Tensor | None = None) -> Tensor:
     """Return the number of elements in each bin."""
     if index.device.type == "cpu" and counted is None:
-        index = index.reshape(-1)
-        half = index.numel() // 2
-        if bins > 32 or not half:
-            return torch.bincount(index, minlength=bins)
-        # Two at a time, since counting is what takes long: which pairs of bins there are.
-        pairs = torch.bincount(index[:half] * bins + index[half : 2 * half], minlength=bins * bins).view(bins, bins)
-        return pairs.sum(0) + pairs.sum(1) + torch.bincount(index[2 * half :], minlength=bins)
+        return _bincount(index.reshape(-1), bins)
     # On a GPU bincount makes the host wait.
     each = [index == k for k in range(bins)]
     return torch.stack([(one if counted is None else one & counted).sum() for one in each])
+
+
+def _bincount(index: Tensor, bins: int) -> Tensor:
+    """Return `torch.bincount`, in less time: several numbers are counted as one, since counting is what takes long."""
+    half = index.numel() // 2
+    if half < bins * bins:
+        return torch.bincount(index, minlength=bins)
+    pairs = _bincount(index[:half] * bins + index[half : 2 * half], bins * bins).view(bins, bins)
+    return pairs.sum(0) + pairs.sum(1) + torch.bincount(index[2 * half :], minlength=bins)
 
 
 def _weights(present: Tensor, share: Tensor) -> Tensor:
