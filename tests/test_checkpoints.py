@@ -61,7 +61,7 @@ def resumed(killed: Run) -> tuple[YOLO, list[str]]:
     model = YOLO(killed.weights / "last.pt")
     with logged() as messages:
         # Keys that are the checkpoint's may be given again.
-        model.train(resume=True, cls_loss="ema_slide", device="cpu", workers=0)
+        model.train(resume=True, cls_loss="ema_slide", focal_gamma=3, device="cpu", workers=0)
     return model, [message.strip() for message in messages if "yolo_losses: " in message]
 
 
@@ -84,7 +84,8 @@ def test_a_resume_with_another_loss_is_refused(keys, words, killed):
 
 def test_a_resumed_run_has_the_keys_the_swap_and_the_state(killed, resumed):
     model, said = resumed
-    started, restored, ran = said
+    useless, started, restored, ran = said
+    assert "'focal_gamma' has no effect with cls=ema_slide(" in useless
     assert started == killed.said[0], "the same line as the first time"
     assert "cls_loss=ema_slide EMASlideLoss(" in started
     assert restored == f"yolo_losses: the losses' state is that of epoch 1, from {killed.weights / STATE_FILE}"

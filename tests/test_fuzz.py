@@ -9,6 +9,7 @@ import csv
 import math
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,7 +143,7 @@ def means_the_default(key: str, value: Any) -> bool:
             )  # fmt: skip
     if isinstance(value, bool) and not isinstance(KEYS[key], bool):
         return False
-    return isinstance(value, int | float) and not isinstance(KEYS[key], str) and value == KEYS[key]
+    return isinstance(value, Real) and not isinstance(KEYS[key], str) and value == KEYS[key]
 
 
 def check(keys: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], LossSettings]) -> LossSettings | None:

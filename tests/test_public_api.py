@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -263,6 +265,15 @@ def test_every_argument_of_a_function_is_explained() -> None:
         text = inspect.getdoc(getattr(functional, name)) or ""
         for argument in [*own, *SHARED]:
             assert f"    {argument}: " in text, f"{name}: {argument}"
+
+
+def test_settings_can_be_copied_pickled_and_hashed_and_stay_frozen() -> None:
+    settings = yolo_losses.LossSettings.from_mapping({"cls_loss": "focal", "focal_gamma": 2, "inner_ratio": 0.5})
+    for again in (copy.deepcopy(settings), pickle.loads(pickle.dumps(settings))):
+        assert again == settings
+        assert hash(again) == hash(settings)
+        with pytest.raises(TypeError):
+            again.parameters["focal_gamma"] = 3  # type: ignore[index]
 
 
 SNIPPET = """

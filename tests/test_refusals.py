@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import TINY, logged, pairs, start_yolo
 from ultralytics import YOLO
@@ -155,6 +156,13 @@ def test_a_parameter_that_the_chosen_loss_does_not_have_is_warned_of(tmp_path):
     args = (tmp_path / "runs" / "train" / "args.yaml").read_text()
     assert "cls_loss: slide" in args
     assert "focal_gamma" not in args
+
+
+def test_numbers_of_numpy_are_numbers():
+    keys = {"cls_loss": "ghm", "ghm_bins": np.int64(12), "ghm_momentum": np.float32(0.5), "cls_scale": np.float16(2)}
+    chosen = yolo_losses.settings.LossSettings.from_mapping(keys)
+    assert chosen.non_default() == {"cls_loss": "ghm", "ghm_bins": 12, "ghm_momentum": 0.5, "cls_scale": 2.0}
+    assert all(type(value) in (str, int, float) for value in chosen.non_default().values())
 
 
 def test_keys_of_the_chosen_loss_are_not_warned_of(tmp_path):

@@ -232,8 +232,9 @@ def check_arguments(trainer: Any, overrides: Any = None) -> LossSettings:
     """
     given = vars(trainer.args)
     chosen = LossSettings.from_mapping(given)
+    unused = chosen.unused
     if getattr(trainer, "resume", trainer.args.resume) and isinstance(overrides, Mapping):
-        _check_same_on_resume(chosen, overrides)
+        unused = _check_same_on_resume(chosen, overrides)
     chosen.check_task(str(trainer.args.task))
     if any(kind.__name__ == "RTDETRTrainer" for kind in type(trainer).__mro__):
         from yolo_losses import detr  # brings Ultralytics' losses along, which a trainer has loaded already
@@ -243,22 +244,24 @@ def check_arguments(trainer: Any, overrides: Any = None) -> LossSettings:
         given.pop(key, None)
     given.update(chosen.non_default())
     if _is_first_rank():
-        for key in chosen.unused:
+        for key in unused:
             _log().warning(f"{PREFIX}'{key}' has no effect with {chosen.describe()}")
     return chosen
 
 
-def _check_same_on_resume(kept: LossSettings, overrides: Mapping[str, Any]) -> None:
-    """Raise where a resumed run is asked for other losses than it was started with."""
+def _check_same_on_resume(kept: LossSettings, overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """Raise where a resumed run is asked for other losses than it was started with; return the keys of no effect."""
     defaults = settings.default_keys()
     asked = {key: value for key, value in overrides.items() if key in defaults and value is not None}
     now = {**defaults, **kept.non_default()}
-    wanted = {**defaults, **LossSettings.from_mapping({**now, **asked}).non_default()}
+    chosen = LossSettings.from_mapping({**now, **asked})
+    wanted = {**defaults, **chosen.non_default()}
     for key in asked:
         if wanted[key] != now[key]:
             raise ValueError(
                 f"resume keeps {key}={now[key]}; start a new run from last.pt to change it to {wanted[key]}"
             )
+    return chosen.unused
 
 
 def check_shared_arguments(arguments: Any) -> None:

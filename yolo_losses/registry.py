@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import math
+import numbers
 import os
 import re
 import sys
@@ -137,14 +138,14 @@ def parse_value(value: Any, kind: type, default: Value) -> Value | None:
                 "no": False,
                 "off": False,
             }.get(value.lower())
-        return bool(value) if isinstance(value, int | float) and value in (0, 1) else None
+        return bool(value) if isinstance(value, numbers.Real) and value in (0, 1) else None
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
         if len(value) > 40 or not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", value, re.ASCII):
             return None
         value = float(value)
-    if not isinstance(value, int | float):
+    if not isinstance(value, numbers.Real):  # NumPy's scalars are, and a sweep over an array hands them over
         return None
     try:
         number = float(value)

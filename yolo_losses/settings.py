@@ -52,8 +52,14 @@ class LossSettings:
     cls_target: str = "auto"
     cls_scale: float = 1.0
     loss_branches: str = "both"
-    parameters: Mapping[str, Value] = field(default_factory=dict)
+    parameters: Mapping[str, Value] = field(default_factory=dict, hash=False)
     unused: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "parameters": dict(self.parameters)}  # its read-only view cannot be copied
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, parameters=MappingProxyType(state["parameters"]))
 
     @classmethod
     def from_mapping(cls, keys: Mapping[str, Any]) -> LossSettings:

@@ -10,6 +10,7 @@ import sys
 
 import yolo_losses
 from yolo_losses import hook, registry
+from yolo_losses.autoload.yolo_losses_autoload import is_disabled
 
 HELP = "tell whether the plugin is active in this interpreter and in those that Ultralytics starts"
 
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     here = hook.is_active() and hasattr(get_cfg(), "cls_loss")
     start_up = importlib.util.find_spec("yolo_losses_autoload") is not None
     disabled = os.environ.get("YOLO_LOSSES_DISABLE", "")
+    remedy = "unset YOLO_LOSSES_DISABLE" if is_disabled() else "use `python -m yolo_losses train ...`"
     print(f"yolo_losses {yolo_losses.__version__} in {os.path.dirname(yolo_losses.__file__)}")
     print(f"ultralytics {ultralytics.__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}")
     print(f"losses: {len(registry.specs('cls'))} for classes, {len(registry.specs('box'))} for boxes")
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         (
             worker,
             "active in a fresh interpreter, so in the `yolo` command and in DDP workers",
-            f"not active in a fresh interpreter: use `python -m yolo_losses train ...` ({answer})",
+            f"not active in a fresh interpreter: {remedy} ({answer})",
         ),
     ]
     checks += [(False, "", f"plugin left out: {problem}") for problem in registry.problems()]
