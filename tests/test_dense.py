@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -96,6 +101,14 @@ class Batch:
         return sums.detach().view(-1), torch.autograd.grad(weighted, self.logits)[0]
 
 
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
 def make(name: str, parameters: dict[str, Any] | None = None) -> ClassificationLoss:
     spec = registry.find("cls", name)
     assert spec is not None
@@ -173,8 +186,23 @@ def test_second_backward(name: str) -> None:
 
 
 @EVERY_LOSS
-def test_without_gradient(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+def test_second_derivative(name: str) -> None:
+    batch = Batch()
+    z = batch.logits.detach().requires_grad_()
+    loss, twin = make(name), make(name)
+    value = twin.elementwise(
+        z, batch.targets.view_as(z), positive_mask=batch.mask.view_as(z), **twin.prepare(batch.step)
+    )
+    wanted, seconds = value.sum() / (z.numel() if loss.own_divisor else 1), []
+    for total in (wanted, loss.class_sums(z, batch.positives, batch.step).sum()):
+        slope = torch.autograd.grad(total, z, create_graph=True)[0]
+        seconds.append(torch.autograd.grad(slope.square().sum(), z)[0])
+    torch.testing.assert_close(seconds[1], seconds[0])
+    assert seconds[0].any()
+
+
+@EVERY_LOSS
+def test_without_gradient(name: str, three_threads: None) -> None:
     batch = Batch(anchors=9000)
     wanted = batch.fast(make(name))[0]
     for mode in (torch.no_grad(), torch.inference_mode()):
@@ -184,9 +212,8 @@ def test_without_gradient(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @EVERY_LOSS
-def test_same_bits_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_bits_again(name: str, three_threads: None) -> None:
     """Whichever thread is first."""
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     batch = Batch(dtype=torch.float32, anchors=40_000, positives=300)
     runs = [batch.fast(make(name)) for _ in range(3)]
     for run in runs[1:]:
@@ -269,3 +296,85 @@ def test_goes_on_where_nothing_compiles(monkeypatch: pytest.MonkeyPatch) -> None
     check("focal", {}, Batch(masked=True))
     assert _dense._gave_up
     check("focal", {}, Batch(masked=True))
+
+
+def total(rows: Tensor) -> Tensor:
+    return _dense.map_sum(rows, lambda piece, _: piece.sum(0))
+
+
+def test_threads_do_operations_alone_and_leave_torch_as_it_was(three_threads: None) -> None:
+    """Also where two trainings are the first at once."""
+    _dense._pool.cache_clear()
+    both, pools = threading.Barrier(2), []
+
+    def first() -> None:
+        torch.get_num_threads()
+        both.wait()
+        pools.append(_dense._pool(3, os.getpid()))
+
+    trainings = [threading.Thread(target=first) for _ in range(2)]
+    for training in trainings:
+        training.start()
+    for training in trainings:
+        training.join()
+    for pool in pools:
+        meet = threading.Barrier(3)
+        running = [pool.submit(lambda meet=meet: (meet.wait(), torch.get_num_threads())[1]) for _ in range(3)]
+        assert [each.result() for each in running] == [1, 1, 1]
+    assert torch.get_num_threads() == 3
+    later: list[int] = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert later == [3]
+
+
+def test_batches_of_any_size_share_their_threads(three_threads: None) -> None:
+    _dense._pool.cache_clear()
+    for millions in (2, 3, 5):
+        total(torch.zeros(millions * 2**20, 1))
+    assert _dense._pool.cache_info().currsize == 1
+
+
+def test_a_system_that_allows_no_more_threads(three_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def second_fails(self: threading.Thread) -> None:
+        started.append(self)
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    _dense._pool.cache_clear()
+    rows = torch.ones(3 * 2**20, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", second_fails)
+        assert total(rows) == len(rows)
+    assert len(started) == 2
+    assert not started[0].is_alive()
+    assert total(rows) == len(rows)
+
+
+@pytest.mark.slow
+def test_a_training_that_outlives_the_main_thread() -> None:
+    code = """
+import threading, time, torch
+from yolo_losses.classification import _dense
+torch.set_num_threads(2)
+def train():
+    threading.main_thread().join()
+    time.sleep(0.2)
+    print(int(_dense.map_sum(torch.ones(2**21, 1), lambda piece, _: piece.sum(0))))
+_dense._pool(2, __import__("os").getpid())
+threading.Thread(target=train).start()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == str(2**21), done.stderr
+
+
+@EVERY_LOSS
+def test_another_default_device(name: str) -> None:
+    batch, loss = Batch(dtype=torch.float32), make(name)
+    with torch.device("meta"):
+        _, gradient = batch.fast(loss)
+    assert gradient.device.type == "cpu"

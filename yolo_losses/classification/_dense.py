@@ -10,12 +10,13 @@ On the CPU the batch is worked through in pieces that stay in the cache; on a GP
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import mmap
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,8 @@ def map_sum(rows: Tensor, function: Callable[[Tensor, slice], Tensor]) -> Tensor
     """
     count, classes = rows.shape
     on_cpu = rows.device.type == "cpu"
-    threads = max(1, min(torch.get_num_threads(), MOST_THREADS, rows.numel() // VALUES_EACH)) if on_cpu else 1
+    most = min(torch.get_num_threads(), MOST_THREADS) if on_cpu else 1
+    threads = max(1, min(most, rows.numel() // VALUES_EACH))
     size = min(max(rows.numel() // (threads * PIECES_EACH), LEAST_PIECE), PIECE) if on_cpu else GPU_PIECE
     step = max(1, size // max(classes, 1))
     parts = [slice(first, min(first + step, count)) for first in range(0, count, step)] or [slice(0, 0)]
@@ -75,12 +77,18 @@ def map_sum(rows: Tensor, function: Callable[[Tensor, slice], Tensor]) -> Tensor
             for number, part in todo:
                 results[number] = function(rows[part], part)
 
+    running: list[Future[None]] = []
     if threads > 1 and len(parts) > 1:
-        pool = _pool(threads, os.getpid())
-        for running in [pool.submit(work) for _ in range(threads)]:
-            running.result()
-    else:
+        # No thread is to be had where the system allows no more, nor in a training that the main thread did not wait
+        # for: at its end Python closes every pool.
+        with contextlib.suppress(RuntimeError):
+            pool = _pool(most, os.getpid())
+            for _ in range(threads):
+                running.append(pool.submit(work))  # one by one: those that did start are waited for below
+    if not running:
         work()
+    for each in running:
+        each.result()
     # Added up in one order, whichever thread was first: the same run gives the same bits.
     return _total(results)
 
@@ -97,15 +105,20 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     ready = Barrier(threads + 1)
 
     def start() -> None:
-        torch.get_num_threads()  # a new thread takes the number over at its first call, and keeps it
+        torch.get_num_threads()  # at its first call a thread takes over the process's number
+        torch.set_num_threads(1)  # this thread's own, and the process's until it is put back below
         ready.wait()
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
         for _ in range(threads):
             pool.submit(start)
         ready.wait()
+    except BaseException:
+        # Those that did start would wait for the others for ever, and the interpreter's end for them.
+        ready.abort()
+        pool.shutdown(cancel_futures=True)
+        raise
     finally:
         torch.set_num_threads(before)
     return pool
@@ -150,9 +163,13 @@ class _ClassSums(torch.autograd.Function):
         return sums
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         (logits,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # `create_graph`: a second derivative is wanted, which only the formula has
+            _, foreground, positives, _ = ctx.again
+            targets, mask = scattered(logits, positives)
+            sums = foreground(logits.to(targets.dtype), targets, positive_mask=mask).sum((0, 1), keepdim=True)
+            return torch.autograd.grad(sums, logits, grad_output, create_graph=True)[0], None, None, None, None
         # The kept tensor is scaled in place, which saves a copy of it; a second backward works it out anew.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
@@ -226,7 +243,7 @@ def _empty(shape: torch.Size, dtype: torch.dtype) -> Tensor:
     A new block of this size comes from the kernel page by page as it is written. In pages of 4 KB that takes as long
     as the loss itself.
     """
-    tensor = torch.empty(shape, dtype=dtype)
+    tensor = torch.empty(shape, dtype=dtype, device="cpu")  # by name: the user may have set another default
     advise = _madvise()
     if advise is not None:
         start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
@@ -256,7 +273,7 @@ def _keep_freed_memory() -> None:
     glibc gives blocks as small as a piece's temporaries back to the kernel, to fetch them anew a moment later, until
     the program has freed a larger one. This is the largest that it goes by; never written, it takes no memory.
     """
-    torch.empty(2**25 - 2**16, dtype=torch.uint8)
+    torch.empty(2**25 - 2**16, dtype=torch.uint8, device="cpu")
 
 
 def _on_gpu(
