@@ -18,8 +18,9 @@ from torch import Tensor
 
 from yolo_losses import registry
 from yolo_losses.boxes.iou import iou_loss
-from yolo_losses.classification._base import ClassificationLoss, _arguments
+from yolo_losses.classification._base import ClassificationLoss
 from yolo_losses.criterion import Branch, Part, _bce_sum, _own, _put
+from yolo_losses.formula import formula_arguments
 from yolo_losses.registry import LossSpec
 from yolo_losses.settings import LossSettings
 from yolo_losses.step import Step, observe
@@ -73,7 +74,7 @@ def _fits(spec: LossSpec) -> bool:
     has another meaning for a few hundred queries of which a handful are matched, layer by layer.
     """
     module: type[ClassificationLoss] = spec.module
-    return not module.own_divisor and "mean_iou" not in _arguments(module.formula)
+    return not module.own_divisor and "mean_iou" not in formula_arguments(module.formula)
 
 
 @dataclass
@@ -249,7 +250,7 @@ def equip(
 
 def _counts_pixels(box_loss: str) -> bool:
     module = registry.split_box_name(box_loss)[1].module
-    return "stride" in (*_arguments(module.formula), *inspect.signature(module.pairs).parameters)
+    return "stride" in (*formula_arguments(module.formula), *inspect.signature(module.pairs).parameters)
 
 
 def restore(criterion: Any) -> None:

@@ -12,7 +12,12 @@ def power(base: Tensor, exponent: float) -> Tensor:
     Integer and half-integer exponents up to 4 are made of products and one square root: `pow` costs several times
     as much. Below 1 the slope at 0 is infinite; there the base is held at the smallest normal number, and the
     gradient is 0.
+
+    Raises:
+        ValueError: on an exponent below 0.
     """
+    if exponent < 0:
+        raise ValueError(f"an exponent of {exponent} is below 0, where the loss is infinite")
     if exponent == 0:
         return torch.ones_like(base)
     if exponent % 1 and exponent < 1:

@@ -269,7 +269,7 @@ def _register(kind: Kind, name: str, aliases: tuple[str, ...], source: str, summ
         aliases=tuple(normal(alias) for alias in aliases),
         source=source,
         summary=summary or (inspect.getdoc(declared) or "").partition("\n")[0],
-        parameters=tuple(_parameters(name, module)),
+        parameters=tuple(declared_parameters(name, module)),
         rotated=bool(getattr(module, "rotated", False)),
     )
     _add(spec)
@@ -320,7 +320,7 @@ def unregister(kind: Kind, name: str) -> None:
         _table.specs.pop((kind, name), None)
 
 
-def _parameters(loss: str, module: type) -> Iterator[Parameter]:
+def declared_parameters(loss: str, module: type) -> Iterator[Parameter]:
     """Yield the declared parameters of a module: its formula's arguments, then its own annotated attributes."""
     formula = getattr(module, "formula", None)
     if formula is not None:

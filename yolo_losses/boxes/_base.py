@@ -8,11 +8,11 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from yolo_losses.boxes._geometry import Terms, corners, overlap, total
-from yolo_losses.classification._base import (
+from yolo_losses.formula import (
     Formula,
-    _arguments,
-    _formula_parameters,
     describe_parameters,
+    formula_arguments,
+    formula_parameters,
     set_parameters,
     with_reduction,
 )
@@ -96,8 +96,8 @@ class BoxLoss(nn.Module):
     def arguments(self, supplied: Mapping[str, Any]) -> dict[str, Any]:
         """Return the formula's arguments: this module's parameters, and of what is supplied what the formula knows."""
         formula = type(self).formula
-        known = {name: value for name, value in supplied.items() if name in _arguments(formula)}
-        return {**{name: getattr(self, name) for name in _formula_parameters(formula)}, **known}
+        known = {name: value for name, value in supplied.items() if name in formula_arguments(formula)}
+        return {**{name: getattr(self, name) for name in formula_parameters(formula)}, **known}
 
     @property
     def iou_share(self) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from yolo_losses.boxes._base import BoxLoss, Formula, TermsFormula
 from yolo_losses.boxes._geometry import EPS, Terms, corners, overlap, total
-from yolo_losses.classification._base import with_reduction
+from yolo_losses.formula import with_reduction
 from yolo_losses.registry import register_box_loss
 
 

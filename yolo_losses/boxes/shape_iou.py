@@ -19,7 +19,7 @@ from yolo_losses.boxes._geometry import (
     sides,
     total,
 )
-from yolo_losses.classification._base import with_reduction
+from yolo_losses.formula import with_reduction
 from yolo_losses.numerics import power
 from yolo_losses.registry import Param, register_box_loss
 

@@ -1,58 +1,25 @@
-"""What every classification loss shares: reduction around the formula, the module, and the sum over a whole batch."""
+"""What every classification loss shares: the module, and the sum over a whole batch."""
 
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from yolo_losses import registry
 from yolo_losses.classification import _dense
+from yolo_losses.formula import (
+    Formula,
+    describe_parameters,
+    formula_arguments,
+    formula_parameters,
+    set_parameters,
+    with_reduction,
+)
 from yolo_losses.reduction import check_reduction, reduce_loss, upcast
 from yolo_losses.step import Step
-
-Formula = Callable[..., Tensor]
-
-_CONVENTION = (
-    inspect.Parameter("weight", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Tensor | None"),
-    inspect.Parameter("reduction", inspect.Parameter.KEYWORD_ONLY, default="none", annotation="str"),
-    inspect.Parameter("avg_factor", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="float | None"),
-)
-
-
-def with_reduction(formula: Formula) -> Formula:
-    """Give a formula, one value an element, the arguments `weight`, `reduction` and `avg_factor`, and fp32 inside."""
-    signature = inspect.signature(formula)
-    own = tuple(p for p in _CONVENTION if p.name not in signature.parameters)
-
-    @functools.wraps(formula)
-    def loss(
-        first: Tensor,
-        second: Tensor,
-        *args: Any,
-        weight: Tensor | None = None,
-        reduction: str = "none",
-        avg_factor: float | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        check_reduction(reduction)
-        return reduce_loss(formula(*upcast(first, second), *args, **kwargs), weight, reduction, avg_factor)
-
-    # The named arguments of the formula may also come by name: focal_loss(logits=..., targets=...).
-    names = list(signature.parameters)[:2]
-
-    @functools.wraps(formula)
-    def by_name(*args: Any, **kwargs: Any) -> Tensor:
-        return loss(*args, *[kwargs.pop(name) for name in names[len(args) :] if name in kwargs], **kwargs)
-
-    parameters = [*signature.parameters.values(), *own]
-    by_name.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return by_name
 
 
 @dataclass(frozen=True)
@@ -117,7 +84,7 @@ class ClassificationLoss(nn.Module):
 
     def parameters_of_formula(self) -> dict[str, Any]:
         """Return the formula's own parameters by name, as this module has them."""
-        return {name: getattr(self, name) for name in _formula_parameters(type(self).formula)}
+        return {name: getattr(self, name) for name in formula_parameters(type(self).formula)}
 
     def forward(
         self,
@@ -153,7 +120,7 @@ class ClassificationLoss(nn.Module):
     def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
         """Return the loss of every element, in float32 or more."""
         formula = type(self).formula
-        known = {name: value for name, value in supplied.items() if name in _arguments(formula)}
+        known = {name: value for name, value in supplied.items() if name in formula_arguments(formula)}
         return formula(logits, targets, **self.parameters_of_formula(), **known)
 
     def prepare(self, step: Step) -> dict[str, Any]:
@@ -202,34 +169,6 @@ class ClassificationLoss(nn.Module):
         return describe_parameters(self)
 
 
-def declared_names(module: type) -> list[str]:
-    """Return the names of the declared parameters of a module class."""
-    return [p.name for p in registry._parameters(getattr(module, "registered_name", "") or "loss", module)]
-
-
-def set_parameters(module: nn.Module, given: Mapping[str, Any]) -> None:
-    """Set the declared parameters as attributes, from `given` or their defaults, each checked against its range."""
-    kind = type(module)
-    declared = list(registry._parameters(getattr(kind, "registered_name", "") or "loss", kind))
-    unknown = set(given).difference(p.name for p in declared)
-    if unknown:
-        names = ", ".join(p.name for p in declared) or "none"
-        raise TypeError(f"{kind.__name__} has no parameter '{sorted(unknown)[0]}'; its own are: {names}")
-    for parameter in declared:
-        value = given.get(parameter.name)
-        if value is None and parameter.name in given:
-            value = parameter.limits.off  # as in the function, where `None` is not the default but off
-        setattr(module, parameter.name, parameter.parse(value))
-    check = getattr(kind, "check_parameters", None)
-    if check is not None:
-        check({p.key: getattr(module, p.name) for p in declared})
-
-
-def describe_parameters(module: nn.Module) -> str:
-    """Return a module's parameters as `gamma=1.5, alpha=0.25`."""
-    return ", ".join(f"{name}={getattr(module, name)}" for name in declared_names(type(module)))
-
-
 def as_logits(probabilities: Tensor) -> Tensor:
     """Return the logits of probabilities: 100 and -100 at 1 and 0, where the gradient is 0 rather than infinite."""
     limits = torch.finfo(probabilities.dtype)
@@ -254,12 +193,3 @@ def as_targets(target: Tensor | tuple[Tensor, Tensor], logits: Tensor) -> Tensor
             raise ValueError(f"labels must lie in 0..{classes}, where {classes} means background")
         return nn.functional.one_hot(target.long(), classes + 1)[..., :classes].to(logits.dtype)
     raise ValueError(f"targets of shape {tuple(target.shape)} do not fit logits of shape {tuple(logits.shape)}")
-
-
-@functools.cache
-def _arguments(formula: Formula) -> tuple[str, ...]:
-    return tuple(inspect.signature(inspect.unwrap(formula)).parameters)[2:]
-
-
-def _formula_parameters(formula: Formula) -> list[str]:
-    return [name for name in _arguments(formula) if name not in registry.SUPPLIED_ARGUMENTS]

@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.classification._base import ClassificationLoss, Formula, with_reduction
+from yolo_losses.classification._base import ClassificationLoss
+from yolo_losses.formula import Formula, with_reduction
 from yolo_losses.numerics import power_without_gradient
 from yolo_losses.registry import Param, register_cls_loss
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from yolo_losses.classification import _dense
-from yolo_losses.classification._base import ClassificationLoss, Formula, Positives, as_logits, as_targets
+from yolo_losses.classification._base import ClassificationLoss, Positives, as_logits, as_targets
 from yolo_losses.classification._modulated import bce_background
+from yolo_losses.formula import Formula
 from yolo_losses.reduction import check_reduction, reduce_loss, upcast
 from yolo_losses.registry import Param, register_cls_loss
 from yolo_losses.step import Step, sum_over_ranks

@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.classification._base import ClassificationLoss, Formula, with_reduction
+from yolo_losses.classification._base import ClassificationLoss
 from yolo_losses.classification._modulated import bce_background
+from yolo_losses.formula import Formula, with_reduction
 from yolo_losses.registry import Param, Value, register_cls_loss
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.classification._base import with_reduction
+from yolo_losses.formula import with_reduction
 from yolo_losses.reduction import check_reduction
 
 
