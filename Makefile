@@ -28,10 +28,11 @@ test: $(INSTALLED) ## lint, types and all tests but the long ones
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not long"
 
-long: $(INSTALLED) ## the tests that take minutes
+long: $(INSTALLED) ## the tests that take long, about an hour, and `compat`
 	$(BIN)/python -m pytest -m long
+	$(BIN)/python tests/compat.py
 
-compat: $(INSTALLED) ## the suite against other Ultralytics versions
+compat: $(INSTALLED) ## one battery on nine Ultralytics versions, and a table, some minutes
 	$(BIN)/python tests/compat.py
 
 clean: ## remove what these commands made, .venv too
