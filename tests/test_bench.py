@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import compat
 import pytest
 import torch
 
@@ -25,6 +29,22 @@ def test_measures_what_was_asked_for_and_writes_it(tmp_path: Path, capsys: pytes
     assert result["machine"]["torch"] == torch.__version__
     assert (tmp_path / "bench.png").stat().st_size > 10_000
     assert "slide as typed" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_measures_on_the_oldest_ultralytics_too(tmp_path: Path) -> None:
+    """Whose criterion takes the predictions in another form."""
+    try:
+        environment = compat.prepare(compat.VERSIONS[0], tmp_path)
+    except subprocess.CalledProcessError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"Ultralytics {compat.VERSIONS[0]} cannot be fetched: {compat.last_line(error.stderr)}")
+    small = ["--batch", "1", "--imgsz", "64", "--classes", "2", "--repeats", "1", "--losses", "focal,siou"]
+    command = [sys.executable, "-m", "yolo_losses", "bench", *small]
+    code, output = compat.run(command, tmp_path, environment, "bench.log")
+    assert code == 0, output
+    assert "whole criterion" in output
 
 
 def test_an_unknown_loss_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -208,9 +208,19 @@ def criteria(batch: int, imgsz: int, classes: int, device: Any, chosen: list[str
     head = SimpleNamespace(stride=torch.tensor([float(s) for s in STRIDES], device=device), nc=classes, reg_max=16)
     model: Any = torch.nn.Linear(1, 1).to(device)
     model.args, model.model, model.class_weights = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, epochs=1), [head], None
-    boxes = torch.randn(batch, 64, anchors(imgsz), device=device).requires_grad_()
-    scores = (torch.randn(batch, classes, anchors(imgsz), device=device) * 1.5 - 4).requires_grad_()
-    feats = [torch.zeros(batch, 1, imgsz // s, imgsz // s, device=device) for s in STRIDES]
+    boxes = torch.randn(batch, 64, anchors(imgsz), device=device)
+    scores = torch.randn(batch, classes, anchors(imgsz), device=device) * 1.5 - 4
+    sides = [imgsz // s for s in STRIDES]
+    if hasattr(v8DetectionLoss, "parse_output"):
+        leaves = [boxes.requires_grad_(), scores.requires_grad_()]
+        feats = [torch.zeros(batch, 1, side, side, device=device) for side in sides]
+        predictions: Any = {"boxes": boxes, "scores": scores, "feats": feats}
+    else:  # releases before the predictions came as a dictionary take the two joined, level by level
+        levels = torch.cat((boxes, scores), 1).split([side**2 for side in sides], 2)
+        leaves = [
+            level.reshape(batch, -1, side, side).requires_grad_() for level, side in zip(levels, sides, strict=True)
+        ]
+        predictions = leaves
     objects = 8 * batch
     labels = {
         "batch_idx": torch.arange(batch).repeat_interleave(8).float().to(device),
@@ -220,9 +230,9 @@ def criteria(batch: int, imgsz: int, classes: int, device: Any, chosen: list[str
 
     def backward(criterion: Any) -> Callable[[], None]:
         def once() -> None:
-            boxes.grad = scores.grad = None
-            # Releases before the predictions came as a dictionary take the two joined, level by level.
-            criterion({"boxes": boxes, "scores": scores, "feats": feats}, labels)[0].sum().backward()
+            for leaf in leaves:
+                leaf.grad = None
+            criterion(predictions, labels)[0].sum().backward()
 
         return once
 
