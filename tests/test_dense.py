@@ -378,3 +378,17 @@ def test_another_default_device(name: str) -> None:
     with torch.device("meta"):
         _, gradient = batch.fast(loss)
     assert gradient.device.type == "cpu"
+
+
+@EVERY_LOSS
+def test_the_small_loss_of_a_confident_model_keeps_its_digits(name: str) -> None:
+    """A positive's share as background, which is large, is not first added and then taken away."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 20_000, 1, generator=generator) * 0.3 - 12
+    index = torch.randperm(20_000, generator=generator)[:600]
+    logits.view(-1)[index] = torch.randn(600, generator=generator) * 0.3 + 12
+    target = torch.ones(600)
+    step = Step(torch.tensor(0.9), torch.tensor(0.9), torch.tensor(600.0), training=True)
+    value = make(name).class_sums(logits, Positives(index, target), step).sum()
+    exact = make(name).double().class_sums(logits.double(), Positives(index, target.double()), step).sum()
+    torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=0)

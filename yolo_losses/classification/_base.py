@@ -150,7 +150,7 @@ class ClassificationLoss(nn.Module):
             step: what the criterion knows of the step.
 
         Returns:
-            Shape `(1, 1, C)`, float32.
+            Shape `(1, 1, C)`, float32 or more.
         """
         supplied = self.prepare(step)
         if self.has_closed_form():

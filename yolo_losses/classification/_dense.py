@@ -15,6 +15,7 @@ import ctypes
 import functools
 import mmap
 import os
+from bisect import bisect_left
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Barrier
@@ -214,27 +215,32 @@ def _on_cpu(
     extras: tuple[Tensor, ...],
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return sums and gradient by pieces: all elements as background first, then the positives put right."""
+    """Return sums and gradient by pieces: all of a piece as background, then its positives put in their places."""
     _keep_freed_memory()
     gradient = None if slope is None else _empty(rows.shape, dtype)
+    index = positives.index
+    if positives.valid is not None:
+        index, value = index[positives.valid], value[positives.valid]
+        slope = slope if slope is None else slope[positives.valid]
+    order = index.argsort()
+    index, value, slope = index[order], value[order], slope if slope is None else slope[order]
+    row, label = index // max(rows.shape[1], 1), index % max(rows.shape[1], 1)
+    row_numbers = row.tolist()
 
     def piece_sums(piece: Tensor, part: slice) -> Tensor:
         place = None if gradient is None else gradient[part]
         piece_value, piece_slope = background(piece.to(dtype), *extras, out=place)
         if place is not None and piece_slope is not place:
             place.copy_(piece_slope)
+        mine = slice(bisect_left(row_numbers, part.start), bisect_left(row_numbers, part.stop))
+        if mine.start < mine.stop:
+            here = row[mine] - part.start, label[mine]
+            piece_value[here] = value[mine]
+            if place is not None and slope is not None:
+                place[here] = slope[mine]
         return piece_value.sum(0)
 
-    sums = map_sum(rows, piece_sums).double()
-    plain, plain_slope = background(rows.reshape(-1)[positives.index].to(dtype), *extras)
-    excess = value - plain
-    if positives.valid is not None:
-        excess = torch.where(positives.valid, excess, 0)
-        slope = slope if slope is None else torch.where(positives.valid, slope, plain_slope)
-    sums.index_add_(0, positives.index % max(rows.shape[1], 1), excess.to(sums.dtype))
-    if gradient is not None and slope is not None:
-        gradient.view(-1).index_copy_(0, positives.index, slope)
-    return sums, gradient
+    return map_sum(rows, piece_sums).double(), gradient
 
 
 def _empty(shape: torch.Size, dtype: torch.dtype) -> Tensor:
