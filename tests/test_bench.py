@@ -52,6 +52,15 @@ def test_an_unknown_loss_is_refused_by_name(capsys: pytest.CaptureFixture[str]) 
     assert "slide" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "option", ["--device=99", "--device=gpu", "--repeats=0", "--batch=0", "--imgsz=16", "--classes=0"]
+)
+def test_a_size_or_device_that_cannot_be_is_one_line(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", option]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"'{option}' is not valid: allowed is ")
+
+
 def test_the_criterion_of_each_name_has_that_loss_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
     from yolo_losses import criterion
 

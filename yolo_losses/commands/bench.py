@@ -43,7 +43,10 @@ def run(args: argparse.Namespace) -> int:
     """Print the tables; write them and their picture where asked to."""
     import torch
 
-    device = torch.device(f"cuda:{args.device}" if args.device.isdigit() else args.device)
+    device = chosen_device(args.device)
+    for name, least in (("batch", 1), ("imgsz", max(STRIDES)), ("classes", 1), ("repeats", 1)):
+        if getattr(args, name) < least:
+            raise ValueError(f"'--{name}={getattr(args, name)}' is not valid: allowed is an integer >= {least}")
     wanted = [registry.normal(name) for name in args.losses.split(",") if name]
     known = [s.name for s in registry.specs() if s.kind != "modifier" and not s.rotated]
     for name in wanted:
@@ -73,6 +76,21 @@ def run(args: argparse.Namespace) -> int:
         draw(result, args.out / "bench.png")
         print(f"\nwritten to {args.out}/bench.json and bench.png")
     return 0
+
+
+def chosen_device(name: str) -> Any:
+    """Return the device of a name, `cpu` or the number of a GPU.
+
+    Raises:
+        ValueError: on another name, or a GPU that is not there.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name != "cpu" and not (name.isdecimal() and int(name) < gpus):
+        found = f"or the number of a GPU, of which this machine shows {gpus}" if gpus else "alone: no GPU is found here"
+        raise ValueError(f"'--device={name}' is not valid: allowed is cpu {found}")
+    return torch.device("cpu" if name == "cpu" else f"cuda:{name}")
 
 
 def show(title: str, rows: Rows) -> None:
