@@ -1,0 +1,1 @@
+"""Train several losses over several seeds, and tell what difference they make."""

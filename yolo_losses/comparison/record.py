@@ -1,0 +1,160 @@
+"""The record of one run, and the records of a folder: everything that a report needs, checkpoints aside."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+RECORD_FILE = "record.json"
+PLAN_FILE = "run.json"
+METRIC_COLUMNS: Mapping[str, str] = {  # our name -> what `results.csv` calls it
+    "map50_95": "metrics/mAP50-95(B)",
+    "map50": "metrics/mAP50(B)",
+    "precision": "metrics/precision(B)",
+    "recall": "metrics/recall(B)",
+}
+# Keys of `args.yaml` that say where and how a run was carried out, not what was trained.
+BOOKKEEPING = frozenset(
+    "name project save_dir exist_ok resume mode device workers plots verbose save save_period cache val show seed data".split()
+)
+
+Metrics = dict[str, Any]
+
+
+@dataclass
+class RunRecord:
+    """What came of one run.
+
+    Attributes:
+        configuration: the values of the grid's axes, seed and data set aside.
+        name: the configuration in words, such as `cls_loss=focal box_loss=ciou`.
+        seed: the run's seed.
+        data: the data set as it was given.
+        data_hash: of the images' names and sizes and of the labels; empty for runs made by hand.
+        classes: the names of the classes.
+        status: `finished` or `failed`.
+        error: the last lines of a failed run.
+        versions: of ultralytics, torch, yolo_losses and python.
+        device: where it was trained.
+        weights_hash: of the weights before the first step.
+        order_hash: of the first batches' images, in order and as augmented.
+        seconds_per_epoch: median over the epochs, validation aside.
+        peak_memory_mb: of the device; on the CPU, of the process.
+        epochs: how many were trained.
+        best: metrics of `best.pt` on the validation split.
+        last: metrics of `last.pt`.
+        folder: of the run; not written.
+    """
+
+    configuration: dict[str, Any]
+    name: str
+    seed: int
+    data: str
+    data_hash: str = ""
+    classes: list[str] = field(default_factory=list)
+    status: str = "finished"
+    error: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    device: str = ""
+    weights_hash: str = ""
+    order_hash: str = ""
+    seconds_per_epoch: float | None = None
+    peak_memory_mb: float | None = None
+    epochs: int = 0
+    best: Metrics | None = None
+    last: Metrics | None = None
+    folder: Path = field(default=Path(), compare=False)
+
+    @classmethod
+    def read(cls, path: Path) -> RunRecord:
+        """Return the record in a `record.json`; keys of a later version are left alone."""
+        found = json.loads(path.read_text(encoding="utf-8"))
+        known = {f.name for f in fields(cls)} - {"folder"}
+        return cls(**{k: v for k, v in found.items() if k in known}, folder=path.parent)
+
+    def write(self, path: Path) -> None:
+        """Write the record in one go, so that a reader never meets half of it."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "folder"}
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        os.replace(part, path)
+
+
+def read_records(folder: Path) -> list[RunRecord]:
+    """Return the records below a folder, in order of path.
+
+    Runs made by hand with `yolo train` have none: theirs is put together from `args.yaml` and `results.csv`, and their
+    configuration is what differs between their `args.yaml`.
+    """
+    records = [RunRecord.read(path) for path in sorted(folder.rglob(RECORD_FILE))]
+    by_hand = [
+        path.parent
+        for path in sorted(folder.rglob("results.csv"))
+        if (path.parent / "args.yaml").is_file()
+        and not (path.parent / RECORD_FILE).is_file()
+        and not (path.parent / PLAN_FILE).is_file()  # a run of a comparison that is not done yet
+    ]
+    return records + _records_by_hand(by_hand)
+
+
+def read_results(folder: Path) -> list[dict[str, float]]:
+    """Return the rows of a run's `results.csv`, none where there is none yet."""
+    try:
+        lines = (folder / "results.csv").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    if not lines:
+        return []
+    header = [name.strip() for name in lines[0].split(",")]
+    rows = []
+    for line in lines[1:]:
+        cells = line.split(",")
+        try:
+            rows.append({name: float(cell) for name, cell in zip(header, cells, strict=True)})
+        except ValueError:  # the line that is being written
+            continue
+    return rows
+
+
+def _records_by_hand(folders: list[Path]) -> list[RunRecord]:
+    from yolo_losses.settings import default_keys
+
+    found = {folder: yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8")) for folder in folders}
+    rows = {folder: read_results(folder) for folder in folders}
+    found = {folder: args for folder, args in found.items() if isinstance(args, dict) and rows[folder]}
+    defaults = default_keys()  # not in the `args.yaml` of a run that leaves them alone
+    keys = {key for args in found.values() for key in args} - BOOKKEEPING
+    differing = sorted(
+        key for key in keys if len({json.dumps(a.get(key, defaults.get(key)), default=str) for a in found.values()}) > 1
+    )
+    return [
+        RunRecord(
+            configuration=(configuration := {key: args.get(key, defaults.get(key)) for key in differing}),
+            name=" ".join(f"{key}={value}" for key, value in configuration.items()) or folder.name,
+            seed=int(args.get("seed") or 0),
+            data=str(args.get("data")),
+            device=str(args.get("device") or ""),
+            epochs=len(rows[folder]),
+            seconds_per_epoch=rows[folder][-1]["time"] / len(rows[folder]) if "time" in rows[folder][-1] else None,
+            best=_metrics(max(rows[folder], key=_fitness)),
+            last=_metrics(rows[folder][-1]),
+            folder=folder,
+        )
+        for folder, args in found.items()
+    ]
+
+
+def _fitness(row: Mapping[str, float]) -> float:
+    """Return what Ultralytics picks the best epoch by."""
+    return 0.1 * row.get(METRIC_COLUMNS["map50"], 0.0) + 0.9 * row.get(METRIC_COLUMNS["map50_95"], 0.0)
+
+
+def _metrics(row: Mapping[str, float]) -> Metrics:
+    values: Metrics = {name: row.get(column) for name, column in METRIC_COLUMNS.items()}
+    return {**values, "map75": None, "per_class": {}, "pr": None}
