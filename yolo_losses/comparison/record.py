@@ -21,7 +21,25 @@ METRIC_COLUMNS: Mapping[str, str] = {  # our name -> what `results.csv` calls it
 }
 # Keys of `args.yaml` that say where and how a run was carried out, not what was trained.
 BOOKKEEPING = frozenset(
-    "name project save_dir exist_ok resume mode device workers plots verbose save save_period cache val show seed data".split()
+    {
+        "name",
+        "project",
+        "save_dir",
+        "exist_ok",
+        "resume",
+        "mode",
+        "device",
+        "workers",
+        "plots",
+        "verbose",
+        "save",
+        "save_period",
+        "cache",
+        "val",
+        "show",
+        "seed",
+        "data",
+    }
 )
 
 Metrics = dict[str, Any]
@@ -142,17 +160,12 @@ def _records_by_hand(folders: list[Path]) -> list[RunRecord]:
             device=str(args.get("device") or ""),
             epochs=len(rows[folder]),
             seconds_per_epoch=rows[folder][-1]["time"] / len(rows[folder]) if "time" in rows[folder][-1] else None,
-            best=_metrics(max(rows[folder], key=_fitness)),
+            best=_metrics(max(rows[folder], key=lambda row: row.get(METRIC_COLUMNS["map50_95"], 0.0))),
             last=_metrics(rows[folder][-1]),
             folder=folder,
         )
         for folder, args in found.items()
     ]
-
-
-def _fitness(row: Mapping[str, float]) -> float:
-    """Return what Ultralytics picks the best epoch by."""
-    return 0.1 * row.get(METRIC_COLUMNS["map50"], 0.0) + 0.9 * row.get(METRIC_COLUMNS["map50_95"], 0.0)
 
 
 def _metrics(row: Mapping[str, float]) -> Metrics:

@@ -1,0 +1,73 @@
+"""`yolo-losses compare`: a grid of losses over seeds, and a report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HELP = "train several losses over several seeds, and report which is better, and how sure that is"
+EPILOG = """\
+The words are those of `yolo train`. A value with commas is an axis of the grid; `seed` is the one that is averaged over:
+
+    yolo-losses compare model=yolov8n.yaml data=my.yaml epochs=50 seed=0,1,2 cls_loss=bce,focal,slide
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for `yolo train`; cfg=FILE may hold `grid:`")
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--baseline", metavar="KEY=VALUE", help="default: the first configuration of the grid")
+    parser.add_argument("--metric", default="map50_95", help="map50_95 (default), map50, map75, precision or recall")
+    parser.add_argument(
+        "--rope", type=float, default=0.005, metavar="X", help="difference that does not matter (default: %(default)s)"
+    )
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time; they share the cores (default: 1)")
+    parser.add_argument("--devices", default="", metavar="0,1", help="GPUs, one run on each at a time")
+    parser.add_argument("--engine", default="local", help="local (default) or ray")
+    parser.add_argument("--address", help="of a Ray cluster; default: RAY_ADDRESS, or one on this machine alone")
+    parser.add_argument("--dry-run", action="store_true", help="print the grid and the number of runs")
+    parser.add_argument("--report-only", action="store_true", help="rebuild the report of --out, and train nothing")
+
+    parse: Callable[..., tuple[argparse.Namespace, list[str]]] = parser.parse_known_args
+
+    def parse_known_args(*args: Any, **kwargs: Any) -> tuple[argparse.Namespace, list[str]]:
+        """Take the words behind an option too, which argparse takes for unknown."""
+        found, rest = parse(*args, **kwargs)
+        found.words = [*found.words, *(word for word in rest if not word.startswith("-"))]
+        return found, [word for word in rest if word.startswith("-")]
+
+    parser.parse_known_args = parse_known_args  # type: ignore[method-assign, assignment]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the comparison, or what is left of it, and print the verdicts."""
+    from yolo_losses import comparison
+    from yolo_losses.comparison.grid import read_words
+
+    options = comparison.Options(
+        args.baseline, args.metric, args.rope, args.jobs, args.devices, args.engine, args.address, args.out
+    )
+    if args.report_only:
+        if args.words:
+            raise ValueError(f"'{args.words[0]}': --report-only trains nothing, leave the keys out")
+        comparison.report(options)
+    elif args.dry_run:
+        print(comparison.dry_run(read_words(args.words), options))
+        return 0
+    else:
+        try:
+            comparison.run(read_words(args.words), options, comparison.command_line())
+        except KeyboardInterrupt:
+            print("\nstopped; the same command continues", file=sys.stderr)
+            return 130
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            return 1
+    print(f"report: {args.out / 'report.html'}")
+    return 0

@@ -1,0 +1,196 @@
+"""What a run's folder holds: its plan, how far it is, what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from yolo_losses.comparison.grid import Grid, Run
+from yolo_losses.comparison.record import METRIC_COLUMNS, PLAN_FILE, RECORD_FILE, RunRecord, read_results
+
+GRID_FILE = "comparison.json"
+LOG_FILE = "log.txt"
+
+Status = Literal["finished", "failed", "open"]
+
+
+def write_grid(grid: Grid, out: Path, command: str, options: Mapping[str, Any]) -> None:
+    """Write the grid as given; cells and seeds that an earlier command added stay.
+
+    Raises:
+        ValueError: where the folder holds a comparison of other settings.
+    """
+    path = out / GRID_FILE
+    new: dict[str, Any] = {
+        "command": command,
+        "options": dict(options),
+        "settings": dict(grid.settings),
+        "axes": {key: values for key, values in grid.axes.items() if key not in ("seed", "data")},
+        "seeds": list(grid.seeds),
+        "data": list(dict.fromkeys(cell.data for cell in grid.cells)),
+        "cells": [
+            {"name": c.name, "configuration": dict(c.configuration), "data": c.data, "folder": c.folder}
+            for c in grid.cells
+        ],
+    }
+    new = json.loads(json.dumps(new, default=str))
+    check_folder(grid, out)
+    if path.is_file():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        for key, values in old["axes"].items():
+            new["axes"][key] = values + [v for v in new["axes"][key] if v not in values]
+        for key in ("seeds", "data", "cells"):
+            new[key] = old[key] + [v for v in new[key] if v not in old[key]]
+    out.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def check_folder(grid: Grid, out: Path) -> None:
+    """Refuse a folder that holds a comparison of other settings.
+
+    Raises:
+        ValueError: of one line, that names the first key that differs.
+    """
+    path = out / GRID_FILE
+    if not path.is_file():
+        return
+    old = json.loads(path.read_text(encoding="utf-8"))
+    settings = json.loads(json.dumps(dict(grid.settings), default=str))
+    for key in sorted(old["settings"].keys() | settings.keys()):
+        before, now = old["settings"].get(key), settings.get(key)
+        if before != now:
+            raise ValueError(f"{out} holds a comparison with {key}={before}, not {now}: name another folder with --out")
+    axes = [key for key in grid.axes if key not in ("seed", "data")]
+    if set(old["axes"]) != set(axes):
+        raise ValueError(
+            f"{out} holds a comparison of {', '.join(old['axes']) or 'one configuration'},"
+            f" not of {', '.join(axes) or 'one configuration'}: name another folder with --out"
+        )
+    several = len(old["data"]) > 1 or any("data=" in cell["folder"] for cell in old["cells"])
+    if several != ("data" in grid.axes):
+        raise ValueError(f"{out} holds a comparison on {', '.join(old['data'])}: name another folder with --out")
+
+
+def write_plan(run: Run, threads: int, data_hash: str) -> None:
+    """Write what the process of a run reads; a record of a failure is put away, since the run is tried again."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / RECORD_FILE).unlink(missing_ok=True)
+    plan = {
+        "name": run.cell.name,
+        "configuration": dict(run.cell.configuration),
+        "settings": {**run.cell.settings, "seed": run.seed},
+        "seed": run.seed,
+        "data": run.cell.data,
+        "data_hash": data_hash,
+        "threads": threads,
+        "cwd": os.getcwd(),
+    }
+    (run.folder / PLAN_FILE).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+
+
+def command(folder: Path) -> list[str]:
+    """Return the command line of the process of a run."""
+    return [sys.executable, "-m", "yolo_losses.comparison.train", str(folder)]
+
+
+def record_of(run: Run) -> RunRecord | None:
+    """Return what came of a run, `None` where it is not over."""
+    path = run.folder / RECORD_FILE
+    return RunRecord.read(path) if path.is_file() else None
+
+
+def status(run: Run) -> Status:
+    """Return whether a run is over."""
+    record = record_of(run)
+    if record is None:
+        return "open"
+    return "finished" if record.status == "finished" else "failed"
+
+
+def record_death(folder: Path, code: int) -> None:
+    """Write the record of a run whose process ended without one: killed from outside, or crashed."""
+    if (folder / RECORD_FILE).is_file():
+        return
+    plan = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+    try:
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    except ValueError:
+        how = f"killed by signal {-code}"
+    lines = [how, *log_tail(folder, 3)]
+    RunRecord(
+        **{key: plan[key] for key in ("configuration", "name", "seed", "data", "data_hash")},
+        status="failed",
+        error="\n".join(lines),
+        epochs=len(read_results(folder)),
+    ).write(folder / RECORD_FILE)
+
+
+def log_tail(folder: Path, count: int) -> list[str]:
+    """Return the last lines of a run's log, the last state of a progress bar for each."""
+    try:
+        with (folder / LOG_FILE).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    lines = [line.rpartition("\r")[2].strip() for line in text.replace("\r\n", "\n").split("\n")]
+    return [line for line in lines if line][-count:]
+
+
+def progress(run: Run, metric: str) -> tuple[int, int, float | None]:
+    """Return the epochs that are done, those in all, and the metric after the last one."""
+    rows = read_results(run.folder)
+    epochs = int(run.cell.settings.get("epochs", 100))
+    column = METRIC_COLUMNS.get(metric, METRIC_COLUMNS["map50_95"])
+    return len(rows), epochs, rows[-1].get(column) if rows else None
+
+
+def seconds_left(runs: list[Run], side_by_side: int) -> float | None:
+    """Return about how long the runs that are not over will take, `None` before there is an epoch to go by."""
+    paces: list[float] = []
+    epochs_left = 0
+    for run in runs:
+        rows = read_results(run.folder)
+        times = [row["time"] for row in rows if "time" in row]
+        paces += [b - a for a, b in zip([0.0, *times], times, strict=False) if b > a]
+        if record_of(run) is None:
+            epochs_left += max(0, int(run.cell.settings.get("epochs", 100)) - len(rows))
+    if not paces:
+        return None
+    return statistics.median(paces) * epochs_left / max(1, side_by_side)
+
+
+def pair_problems(runs: list[Run]) -> list[str]:
+    """Return a line for each seed whose runs are no pairs, and for seeds that are no different experiments.
+
+    At one seed, runs that differ in their losses alone have the same initial weights and the same first batches.
+    """
+    from yolo_losses.settings import default_keys
+
+    own = default_keys().keys()
+    groups: dict[str, dict[int, list[RunRecord]]] = {}
+    for run in runs:
+        record = record_of(run)
+        if record is not None and record.status == "finished":
+            others = {key: value for key, value in record.configuration.items() if key not in own}
+            group = json.dumps([others, record.data], default=str, sort_keys=True)
+            groups.setdefault(group, {}).setdefault(record.seed, []).append(record)
+    problems = []
+    for seeds in groups.values():
+        for seed, records in seeds.items():
+            for what, key in (("initial weights", "weights_hash"), ("first batches", "order_hash")):
+                if len({getattr(record, key) for record in records}) > 1:
+                    names = ", ".join(record.name for record in records)
+                    problems.append(f"seed {seed}: the {what} are not the same for {names}: these runs are no pairs")
+        orders = [records[0].order_hash for records in seeds.values()]
+        if len(set(orders)) < len(orders):
+            problems.append(f"seeds {', '.join(map(str, seeds))}: some have the same first batches")
+    return problems

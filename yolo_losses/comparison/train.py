@@ -1,0 +1,408 @@
+"""The process of one run: `python -m yolo_losses.comparison.train FOLDER`.
+
+It trains as Ultralytics does, through its Python API and its public callbacks. What it adds: random numbers that depend
+on seed and epoch alone, so that runs of one seed are pairs and a run that goes on after a kill is the run that it would
+have been; hashes that prove it; and the metrics of both checkpoints, with what a bootstrap over images needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import statistics
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import yolo_losses
+from yolo_losses.comparison.grid import load_model
+from yolo_losses.comparison.record import PLAN_FILE, RECORD_FILE, Metrics, RunRecord, read_results
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+SNAPSHOT = "snapshot.pt"
+HASHED_BATCHES = 3
+# What a validation of a checkpoint takes over from the training's settings; all else is Ultralytics' default.
+VALIDATION_KEYS = ("imgsz", "batch", "device", "workers", "split", "iou", "max_det", "agnostic_nms", "classes")
+
+
+def end_with_parent() -> None:
+    """End this process, and the loader's workers, when the one that started it is gone: its pipe to us closes."""
+
+    def watch() -> None:
+        while sys.stdin.buffer.raw.read(1):  # type: ignore[attr-defined] # not the buffer: its lock outlives a thread
+            pass
+        if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class Training:
+    """One training: seeds, hashes, snapshots and times, by Ultralytics' callbacks.
+
+    Args:
+        folder: of the run.
+        seed: of the run.
+        threads: how many the process may use.
+    """
+
+    def __init__(self, folder: Path, seed: int, threads: int) -> None:
+        self.folder = folder
+        self.seed = seed
+        self.threads = threads
+        self.snapshot = folder / "weights" / SNAPSHOT
+        self.resumed: dict[str, Any] | None = None
+        self.weights_hash = ""
+        self.order_hash = ""
+        self.seconds: list[float] = []
+        self.peak_memory_mb: float | None = None
+        self.device = ""
+        self.saved = False
+        self.epoch_started = 0.0
+
+    def add_to(self, model: Any) -> None:
+        """Add the callbacks to an Ultralytics model."""
+        for event in (
+            "on_train_start",
+            "on_train_epoch_start",
+            "on_train_epoch_end",
+            "on_model_save",
+            "on_fit_epoch_end",
+            "on_train_end",
+        ):
+            model.add_callback(event, getattr(self, event))
+
+    def open_snapshot(self) -> bool:
+        """Put the files of the last epoch back and return whether there is one to go on from."""
+        if not self.snapshot.is_file():
+            return False
+        self.resumed = torch.load(self.snapshot, map_location="cpu", weights_only=True)
+        for name, content in self.resumed["files"].items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.numpy().tobytes())
+        return True
+
+    def on_train_start(self, trainer: Any) -> None:
+        """Take up the state of an interrupted run, or hash the weights that a new one begins with."""
+        torch.set_num_threads(self.threads)  # Ultralytics sets as many as there are
+        model = trainer.model
+        self.device = str(trainer.device)
+        if trainer.device.type == "cuda":
+            self.device += f" ({torch.cuda.get_device_name(trainer.device)})"
+            torch.cuda.reset_peak_memory_stats(trainer.device)
+        if self.resumed is not None:
+            state = self.resumed
+            if trainer.start_epoch != state["epoch"] + 1:
+                raise RuntimeError(f"last.pt is of epoch {trainer.start_epoch}, its snapshot of {state['epoch'] + 1}")
+            model.load_state_dict(state["model"])
+            trainer.ema.ema.load_state_dict(state["ema"])
+            trainer.ema.updates = state["updates"]
+            trainer.optimizer.load_state_dict(state["optimizer"])
+            trainer.scaler.load_state_dict(state["scaler"])
+            trainer.best_fitness = state["best_fitness"]
+            vars(trainer.stopper).update(state["stopper"])
+            for number in state["buffer"]:  # the images that mosaic picks from
+                trainer.train_loader.dataset.load_image(number)
+            self.weights_hash, self.order_hash = state["weights_hash"], state["order_hash"]
+            self.seconds = state["seconds"]
+            # Resuming wrote `model=last.pt resume=...` there.
+            (self.folder / "args.yaml").write_bytes(state["files"]["args.yaml"].numpy().tobytes())
+            return
+        digest = hashlib.sha256()
+        for name, tensor in model.state_dict().items():
+            if not name.startswith("criterion."):
+                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        self.weights_hash = digest.hexdigest()[:16]
+        self.hash_first_batches(trainer)
+
+    def hash_first_batches(self, trainer: Any) -> None:
+        """Hash the images of the first batches as they come from the loader."""
+        digest = hashlib.sha256()
+        preprocess = trainer.preprocess_batch
+        count = 0
+
+        def preprocess_batch(batch: dict[str, Any]) -> Any:
+            nonlocal count
+            for name in batch["im_file"]:
+                digest.update(Path(name).name.encode())
+            digest.update(batch["img"].contiguous().numpy())
+            count += 1
+            self.order_hash = digest.hexdigest()[:16]
+            if count == HASHED_BATCHES:
+                del trainer.preprocess_batch
+            return preprocess(batch)
+
+        trainer.preprocess_batch = preprocess_batch
+
+    def on_train_epoch_start(self, trainer: Any) -> None:
+        """Seed everything by seed and epoch.
+
+        Whatever came before, such as another loss or a kill, then leaves the epoch's order and augmentations alone. Up
+        to Ultralytics 8.4.120 the loader's generator has a constant seed: every seed would see the same order.
+        """
+        if "preprocess_batch" in vars(trainer) and trainer.epoch > trainer.start_epoch:
+            del trainer.preprocess_batch  # an epoch of fewer batches than are hashed
+        number = int.from_bytes(hashlib.sha256(f"{self.seed} {trainer.epoch}".encode()).digest()[:7], "big")
+        random.seed(number)
+        np.random.seed(number % 2**32)
+        torch.manual_seed(number)
+        loader = trainer.train_loader
+        loader.generator.manual_seed(number)
+        if loader.num_workers:  # they were seeded when they were started
+            loader.reset()
+        self.epoch_started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Any) -> None:
+        """Take the epoch's time, before it is validated."""
+        self.seconds.append(time.perf_counter() - self.epoch_started)
+
+    def on_model_save(self, trainer: Any) -> None:
+        """Note that there is a checkpoint of this epoch."""
+        self.saved = True
+
+    def on_fit_epoch_end(self, trainer: Any) -> None:
+        """Write all that the next epoch depends on, in one file, in one go."""
+        if not self.saved:  # this event comes once more, after the last validation
+            return
+        self.saved = False
+        if trainer.epoch + 1 >= trainer.epochs or trainer.stop:
+            return
+        files = [self.folder / "args.yaml", self.folder / "results.csv"]
+        files += [p for p in trainer.wdir.iterdir() if not p.name.startswith(("epoch", "snapshot")) and p.is_file()]
+        state = {
+            "epoch": trainer.epoch,
+            "files": {
+                str(path.relative_to(self.folder)): torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+                for path in files
+                if path.stat().st_size
+            },
+            "model": trainer.model.state_dict(),
+            "ema": trainer.ema.ema.state_dict(),
+            "updates": trainer.ema.updates,
+            "optimizer": trainer.optimizer.state_dict(),
+            "scaler": trainer.scaler.state_dict(),
+            "best_fitness": _plain(trainer.best_fitness),
+            "stopper": {key: _plain(value) for key, value in vars(trainer.stopper).items()},
+            "buffer": list(getattr(trainer.train_loader.dataset, "buffer", [])),
+            "weights_hash": self.weights_hash,
+            "order_hash": self.order_hash,
+            "seconds": self.seconds,
+        }
+        part = self.snapshot.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, self.snapshot)
+
+    def on_train_end(self, trainer: Any) -> None:
+        """Take the peak of the memory, before the checkpoints are validated again."""
+        if trainer.device.type == "cuda":
+            self.peak_memory_mb = torch.cuda.max_memory_allocated(trainer.device) / 2**20
+            return
+        try:
+            import resource
+        except ImportError:  # not on Windows
+            return
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self.peak_memory_mb = peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def recording_validator(base: type) -> type:
+    """Return a task's validator that keeps what it counted, image by image."""
+
+    class Recorder(base):  # type: ignore[misc] # known at run time only
+        """A validator whose statistics outlive the validation."""
+
+        kept: Recorder
+
+        def init_metrics(self, model: Any) -> None:
+            super().init_metrics(model)
+            self.images: list[int] = []  # of each entry of the statistics
+            type(self).kept = self
+
+        def update_metrics(self, preds: Any, batch: Any) -> None:
+            first = self.seen
+            before = len(self._statistics()["conf"])
+            super().update_metrics(preds, batch)
+            numbers = list(range(first, self.seen))
+            if len(self._statistics()["conf"]) - before < len(numbers):  # before 8.3.142 an empty image has no entry
+                with_objects = set(batch["batch_idx"].int().tolist())
+                numbers = [first + i for i, pred in enumerate(preds) if len(pred) or i in with_objects]
+            self.images += numbers
+
+        def get_stats(self) -> Any:
+            found = self._statistics()
+            self.counted = {
+                name: [np.asarray(part.cpu() if isinstance(part, torch.Tensor) else part) for part in found[name]]
+                for name in ("tp", "conf", "pred_cls", "target_cls")
+            }
+            return super().get_stats()
+
+        def _statistics(self) -> dict[str, list[Any]]:
+            found: dict[str, list[Any]] = getattr(self.metrics, "stats", None) or self.stats
+            return found
+
+    return Recorder
+
+
+def validate(weights: Path, plan: dict[str, Any]) -> tuple[Metrics, Arrays, list[str]]:
+    """Validate a checkpoint; return its metrics, what was counted image by image, and the names of the classes."""
+    model = load_model(str(weights), plan["settings"].get("task"))
+    recorder = recording_validator(model._smart_load("validator"))
+    model.add_callback("on_val_start", lambda validator: torch.set_num_threads(plan["threads"]))
+    scratch = weights.parent.parent / "validation"
+    settings = {key: plan["settings"][key] for key in VALIDATION_KEYS if plan["settings"].get(key) is not None}
+    if settings.get("batch", 1) < 1:  # a size to be found out, or a share of the memory: for training alone
+        del settings["batch"]
+    try:
+        model.val(
+            validator=recorder,
+            **settings,
+            data=plan["data"],
+            project=str(scratch.parent),
+            name=scratch.name,
+            exist_ok=True,
+            plots=False,
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    kept = recorder.kept  # type: ignore[attr-defined]
+    names = dict(kept.names)
+    return metrics_of(kept.metrics.box, names), per_image(kept), [names[key] for key in sorted(names)]
+
+
+def metrics_of(box: Any, names: dict[int, str]) -> Metrics:
+    """Return the metrics of a validation."""
+    per_class = {}
+    for index, number in enumerate(box.ap_class_index):
+        _, _, ap50, ap = box.class_result(index)
+        per_class[names[int(number)]] = {"map50_95": float(ap), "map50": float(ap50)}
+    recall = np.linspace(0, 1, 101)
+    curves = getattr(box, "prec_values", None)
+    pr = None
+    if curves is not None and len(curves):
+        precision = np.interp(recall, np.asarray(box.px), np.asarray(curves).mean(0))
+        pr = {"recall": [round(float(r), 2) for r in recall], "precision": [round(float(p), 5) for p in precision]}
+    return {
+        "map50_95": float(box.map),
+        "map50": float(box.map50),
+        "map75": float(box.map75),
+        "precision": float(box.mp),
+        "recall": float(box.mr),
+        "per_class": per_class,
+        "pr": pr,
+    }
+
+
+def per_image(validator: Any) -> Arrays:
+    """Return predictions and objects with the number of their image, as `validation.npz` has them."""
+    counted, images = validator.counted, validator.images
+
+    def joined(name: str, shape: tuple[int, ...], kind: type) -> npt.NDArray[Any]:
+        return np.concatenate([np.zeros(shape), *counted[name]]).astype(kind)
+
+    def image(name: str) -> npt.NDArray[Any]:
+        return np.repeat(np.asarray(images, int), [len(part) for part in counted[name]])
+
+    return {
+        "tp": joined("tp", (0, 10), bool),
+        "conf": joined("conf", (0,), np.float32),
+        "cls": joined("pred_cls", (0,), np.int32),
+        "image": image("conf"),
+        "target_cls": joined("target_cls", (0,), np.int32),
+        "target_image": image("target_cls"),
+        "images": np.asarray(validator.seen),
+    }
+
+
+def train(folder: Path, plan: dict[str, Any]) -> RunRecord:
+    """Train a run, or go on with it, validate its checkpoints and return its record."""
+    import ultralytics
+
+    training = Training(folder, plan["seed"], plan["threads"])
+    settings = dict(plan["settings"])
+    if training.open_snapshot():
+        model = load_model(str(folder / "weights" / "last.pt"), settings.get("task"))
+        training.add_to(model)
+        print(f"Going on after epoch {training.resumed['epoch'] + 1}", flush=True)  # type: ignore[index]
+        model.train(resume=True, data=settings["data"])
+    else:
+        model = load_model(settings.pop("model"), settings.pop("task", None))
+        training.add_to(model)
+        model.train(**settings, project=str(folder.parent), name=folder.name, exist_ok=True)
+    found: Arrays = {}
+    metrics: dict[str, Metrics] = {}
+    classes: list[str] = []
+    for which in ("last", "best"):
+        weights = folder / "weights" / f"{which}.pt"
+        if not weights.is_file():  # a training whose metrics never were numbers
+            weights = folder / "weights" / "last.pt"
+        metrics[which], counted, classes = validate(weights, plan)
+        for key in ("tp", "conf", "cls", "image"):
+            found[f"{which}_{key}"] = counted.pop(key)
+        found.update(counted)
+    np.savez_compressed(folder / "validation.npz", allow_pickle=False, **found)
+    return RunRecord(
+        **_plan_part(plan),
+        classes=classes,
+        versions={
+            "ultralytics": ultralytics.__version__,
+            "torch": str(torch.__version__),
+            "yolo_losses": yolo_losses.__version__,
+            "python": platform.python_version(),
+        },
+        device=training.device,
+        weights_hash=training.weights_hash,
+        order_hash=training.order_hash,
+        seconds_per_epoch=statistics.median(training.seconds) if training.seconds else None,
+        peak_memory_mb=training.peak_memory_mb,
+        epochs=len(read_results(folder)),
+        best=metrics["best"],
+        last=metrics["last"],
+    )
+
+
+def _plan_part(plan: dict[str, Any]) -> dict[str, Any]:
+    return {key: plan[key] for key in ("configuration", "name", "seed", "data", "data_hash")}
+
+
+def main(argument: str) -> int:
+    """Do the run in a folder; what goes wrong is in its record."""
+    end_with_parent()
+    folder = Path(argument).resolve()
+    plan = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+    if Path(plan["cwd"]).is_dir():
+        os.chdir(plan["cwd"])
+    try:
+        record = train(folder, plan)
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        lines = [line.strip() for line in "".join(traceback.format_exception_only(error)).splitlines() if line.strip()]
+        record = RunRecord(
+            **_plan_part(plan), status="failed", error="\n".join(lines[-5:]), epochs=len(read_results(folder))
+        )
+    record.write(folder / RECORD_FILE)
+    if record.status == "finished":
+        (folder / "weights" / SNAPSHOT).unlink(missing_ok=True)
+    return 0 if record.status == "finished" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
