@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -81,7 +80,7 @@ def test_every_loss_and_every_key_stands_in_a_table() -> None:
         assert f"`{key}" in rows
 
 
-@pytest.mark.parametrize("command", ["list", "list slide", "doctor", "config slide", "config"])
+@pytest.mark.parametrize("command", ["list", "list slide", "config slide", "config"])
 def test_the_own_commands_answer(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "yolo_losses", *command.split()],
@@ -91,16 +90,3 @@ def test_the_own_commands_answer(command: str) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()
-
-
-def test_doctor_tells_how_to_switch_on_what_was_switched_off() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "yolo_losses", "doctor"],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "YOLO_LOSSES_DISABLE": "1"},
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "not active in a fresh interpreter: unset YOLO_LOSSES_DISABLE" in done.stdout
-    assert "python -m yolo_losses" not in done.stdout
