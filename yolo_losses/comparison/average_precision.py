@@ -1,0 +1,170 @@
+"""Average precision on resamples of the validation images, all resamples at once.
+
+On the images as they are the numbers equal those of Ultralytics' `ap_per_class`. A resample gives each image a weight,
+the number of times that it was drawn; nothing is sorted or matched again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+RECALLS = np.linspace(0, 1, 101)
+CONFIDENCES = np.linspace(0, 1, 1000)
+CHUNK = 4_000_000  # numbers in one intermediate array, 32 MB
+
+
+@dataclass(frozen=True)
+class Detections:
+    """A model's detections on a validation set, matched with its labels.
+
+    Attributes:
+        tp: whether each detection is correct at IoU 0.50, 0.55, ..., 0.95, shape (detections, 10), bool.
+        conf: confidence of each detection, shape (detections,).
+        cls: class of each detection, shape (detections,).
+        image: index of the image of each detection, shape (detections,).
+        target_cls: class of each label, shape (labels,).
+        target_image: index of the image of each label, shape (labels,).
+        images: number of validation images.
+    """
+
+    tp: Array
+    conf: Array
+    cls: Array
+    image: Array
+    target_cls: Array
+    target_image: Array
+    images: int
+
+    @classmethod
+    def load(cls, path: Path, which: str) -> Detections:
+        """Read the detections of the `best` or the `last` weights from a run's `validation.npz`."""
+        with np.load(path) as data:
+            own = {name: data[f"{which}_{name}"] for name in ("tp", "conf", "cls", "image")}
+            return cls(**own, **{k: data[k] for k in ("target_cls", "target_image")}, images=int(data["images"]))
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """The metrics on each resample; NaN where a resample has no label of a class.
+
+    Attributes:
+        classes: the classes that have labels, shape (classes,).
+        ap: average precision by class and IoU threshold, shape (classes, 10, resamples).
+        precision: by class, at the confidence of the largest mean F1, shape (classes, resamples).
+        recall: likewise.
+    """
+
+    classes: Array
+    ap: Array
+    precision: Array
+    recall: Array
+
+    def metric(self, name: str) -> Array:
+        """Return `map50_95`, `map50`, `map75`, `precision` or `recall` on each resample, shape (resamples,)."""
+        values = {
+            "map50_95": lambda: self.ap.mean(1),
+            "map50": lambda: self.ap[:, 0],
+            "map75": lambda: self.ap[:, 5],
+            "precision": lambda: self.precision,
+            "recall": lambda: self.recall,
+        }[name]()
+        return _mean_over_classes(values)
+
+
+def bootstrap_weights(images: int, resamples: int, seed: int = 0) -> Array:
+    """Return how often each image is drawn in each resample with replacement, shape (images, resamples)."""
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(images, np.full(images, 1 / images), size=resamples).T.astype(float)
+
+
+def resample(detections: Detections, weights: Array) -> Resampled:
+    """Return the metrics on resamples of the images.
+
+    Args:
+        detections: the detections of one model.
+        weights: how often each image counts in each resample, shape (images, resamples).
+    """
+    order = np.argsort(-detections.conf)  # the very call of `ap_per_class`, so that ties fall the same way
+    tp, conf, cls, image = (a[order] for a in (detections.tp, detections.conf, detections.cls, detections.image))
+    classes = np.unique(detections.target_cls).astype(int)
+    step = max(1, CHUNK // max(len(classes) * len(CONFIDENCES), *np.bincount(cls.astype(int), minlength=1), 1))
+    parts = []
+    for start in range(0, weights.shape[1], step):
+        chunk = weights[:, start : start + step]
+        ap = np.zeros((len(classes), tp.shape[1], chunk.shape[1]))
+        curves = np.zeros((2, len(classes), len(CONFIDENCES), chunk.shape[1]))  # precision and recall by confidence
+        for index, c in enumerate(classes):
+            labels = chunk[detections.target_image[detections.target_cls == c]].sum(0)
+            own = cls == c
+            if own.any():
+                counts = chunk[image[own]]
+                total = counts.cumsum(0)
+                ap[index] = _average_precision(tp[own], counts, total, labels)
+                correct = (counts * tp[own, :1]).cumsum(0)
+                curves[:, index] = _confidence_curves(conf[own], correct, total, labels)
+            ap[index, :, labels == 0] = np.nan
+            curves[:, index, :, labels == 0] = np.nan
+        parts.append((ap, *_at_largest_f1(*curves)))
+    return Resampled(classes, *(np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)))
+
+
+def _average_precision(tp: Array, counts: Array, total: Array, labels: Array) -> Array:
+    """Return the average precision of one class at each threshold, shape (thresholds, resamples).
+
+    The interpolated precision at a recall is the largest precision from there on, and precision falls between true
+    positives: each true positive's envelope holds for the sampled recalls from its predecessor's recall up to below
+    its own. Summing over true positives therefore gives the 101-point integral with no search for each recall.
+    """
+    ap = np.zeros((tp.shape[1], counts.shape[1]))
+    for threshold, hits in enumerate(tp.T):
+        if not hits.any():
+            continue
+        correct = counts[hits].cumsum(0)
+        precision = correct / np.maximum(total[hits], 1)
+        envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        reached = np.searchsorted(RECALLS, correct / np.maximum(labels, 1))
+        integral = np.maximum(reached - 0.5, 0) / 100  # the trapezoids' weights, summed up to that recall
+        ap[threshold] = envelope[0] * integral[0] + (envelope[1:] * np.diff(integral, axis=0)).sum(0)
+    return ap
+
+
+def _confidence_curves(conf: Array, correct: Array, total: Array, labels: Array) -> tuple[Array, Array]:
+    """Return precision and recall of one class at each confidence, as `np.interp` does, for all resamples."""
+    at = np.searchsorted(-conf, -CONFIDENCES, side="right") - 1
+    above = at < 0  # no detection is that confident
+    at, after = np.maximum(at, 0), np.minimum(at + 1, len(conf) - 1)
+    gap = conf[at] - conf[after]
+    share = np.where(gap > 0, (conf[at] - CONFIDENCES) / np.where(gap > 0, gap, 1), 0)[:, None]
+
+    def curve(values: Array, left: float) -> Array:
+        result = values[at] + share * (values[after] - values[at])
+        result[above] = left
+        return result
+
+    precision = np.where(total > 0, correct / np.maximum(total, 1), 1)
+    return curve(precision, 1), curve(correct / np.maximum(labels, 1), 0)
+
+
+def _at_largest_f1(precision: Array, recall: Array) -> tuple[Array, Array]:
+    """Return precision and recall by class, at the largest smoothed mean F1, of shape (classes, resamples) each."""
+    f1 = _mean_over_classes(2 * precision * recall / (precision + recall + 1e-16))  # (confidences, resamples)
+    width = round(len(CONFIDENCES) * 0.2) // 2 + 1
+    padded = np.concatenate([np.repeat(f1[:1], width // 2 + 1, 0), f1, np.repeat(f1[-1:], width // 2, 0)])
+    total = padded.cumsum(0)
+    best = np.argmax(np.nan_to_num(total[width:] - total[:-width]), axis=0)
+    columns = np.arange(precision.shape[-1])
+    return precision[:, best, columns], recall[:, best, columns]
+
+
+def _mean_over_classes(values: Array) -> Array:
+    """Return the mean over the first axis, of the classes that are there."""
+    present = ~np.isnan(values)
+    count = present.sum(0)
+    return np.where(count > 0, np.where(present, values, 0).sum(0) / np.maximum(count, 1), np.nan)
