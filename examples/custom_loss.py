@@ -5,11 +5,10 @@ from typing import Annotated
 
 from torch import Tensor
 
-import yolo_losses
-from yolo_losses.registry import Param
+from yolo_losses import Param, register_cls_loss
 
 
-@yolo_losses.register_cls_loss("brier", source="Brier, Monthly Weather Review 78, 1950")
+@register_cls_loss("brier", source="Brier, Monthly Weather Review 78, 1950")
 def brier_loss(logits: Tensor, targets: Tensor, power: Annotated[float, Param("of the gap", low=1)] = 2.0) -> Tensor:
     """Distance of probability and target, to a power."""
     return (logits.sigmoid() - targets).abs() ** power

@@ -78,7 +78,7 @@ def main(folder: Path) -> None:
     """Write this rank's losses, gradients and states."""
     import torch.distributed as dist
 
-    from yolo_losses.criterion import equip
+    from yolo_losses.criteria import equip
 
     dist.init_process_group("gloo")
     rank = dist.get_rank()

@@ -75,7 +75,8 @@ def test_the_criterion_of_each_name_has_that_loss_swapped(monkeypatch: pytest.Mo
         assert chosen is not None
         assert chosen.registered_name == name
         runs[name]()
-        assert branch.calls["bbox_loss" if name == "siou" else "bce"] == 1
+        assert branch.calls == 1
+        assert branch.expected == (("box",) if name == "siou" else ("class",))
 
 
 def test_the_peak_counts_all_that_a_run_holds_at_once() -> None:

@@ -89,7 +89,7 @@ def test_a_resumed_run_has_the_keys_the_swap_and_the_state(killed, resumed):
     assert started == killed.said[0], "the same line as the first time"
     assert "cls_loss=ema_slide EMASlideLoss(" in started
     assert restored == f"yolo_losses: the losses' state is that of epoch 1, from {killed.weights / STATE_FILE}"
-    assert ran.startswith("yolo_losses: ran in the first batch: class, box, dfl in 1 of 1 criteria")
+    assert ran.startswith("yolo_losses: ran in the first batch with objects: class, box, distribution")
     module = model.trainer.yolo_losses_run.branches[""].cls
     assert module.updates == 4, "two batches before the kill, two after"
     args = yaml.safe_load((killed.folder / "args.yaml").read_text())
@@ -136,8 +136,10 @@ def test_checkpoints_do_everything_but_resume_without_the_package(killed, resume
     assert "is not a valid YOLO argument" in refused
 
 
-def test_fine_tuning_with_the_package_does_not_inherit_the_loss(killed, data, tmp_path):
+def test_fine_tuning_with_the_package_does_not_inherit_the_loss_and_says_so(killed, data, tmp_path):
     model = YOLO(killed.midrun)
     with logged() as messages:
         model.train(data=str(data), project=str(tmp_path), **TINY)
-    assert not [message for message in messages if "yolo_losses: " in message]
+    (message,) = [message for message in messages if "yolo_losses: " in message]
+    assert "was trained with cls_loss=ema_slide" in message
+    assert "this run is stock" in message

@@ -24,7 +24,8 @@ from torch import Tensor
 import yolo_losses
 from yolo_losses import functional, registry
 from yolo_losses.classification._base import ClassificationLoss, Positives
-from yolo_losses.registry import LossSpec, make_cls_loss
+from yolo_losses.factory import make_cls_loss
+from yolo_losses.registry import LossSpec
 from yolo_losses.step import Step
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -503,7 +504,7 @@ def test_class_sums_of_a_batch_are_the_sums_of_its_elements(spec: LossSpec, dtyp
     valid = torch.rand(30, generator=generator) > 0.3
     positive = torch.zeros(logits.numel(), dtype=torch.bool).index_fill(0, index[valid], True).view_as(logits)
     targets = torch.zeros(logits.numel()).index_put((index[valid],), target[valid]).view_as(logits)
-    step = Step(*map(torch.tensor, (MEAN_IOU, MEAN_IOU, 21.0)), training=False)
+    step = Step(torch.full((21,), MEAN_IOU), None, training=False)
     tolerance = {"rtol": 1e-9, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-4}
     for keys in variants(spec):
         loss = make_cls_loss(spec.name, **keys).eval()
@@ -674,7 +675,7 @@ def test_ema_slide_averages_with_a_decay_that_warms_up() -> None:
             loss(logits, targets, mean_iou=iou), functional.slide_loss(logits, targets, mean), rtol=1e-7, atol=0
         )
     before = loss.state_dict()["average"].clone()
-    loss.prepare(Step(*map(torch.tensor, (0.0, 0.0, 0.0)), training=True))  # no positives
+    loss.prepare(Step(torch.zeros(0), None, training=True))  # no positives
     assert loss.state_dict()["average"].equal(before)
     assert abs(before.item() - mean) < 1e-12
 

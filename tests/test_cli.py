@@ -18,8 +18,8 @@ from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 SLIDE_START = (
-    "yolo_losses: cls_loss=slide SlideLoss(delta=0.1, min_iou=0.2), target tal; box_loss=stock; dfl_loss=stock;"
-    " criteria equipped: model {0}, EMA {0}{1}"
+    "yolo_losses: cls_loss=slide SlideLoss(delta=0.1, min_iou=0.2), target: assigner score; box_loss=stock;"
+    " dfl_loss=stock; equipped for training and validation"
 )
 
 
@@ -46,19 +46,19 @@ def test_the_stock_command_trains_by_key_and_by_config(data: Path, tmp_path: Pat
     by_key = start_yolo("train", "model=yolov8n.yaml", "cls_loss=slide", *common, "name=key")
     by_config = start_yolo("train", f"cfg={CONFIGS / 'slide.yaml'}", "model=yolo26n.yaml", *common, "name=config")
     first, last = said(by_key().check().lines)
-    assert first == SLIDE_START.format(1, "")
+    assert first == SLIDE_START
     found = re.fullmatch(
-        r"yolo_losses: ran in the first batch: class in 1 of 1 criteria; class term (\S+) times BCE's"
-        r" on the same predictions",
+        r"yolo_losses: ran in the first batch with objects: class; class term (\S+) times BCE's on the same predictions,"
+        r" \S+ times in gradient on the positives",
         last,
     )
     assert found
     assert 1 <= float(found[1]) < 2.72  # slide's weights lie between 1 and e
     first, last = said(by_config().check().lines)
-    assert first == SLIDE_START.format(2, " (one2many, one2one)")
+    assert first == f"{SLIDE_START} (one2many, one2one)"
     assert re.fullmatch(
-        r"yolo_losses: ran in the first batch: class in 2 of 2 criteria; one2many class term \S+ times BCE's, one2one"
-        r" class term \S+ times BCE's on the same predictions; the log shows one2one",
+        r"yolo_losses: ran in the first batch with objects: one2many class; one2one class;"
+        r" one2many class term \S+ times .*; one2one class term \S+ times .*; the log shows one2one",
         last,
     )
     for name in ("key", "config"):
@@ -85,13 +85,13 @@ def test_a_subprocess_of_the_tuner_and_an_interpreter_without_start_up_files_tra
     keys = pairs(model="yolov10n.yaml", data=data, project=tmp_path, name="module", cls_loss="slide", **TINY)
     module = start(sys.executable, "-S", "-m", "yolo_losses", "train", *keys, **path)
     ran = said(module().check().lines)
-    assert ran[0] == SLIDE_START.format(2, " (one2many, one2one)")
-    assert "class in 2 of 2 criteria" in ran[1]
+    assert ran[0] == f"{SLIDE_START} (one2many, one2one)"
+    assert "one2many class; one2one class;" in ran[1]
     assert len(ran) == 2
     result = tuner().check()
     ran = said(result.lines)
     assert [line for line in ran if line.startswith("yolo_losses: cls_loss=focal FocalLoss(gamma=2.")], result.text
-    assert [line for line in ran if "ran in the first batch: class in 1 of 1 criteria" in line]
+    assert [line for line in ran if "ran in the first batch with objects: class;" in line]
     tuned = [arguments(path.parent) for path in (tmp_path / "tune").rglob("args.yaml")]
     tuned = [args for args in tuned if "cls_loss" in args]
     assert tuned
@@ -102,12 +102,12 @@ def test_a_subprocess_of_the_tuner_and_an_interpreter_without_start_up_files_tra
 @pytest.mark.parametrize(
     ("keys", "start_line", "ran"),
     [
-        ({"cls_loss": "slide"}, "cls_loss=slide SlideLoss(", "class in 1 of 1"),
-        ({"cfg": str(CONFIGS / "slide.yaml")}, "cls_loss=slide SlideLoss(", "class in 1 of 1"),
+        ({"cls_loss": "slide"}, "cls_loss=slide SlideLoss(", "class;"),
+        ({"cfg": str(CONFIGS / "slide.yaml")}, "cls_loss=slide SlideLoss(", "class;"),
         (
             {"cls_loss": "ema_slide", "box_loss": "giou", "dfl_loss": "dfl", "cls_scale": 0.001},
             "cls_loss=ema_slide EMASlideLoss(",
-            "class, box, dfl in 1 of 1",
+            "class, box, distribution;",
         ),
     ],
     ids=["key", "config", "all terms"],
@@ -132,8 +132,8 @@ def test_python_trains_by_key_and_by_config(keys, start_line, ran, data, tmp_pat
     lines = said(messages)
     assert len(lines) == 2
     assert lines[0].startswith(f"yolo_losses: {start_line}")
-    assert lines[0].endswith("criteria equipped: model 1, EMA 1")
-    assert f"ran in the first batch: {ran} criteria" in lines[1]
+    assert lines[0].endswith("equipped for training and validation")
+    assert f"ran in the first batch with objects: {ran}" in lines[1]
     row = results(tmp_path / "train")[-1]
     if "cls_scale" in keys:
         # Stock's is above 1 on both; here both are a thousandth.
@@ -157,36 +157,40 @@ def test_a_trainer_whose_callbacks_were_replaced_trains_the_chosen_loss(data, tm
     with logged() as messages:
         trainer.train()
     assert [line.split(";")[0] for line in said(messages)] == [
-        SLIDE_START.format(1, "").split(";")[0],
-        "yolo_losses: ran in the first batch: class in 1 of 1 criteria",
+        SLIDE_START.split(";")[0],
+        "yolo_losses: ran in the first batch with objects: class",
     ]
 
 
 class Deaf(DetectionTrainer):
-    """A trainer that calls nobody back when its set-up is done."""
+    """A trainer whose override of run_callbacks drops the event that ends its set-up."""
 
     def run_callbacks(self, event: str) -> None:
         if event != "on_pretrain_routine_end":
             super().run_callbacks(event)
 
 
-def test_a_run_whose_criteria_nobody_equipped_ends_at_its_first_batch(data, tmp_path):
+def test_a_run_whose_criteria_were_not_equipped_does_not_start(data, tmp_path):
     overrides = {**TINY, "model": "yolov8n.yaml", "data": str(data), "project": str(tmp_path)}
-    with pytest.raises(RuntimeError, match="the first batch ran with the stock loss"):
+    with pytest.raises(RuntimeError, match="did not call the callbacks of 'on_pretrain_routine_end'"):
         Deaf(overrides={**overrides, "cls_loss": "slide"}).train()
     Deaf(overrides={**overrides, "cls_loss": "stock"}).train()
 
 
-def test_a_run_whose_model_builds_its_criterion_anew_ends_at_its_first_batch(data, tmp_path):
-    """The swap was there and is gone: an error, not a stock run."""
+@pytest.mark.parametrize("event", ["on_train_start", "on_train_batch_end", "on_train_epoch_end"])
+def test_a_criterion_that_is_rebuilt_is_equipped_again_and_said_so(data, tmp_path, event):
+    """Model and EMA alike: no batch and no validation runs stock."""
     model = YOLO("yolov8n.yaml")
 
     def forget(trainer: Any) -> None:
-        trainer.model.criterion = None
+        trainer.model.criterion = trainer.ema.ema.criterion = None
 
-    model.add_callback("on_train_start", forget)
-    with pytest.raises(RuntimeError, match="the first batch did not call it"):
+    model.add_callback(event, forget)
+    with logged() as messages:
         model.train(data=str(data), project=str(tmp_path), cls_loss="slide", **TINY)
+    again = [line for line in said(messages) if "it is equipped again" in line]
+    assert [line for line in again if "for validation" in line]
+    assert event == "on_train_epoch_end" or [line for line in again if "for training" in line]
 
 
 @pytest.mark.slow

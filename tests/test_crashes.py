@@ -19,7 +19,7 @@ import torch
 import yaml
 from conftest import TINY, logged
 
-from yolo_losses.criterion import AssignerPart, BoxPart, ClassPart
+from yolo_losses.criteria.anchors import AssignerPart, BoxPart, ClassPart
 from yolo_losses.run import STATE_FILE
 from yolo_losses.settings import default_keys
 
@@ -48,7 +48,7 @@ def losses_of(row: dict[str, float]) -> list[float]:
 def equipped(said: str | list[str]) -> list[str]:
     """Return the start lines."""
     lines = said.splitlines() if isinstance(said, str) else said
-    return [line for line in lines if "criteria equipped" in line]
+    return [line for line in lines if "equipped for training and validation" in line]
 
 
 def check_swap(trainer: Any) -> None:
@@ -131,7 +131,7 @@ def resumed_like_whole(folder: Path, data: Path, whole: Path, seed: int) -> str:
     start, again, never_killed = equipped(before), equipped(text), equipped((whole.parent / "log").read_text())
     assert len(start) == 1
     assert start == again == never_killed
-    assert "ran in the first batch: class, box in 1 of 1 criteria" in text
+    assert "ran in the first batch with objects: class, box" in text
     wanted = our_keys(yaml.safe_load((whole / "args.yaml").read_text()))
     assert wanted == KEYS
     assert our_keys(yaml.safe_load((folder / "args.yaml").read_text())) == wanted

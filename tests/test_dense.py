@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from yolo_losses import registry
+from yolo_losses import factory, registry
 from yolo_losses.classification import _dense
-from yolo_losses.classification._base import ClassificationLoss, Positives
+from yolo_losses.classification._base import ClassificationLoss, Positives, register_cls_loss
 from yolo_losses.step import Step
 
 # Beside the defaults, parameters that take another way through the closed forms.
@@ -79,8 +79,7 @@ class Batch:
         self.targets = torch.zeros(rows * classes, dtype=torch.float64)
         self.targets[index[chosen]] = quality[chosen].double()
         self.mask = torch.zeros(rows * classes, dtype=torch.bool).index_fill_(0, index[chosen], True)
-        mean = quality[chosen].mean() if positives else torch.zeros(())
-        self.step = Step(mean, mean, torch.tensor(float(positives)), training=True)
+        self.step = Step(quality[chosen], None, training=True)
         self.class_weight = torch.rand(classes, generator=generator, dtype=torch.float64)
 
     def reference(self, loss: ClassificationLoss) -> tuple[Tensor, Tensor]:
@@ -233,17 +232,17 @@ def test_a_formula_without_closed_form() -> None:
     def squared_loss(logits: Tensor, targets: Tensor, power: float = 2.0) -> Tensor:
         return (logits.sigmoid() - targets).abs() ** power
 
-    registry.register_cls_loss("squared_for_test")(squared_loss)
+    register_cls_loss("squared_for_test")(squared_loss)
     try:
         check("squared_for_test", {"power": 3.0}, Batch())
         check("squared_for_test", {}, Batch(masked=True))
     finally:
-        registry.unregister("cls", "squared_for_test")
+        registry.remove("cls", "squared_for_test")
 
 
 def test_weights_of_bce_that_depend_on_the_class() -> None:
     batch = Batch()
-    loss = registry.make_cls_loss("bce")
+    loss = factory.make_cls_loss("bce")
     weighted = type(loss)(weight=torch.rand(7, dtype=torch.float64), pos_weight=torch.rand(7, dtype=torch.float64) + 1)
     value, gradient = batch.fast(weighted)
     wanted_value, wanted_gradient = batch.reference(weighted)
@@ -256,7 +255,7 @@ def test_ghm_averages_its_counts_in_training_only() -> None:
     batch.fast(loss)
     after = loss.counts.clone()  # type: ignore[operator]
     assert after.any()
-    still = Step(batch.step.mean_iou, batch.step.joint_mean_iou, batch.step.joint_positives, training=False)
+    still = Step(batch.step.iou, None, training=False)
     loss.class_sums(batch.logits, batch.positives, still)
     assert torch.equal(loss.counts, after)
     batch.fast(loss)
@@ -388,7 +387,7 @@ def test_the_small_loss_of_a_confident_model_keeps_its_digits(name: str) -> None
     index = torch.randperm(20_000, generator=generator)[:600]
     logits.view(-1)[index] = torch.randn(600, generator=generator) * 0.3 + 12
     target = torch.ones(600)
-    step = Step(torch.tensor(0.9), torch.tensor(0.9), torch.tensor(600.0), training=True)
+    step = Step(torch.full((600,), 0.9), None, training=True)
     value = make(name).class_sums(logits, Positives(index, target), step).sum()
     exact = make(name).double().class_sums(logits.double(), Positives(index, target.double()), step).sum()
     torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=0)

@@ -26,7 +26,7 @@ from make_dataset import make_dataset
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg, parse_key_value_pair
 
-from yolo_losses import criterion, hook, registry
+from yolo_losses import criterion, factory, hook, registry
 from yolo_losses.settings import BRANCHES, DFL_VALUES, TARGETS, LossSettings, default_keys
 
 KEYS = default_keys()
@@ -167,9 +167,9 @@ def check(keys: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], LossSett
         assert math.isfinite(value)
         assert PARAMETERS[key].limits.low <= value <= PARAMETERS[key].limits.high
     if parsed.cls_loss != "stock":
-        registry.make_cls_loss(parsed.cls_loss, **criterion._own(parsed, "cls"))
+        factory.make_cls_loss(parsed.cls_loss, **criterion._own(parsed, "cls"))
     if parsed.box_loss != "stock":
-        registry.make_box_loss(parsed.box_loss, **criterion._own(parsed, "box"))
+        factory.make_box_loss(parsed.box_loss, **criterion._own(parsed, "box"))
     return parsed
 
 

@@ -90,9 +90,9 @@ def worker_of_a_multi_gpu_training(keys: dict[str, Any], **env: str) -> Result:
 def test_the_script_of_a_multi_gpu_worker_trains_with_the_chosen_loss(tmp_path: Path, data: Path) -> None:
     place = {"data": str(data), "project": str(tmp_path), "name": "run"}
     worker = worker_of_a_multi_gpu_training({"model": "yolov8n.yaml", **TINY, **KEYS, **place})
-    assert len(worker.saying("criteria equipped: model 1, EMA 1")) == 1  # the parent's callback and its own are one
+    assert len(worker.saying("equipped for training and validation")) == 1  # the parent's callback and its own are one
     assert worker.saying("EMASlideLoss")
-    assert worker.saying("ran in the first batch: class, box")
+    assert worker.saying("ran in the first batch with objects: class, box")
     assert our_keys(tmp_path / "run") == KEYS
     if "cloudpickle" in Path(dist.__file__).read_text(encoding="utf-8"):
         assert worker.saying("a callback of the user's own ran")
@@ -188,7 +188,7 @@ def test_ray_trains_each_trial_with_the_loss_that_it_chose(tmp_path: Path, data:
     assert [error for _, error in trials] == ["", ""]
     trained = sorted(our_keys(path.parent)["cls_loss"] for path in tmp_path.rglob("args.yaml"))
     assert trained == sorted(choice for choice, _ in trials)
-    assert len(done.saying("criteria equipped: model 1, EMA 1")) >= 1  # Ray folds equal lines of several workers
+    assert len(done.saying("equipped for training and validation")) >= 1  # Ray folds equal lines of several workers
 
 
 @pytest.fixture
@@ -217,6 +217,6 @@ def test_each_of_several_data_sets_is_trained_with_the_chosen_loss(tmp_path: Pat
     # In an interpreter of its own: Ultralytics may train each set in a subprocess.
     keys = {**TINY, **KEYS, "data": two_sets, "project": str(tmp_path / "runs")}
     done = start(sys.executable, "-c", SEVERAL_SETS, json.dumps(keys))().check()
-    assert len(done.saying("criteria equipped: model 1, EMA 1")) == 2
-    assert len(done.saying("ran in the first batch: class, box")) == 2
+    assert len(done.saying("equipped for training and validation")) == 2
+    assert len(done.saying("ran in the first batch with objects: class, box")) == 2
     assert [our_keys(path.parent) for path in (tmp_path / "runs").rglob("args.yaml")] == [KEYS, KEYS]

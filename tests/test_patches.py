@@ -300,9 +300,9 @@ def test_patched_and_plugged_give_the_same_numbers(version: str, tmp_path: Path,
     here: list[Path | str] = [ROOT, *SITE_PACKAGES]
 
     run = train(sys.executable, [folder, *here], tmp_path / "patched", *CHOSEN, f"data={data}").check()
-    assert run.saying("yolo_losses: ran in the first batch: class, box")
+    assert run.saying("yolo_losses: ran in the first batch with objects: class, box")
     plugged = train(sys.executable, [pristine(version)], tmp_path / "plugged", *CHOSEN, f"data={data}", start_up=True)
-    assert plugged.check().saying("yolo_losses: ran in the first batch: class, box")
+    assert plugged.check().saying("yolo_losses: ran in the first batch with objects: class, box")
     assert results(tmp_path / "patched") == results(tmp_path / "plugged")
 
     stock = train(sys.executable, [folder, *here], tmp_path / "stock", CHOSEN[0], f"data={data}").check()
@@ -370,7 +370,7 @@ def test_old_versions_train_in_an_environment_of_their_time(
     run = train_old([folder, ROOT], tmp_path / "patched", *args, *pairs(**chosen)).check()
     said = run.saying("yolo_losses: ran in the first batch")
     assert said
-    assert all(name in run.saying("criteria equipped")[0] for name in chosen.values() if name != "one2many")
+    assert all(name in run.saying("equipped for training and validation")[0] for name in chosen.values() if name != "one2many")
     (row,) = results(tmp_path / "patched")
     assert all(value == value and abs(value) < 1e6 for value in row.values())
 

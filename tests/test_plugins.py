@@ -20,9 +20,9 @@ from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT
 
 import yolo_losses
-from yolo_losses import LossSettings, functional, registry
+from yolo_losses import LossSettings, functional, plugins, registry
 from yolo_losses.classification._base import ClassificationLoss
-from yolo_losses.registry import Param
+from yolo_losses.parameters import Param
 from yolo_losses.settings import default_keys
 
 EXAMPLE = ROOT / "examples" / "custom_loss.py"
@@ -40,11 +40,11 @@ def half_iou_loss(pred, target, share: float = 0.5):
 @pytest.fixture(autouse=True)
 def _own_losses_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry.load()
-    monkeypatch.delenv(registry.PLUGINS_VARIABLE, raising=False)  # set where the battery is pointed at such a file
-    before = dict(registry._table.specs)
+    monkeypatch.delenv(plugins.PLUGINS_VARIABLE, raising=False)  # set where the battery is pointed at such a file
+    before = dict(registry.snapshot())
     yield
-    for kind, name in registry._table.specs.keys() - before.keys():
-        registry.unregister(kind, name)
+    for kind, name in registry.snapshot().keys() - before.keys():
+        registry.remove(kind, name)
 
 
 def register_wave(**options: Any) -> Any:
@@ -165,9 +165,9 @@ def test_python_trains_with_a_loss_registered_after_ultralytics_was_imported(tmp
     keys = {"cls_loss": "wave", "wave_height": 0.25, "box_loss": "inner_square_iou", "square_iou_power": 3}
     with logged() as lines:
         YOLO("yolov8n.yaml").train(data=str(data), project=str(tmp_path), name="run", **TINY, **keys)
-    (started,) = [line for line in lines if "criteria equipped" in line]
+    (started,) = [line for line in lines if "equipped for training and validation" in line]
     assert "WaveLoss(height=0.25)" in started
-    assert [line for line in lines if "ran in the first batch: class, box" in line]
+    assert [line for line in lines if "ran in the first batch with objects: class, box" in line]
     text = (tmp_path / "run" / "args.yaml").read_text(encoding="utf-8")
     assert "wave_height: 0.25" in text
     assert "square_iou_power: 3.0" in text
@@ -181,10 +181,10 @@ def test_stock_command_trains_with_losses_of_two_files(tmp_path: Path, data: Pat
     where = os.pathsep.join((str(EXAMPLE), str(plugin)))
     line = ["train", *pairs(model="yolov8n.yaml", data=data, project=tmp_path, name="run", **keys)]
     result = yolo(*line, YOLO_LOSSES_PLUGINS=where).check()
-    (started,) = result.saying("criteria equipped")
+    (started,) = result.saying("equipped for training and validation")
     assert "cls_loss=brier BrierLoss(power=1.5), target tal" in started
     assert "box_loss=half_iou HalfIouLoss(share=0.5)" in started
-    assert result.saying("ran in the first batch: class, box")
+    assert result.saying("ran in the first batch with objects: class, box")
     (row,) = csv.DictReader((tmp_path / "run" / "results.csv").open(encoding="utf-8"))
     assert all(math.isfinite(float(value)) for value in row.values())
 
@@ -195,7 +195,7 @@ def test_example_is_short_and_runs() -> None:
     # Read as a plugin as well, as where it starts a distributed training.
     result = start(sys.executable, EXAMPLE, YOLO_LOSSES_PLUGINS=str(EXAMPLE))().check()
     assert len(result.saying("cls_loss=brier BrierLoss(power=1.5)")) == 1
-    assert result.saying("ran in the first batch: class")
+    assert result.saying("ran in the first batch with objects: class")
     assert not result.saying("plugin left out")
 
 

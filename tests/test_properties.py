@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from yolo_losses import functional, registry
-from yolo_losses.registry import LossSpec, make_box_loss, make_cls_loss
+from yolo_losses.factory import make_box_loss, make_cls_loss
+from yolo_losses.registry import LossSpec
 
 CLASSES = registry.specs("cls")
 BOXES = [spec for spec in registry.specs("box") if not spec.rotated]

@@ -57,7 +57,7 @@ def test_the_python_blocks_run(block: str, desk: Path) -> None:
     finally:
         for spec in registry.specs():
             if (spec.kind, spec.name) not in known:
-                registry.unregister(spec.kind, spec.name)
+                registry.remove(spec.kind, spec.name)
 
 
 def test_there_are_blocks_to_run() -> None:

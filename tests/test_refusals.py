@@ -37,16 +37,16 @@ def refusal(kind: type, folder: Path, **keys: Any) -> str:
 
 REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"cls_loss": "slid"}, ["'cls_loss=slid' is not valid", "allowed are stock, ", "Did you mean 'slide'?"]),
-    ({"cls_loss": "varifocl"}, ["'cls_loss=varifocl'", "Did you mean 'varifocal'?"]),
+    ({"cls_loss": "varifocl"}, ["'cls_loss=varifocl'", "Did you mean 'vfl'?"]),
     ({"cls_loss": 3}, ["'cls_loss=3' is not valid", "allowed are stock, "]),
     ({"cls_loss": ["slide"]}, ["'cls_loss=['slide']' is not valid"]),
     ({"cls_loss": "slide\nfocal"}, ["'cls_loss=slide\\nfocal' is not valid"]),
     ({"box_loss": "cious"}, ["'box_loss=cious' is not valid", "Did you mean 'ciou'?", "inner_"]),
-    ({"box_loss": "inner_inner_ciou"}, ["'box_loss=inner_inner_ciou'", "'inner_' stands there twice"]),
+    ({"box_loss": "inner_inner_ciou"}, ["'box_loss=inner_inner_ciou'", "'inner_' is repeated"]),
     ({"box_loss": "probiou"}, ["'box_loss=probiou' is not for axis-aligned boxes", "allowed are stock, "]),
     ({"dfl_loss": "of"}, ["'dfl_loss=of' is not valid: allowed are stock, dfl, off", "Did you mean 'off'?"]),
     ({"dfl_loss": True}, ["'dfl_loss=True' is not valid: allowed are stock, dfl, off"]),
-    ({"cls_target": "foo"}, ["'cls_target=foo' is not valid: allowed are auto, tal, iou"]),
+    ({"cls_target": "foo"}, ["'cls_target=foo' is not valid: allowed are auto, tal, iou, ciou, hard"]),
     ({"cls_loss": "slide", "loss_branches": "one"}, ["'loss_branches=one' is not valid: allowed are both, one2many"]),
     ({"cls_loss": "focal", "focal_gamma": -1}, ["'focal_gamma=-1' is not valid: allowed is a number >= 0"]),
     ({"cls_loss": "focal", "focal_gamma": "abc"}, ["'focal_gamma=abc' is not valid: allowed is a number >= 0"]),
@@ -173,10 +173,18 @@ def test_keys_of_the_chosen_loss_are_not_warned_of(tmp_path):
 
 def test_none_and_the_defaults_spelled_out_are_no_choice(tmp_path):
     keys = dict.fromkeys(yolo_losses.settings.CHOICES, "none") | {"focal_gamma": None, "slide_delta": "0.1"}
+    del keys["dfl_loss"]
     with pytest.raises(Exception, match=r"nowhere\.yaml"):
         trainer(DetectionTrainer, tmp_path, **keys)
     args = (tmp_path / "runs" / "train" / "args.yaml").read_text()
     assert not [key for key in yolo_losses.settings.default_keys() if key in args]
+
+
+@pytest.mark.parametrize("value", ["none", None])
+def test_no_distribution_term_is_asked_for_by_off(value, tmp_path):
+    """`none` is the default for every other key, but who writes it here means `off`."""
+    message = refusal(DetectionTrainer, tmp_path, dfl_loss=value)
+    assert message == "'dfl_loss=none' is ambiguous: use dfl_loss=off for no distribution term, or dfl_loss=stock"
 
 
 def test_a_key_that_is_misspelled_gets_ultralytics_own_answer_with_ours_among_its_suggestions(tmp_path):

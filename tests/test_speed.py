@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from yolo_losses import registry
+from yolo_losses import factory, registry
 from yolo_losses.classification._base import Positives
 from yolo_losses.commands.bench import peak_bytes
 from yolo_losses.step import Step
@@ -25,8 +25,8 @@ def test_takes_at_most_seven_tenths_of_the_time_of_stock(name: str) -> None:
     quality = torch.rand(positives, generator=generator)
     targets = torch.zeros(logits.numel()).index_copy_(0, index, quality).view_as(logits)
     stock = torch.nn.BCEWithLogitsLoss(reduction="none")
-    loss = registry.make_cls_loss(name)
-    step = Step(quality.mean(), quality.mean(), torch.tensor(float(positives)), training=True)
+    loss = factory.make_cls_loss(name)
+    step = Step(quality, None, training=True)
 
     def seconds(chosen: bool) -> float:
         logits.grad = None
@@ -49,8 +49,8 @@ def test_holds_no_more_than_its_gradient_and_some_pieces(name: str) -> None:
     quality = torch.rand(len(index))
     targets = torch.zeros(logits.numel()).index_copy_(0, index, quality).view_as(logits)
     stock = torch.nn.BCEWithLogitsLoss(reduction="none")
-    loss = registry.make_cls_loss(name)
-    step = Step(quality.mean(), quality.mean(), torch.tensor(float(len(index))), training=True)
+    loss = factory.make_cls_loss(name)
+    step = Step(quality, None, training=True)
 
     def peak(chosen: bool) -> int:
         def once() -> None:

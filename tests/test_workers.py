@@ -10,7 +10,7 @@ import ddp_worker
 import pytest
 import torch
 
-from yolo_losses.criterion import equip
+from yolo_losses.criteria import equip
 
 Results = list[dict[tuple[str, str], dict[str, Any]]]
 

@@ -13,28 +13,30 @@ from yolo_losses import hook as _hook
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what an editor and a type checker see; the losses themselves are found by their registration
-    from yolo_losses.criterion import DetectionLoss as DetectionLoss
-    from yolo_losses.criterion import OBBLoss as OBBLoss
-    from yolo_losses.criterion import PoseLoss as PoseLoss
-    from yolo_losses.criterion import SegmentationLoss as SegmentationLoss
-    from yolo_losses.criterion import equip as equip
-    from yolo_losses.registry import make_box_loss as make_box_loss
-    from yolo_losses.registry import make_cls_loss as make_cls_loss
-    from yolo_losses.registry import register_box_loss as register_box_loss
-    from yolo_losses.registry import register_cls_loss as register_cls_loss
+    from yolo_losses.boxes._base import register_box_loss as register_box_loss
+    from yolo_losses.classification._base import register_cls_loss as register_cls_loss
+    from yolo_losses.criteria import equip as equip
+    from yolo_losses.task_losses import DetectionLoss as DetectionLoss
+    from yolo_losses.task_losses import OBBLoss as OBBLoss
+    from yolo_losses.task_losses import PoseLoss as PoseLoss
+    from yolo_losses.task_losses import SegmentationLoss as SegmentationLoss
+    from yolo_losses.factory import make_box_loss as make_box_loss
+    from yolo_losses.factory import make_cls_loss as make_cls_loss
+    from yolo_losses.parameters import Param as Param
     from yolo_losses.settings import LossSettings as LossSettings
 
 _HOMES = {
-    "register_cls_loss": "registry",
-    "register_box_loss": "registry",
-    "make_cls_loss": "registry",
-    "make_box_loss": "registry",
+    "Param": "parameters",
+    "register_cls_loss": "classification._base",
+    "register_box_loss": "boxes._base",
+    "make_cls_loss": "factory",
+    "make_box_loss": "factory",
     "LossSettings": "settings",
-    "equip": "criterion",
-    "DetectionLoss": "criterion",
-    "SegmentationLoss": "criterion",
-    "PoseLoss": "criterion",
-    "OBBLoss": "criterion",
+    "equip": "criteria",
+    "DetectionLoss": "task_losses",
+    "SegmentationLoss": "task_losses",
+    "PoseLoss": "task_losses",
+    "OBBLoss": "task_losses",
     "DistributionFocalLoss": "distribution.dfl",
     "install": "hook",
     "uninstall": "hook",

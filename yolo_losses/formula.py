@@ -1,6 +1,6 @@
 """What a loss is made of: a formula with the shared arguments around it, and declared parameters.
 
-Class and box losses alike: a formula is a function of two tensors and its parameters, one value an element or a pair.
+Class and box losses alike: a formula is a function of two tensors and its parameters, per element or per pair.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from yolo_losses import registry
+from yolo_losses.parameters import Parameter, annotated_parameters, attribute_parameters, formula_parameters
 from yolo_losses.reduction import check_reduction, reduce_loss, upcast
 
 Formula = Callable[..., Tensor]
@@ -25,14 +25,14 @@ _CONVENTION = (
 
 
 def with_reduction(formula: Formula) -> Formula:
-    """Give a formula, one value an element, the arguments `weight`, `reduction` and `avg_factor`, and fp32 inside."""
+    """Give a formula the arguments `weight`, `reduction` and `avg_factor`, float32 or more inside, and range checks."""
     signature = inspect.signature(formula)
-    own = tuple(p for p in _CONVENTION if p.name not in signature.parameters)
+    names = list(signature.parameters)
+
+    declared = annotated_parameters(formula)
 
     @functools.wraps(formula)
     def loss(
-        first: Tensor,
-        second: Tensor,
         *args: Any,
         weight: Tensor | None = None,
         reduction: str = "none",
@@ -40,54 +40,83 @@ def with_reduction(formula: Formula) -> Formula:
         **kwargs: Any,
     ) -> Tensor:
         check_reduction(reduction)
-        return reduce_loss(formula(*upcast(first, second), *args, **kwargs), weight, reduction, avg_factor)
+        # The two tensors may come by name as well: focal_loss(logits=..., targets=...).
+        given = [*args, *(kwargs.pop(name) for name in names[len(args) : 2] if name in kwargs)]
+        if len(given) < 2:
+            raise TypeError(f"{formula.__name__}() needs {names[0]} and {names[1]}")
+        first, second, *rest = given
+        for name, value in (*zip(names[2:], rest, strict=False), *kwargs.items()):
+            if isinstance(value, float | int | str) and name in declared:
+                declared[name].check(value)
+        return reduce_loss(formula(*upcast(first, second), *rest, **kwargs), weight, reduction, avg_factor)
 
-    # The named arguments of the formula may also come by name: focal_loss(logits=..., targets=...).
-    names = list(signature.parameters)[:2]
-
-    @functools.wraps(formula)
-    def by_name(*args: Any, **kwargs: Any) -> Tensor:
-        return loss(*args, *[kwargs.pop(name) for name in names[len(args) :] if name in kwargs], **kwargs)
-
-    parameters = [*signature.parameters.values(), *own]
-    by_name.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return by_name
+    own = [p for p in _CONVENTION if p.name not in signature.parameters]
+    loss.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), *own]
+    )
+    return loss
 
 
 @functools.cache
 def formula_arguments(formula: Formula) -> tuple[str, ...]:
-    """Return the names of a formula's arguments after the two tensors."""
-    return tuple(inspect.signature(inspect.unwrap(formula)).parameters)[2:]
+    """Return the names of a formula's arguments after the two tensors, without the shared ones."""
+    parameters = list(inspect.signature(formula).parameters.values())[2:]
+    return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
 
 
-def formula_parameters(formula: Formula) -> list[str]:
-    """Return those of them that are parameters, not supplied by the step."""
-    return [name for name in formula_arguments(formula) if name not in registry.SUPPLIED_ARGUMENTS]
+class LossModule(nn.Module):
+    """A module around a formula, whose declared parameters are its attributes.
+
+    Args:
+        **parameters: the declared parameters, by name.
+
+    Raises:
+        TypeError: on a parameter that is not declared.
+        ValueError: on one out of range.
+    """
+
+    formula: ClassVar[Any] = None
+    registered_name: ClassVar[str] = ""
+    supplied_arguments: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__()
+        declared = {p.name: p for p in type(self).declared()}
+        unknown = set(parameters).difference(declared)
+        if unknown:
+            names = ", ".join(declared) or "none"
+            raise TypeError(f"{type(self).__name__} has no parameter '{min(unknown)}'; its own are: {names}")
+        for name, parameter in declared.items():
+            value = parameters.get(name, parameter.default)
+            if value is None:
+                value = parameter.limits.off  # as in the function, where `None` is not the default but off
+            setattr(self, name, parameter.parse(value))
+        self.check_parameters({p.key: getattr(self, p.name) for p in declared.values()})
+
+    @classmethod
+    def declared(cls, prefix: str = "") -> list[Parameter]:
+        """Return the declared parameters: the formula's arguments, then the annotated attributes."""
+        prefix = prefix or f"{cls.registered_name or 'loss'}_"
+        found: list[Parameter] = []
+        if cls.formula is not None:
+            found += formula_parameters(cls.formula, prefix, cls.supplied_arguments)
+        return [*found, *attribute_parameters(cls, prefix)]
+
+    def arguments(self, supplied: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the formula's arguments: this module's parameters, and of what is supplied what the formula takes."""
+        known = {name: supplied[name] for name in formula_arguments(type(self).formula) if name in supplied}
+        return {**{name: getattr(self, name) for name in _own_arguments(type(self))}, **known}
+
+    @classmethod
+    def check_parameters(cls, values: Mapping[str, Any]) -> None:
+        """Raise a `ValueError` where parameters, given by key, do not go together."""
+
+    def extra_repr(self) -> str:
+        """Return the parameters for `print(module)`: `gamma=1.5, alpha=0.25`."""
+        return ", ".join(f"{p.name}={getattr(self, p.name)}" for p in type(self).declared())
 
 
-def declared_names(module: type) -> list[str]:
-    """Return the names of the declared parameters of a module class."""
-    return [p.name for p in registry.declared_parameters(getattr(module, "registered_name", "") or "loss", module)]
-
-
-def set_parameters(module: nn.Module, given: Mapping[str, Any]) -> None:
-    """Set the declared parameters as attributes, from `given` or their defaults, each checked against its range."""
-    kind = type(module)
-    declared = list(registry.declared_parameters(getattr(kind, "registered_name", "") or "loss", kind))
-    unknown = set(given).difference(p.name for p in declared)
-    if unknown:
-        names = ", ".join(p.name for p in declared) or "none"
-        raise TypeError(f"{kind.__name__} has no parameter '{sorted(unknown)[0]}'; its own are: {names}")
-    for parameter in declared:
-        value = given.get(parameter.name)
-        if value is None and parameter.name in given:
-            value = parameter.limits.off  # as in the function, where `None` is not the default but off
-        setattr(module, parameter.name, parameter.parse(value))
-    check = getattr(kind, "check_parameters", None)
-    if check is not None:
-        check({p.key: getattr(module, p.name) for p in declared})
-
-
-def describe_parameters(module: nn.Module) -> str:
-    """Return a module's parameters as `gamma=1.5, alpha=0.25`."""
-    return ", ".join(f"{name}={getattr(module, name)}" for name in declared_names(type(module)))
+@functools.cache
+def _own_arguments(module: type[LossModule]) -> tuple[str, ...]:
+    """Return the names of the arguments of a module's formula that are its parameters."""
+    return tuple(p.name for p in formula_parameters(module.formula, "loss_", module.supplied_arguments))

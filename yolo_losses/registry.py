@@ -1,159 +1,28 @@
-"""The losses by name: what each is called, which parameters it declares, where it comes from.
+"""The losses by name: their specifications, look-up, and the messages for a name that is not there.
 
-A loss declares itself where it is written, with `register_cls_loss` or `register_box_loss`. Its parameters are read
-from that one declaration (the annotated arguments of its formula and the annotated attributes of its module);
-validation, training keys, banner, `yolo-losses list` and the docs all read them from here.
+A loss declares itself where it is written. Nothing is imported from here but what a declaration is made of; whoever
+provides losses (`plugins`) registers a loader, which is called before the first look-up.
 """
 
 from __future__ import annotations
 
 import difflib
-import functools
-import importlib
-import importlib.metadata
-import importlib.util
-import inspect
-import math
-import numbers
 import os
 import re
 import sys
 import threading
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from yolo_losses.boxes._base import BoxLoss, BoxModifier
-    from yolo_losses.classification._base import ClassificationLoss
+from yolo_losses.parameters import Parameter, Value, shown
 
-Kind = Literal["cls", "box", "modifier"]
-Value = float | int | bool
+Kind = Literal["cls", "box", "modifier", "seg"]
 
-ENTRY_POINT_GROUP = "yolo_losses.losses"
-PLUGINS_VARIABLE = "YOLO_LOSSES_PLUGINS"
-BUILT_IN_PACKAGES = ("yolo_losses.classification", "yolo_losses.boxes")
-
-# Arguments of a formula that the criterion supplies from the step at hand; all other arguments are parameters.
-SUPPLIED_ARGUMENTS = frozenset(
-    {"positive_mask", "mean_iou", "image_wh", "mean_loss", "stride", "pos_weight", "eps", "floor"}
-)
-
-
-@dataclass(frozen=True)
-class Param:
-    """What a parameter's annotation says beside its type: `gamma: Annotated[float, Param("exponent", low=0)] = 2.0`.
-
-    Args:
-        help: what the parameter does, in a few words.
-        low: smallest allowed value.
-        high: largest allowed value.
-        above: bound that the value must exceed.
-        off: value of the training key that stands for `None`, where `None` is allowed.
-    """
-
-    help: str = ""
-    low: float = -math.inf
-    high: float = math.inf
-    above: float = -math.inf
-    off: float | None = None
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One declared parameter of one loss.
-
-    Attributes:
-        key: the training key, such as `focal_gamma`.
-        name: the argument's name, such as `gamma`.
-        type: `float`, `int` or `bool`.
-        default: the key's default.
-        limits: range and help.
-    """
-
-    key: str
-    name: str
-    type: type
-    default: Value
-    limits: Param
-
-    @property
-    def allowed(self) -> str:
-        """The allowed values in words, for messages and listings."""
-        if self.type is bool:
-            return "True or False"
-        kind = "an integer" if self.type is int else "a number"
-        low, high, above = self.limits.low, self.limits.high, self.limits.above
-        bounds = []
-        if above > -math.inf:
-            bounds.append(f"> {above:g}")
-        if low > -math.inf:
-            bounds.append(f">= {low:g}")
-        if high < math.inf:
-            bounds.append(f"<= {high:g}")
-        return " ".join([kind, " and ".join(bounds)]).strip()
-
-    def parse(self, value: Any) -> Value:
-        """Return `value` as the declared type, or raise a `ValueError` of one line that names key and range.
-
-        Strings that spell a number or a truth value are understood (YAML reads `1e-1` as a string); integers may
-        arrive as whole floats (a tuner's do); `None` and `none` mean the default.
-        """
-        number = parse_value(value, self.type, self.default)
-        limits = self.limits
-        if number is None or not (limits.low <= number <= limits.high and number > limits.above):
-            raise ValueError(
-                f"'{self.key}={shown(value)}' is not valid: allowed is {self.allowed} (default {self.default})"
-            )
-        return number
-
-
-def shown(value: Any) -> str:
-    """Return `value` for a message: on one line, printable, and not longer than a person reads."""
-    try:
-        text = value if isinstance(value, str) else repr(value)
-    except Exception:  # a stranger's __repr__ must not replace our message by its own
-        text = f"<{type(value).__name__}>"
-    text = text[:200].encode("unicode_escape", "replace").decode("ascii") if not text.isprintable() else text
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def parse_value(value: Any, kind: type, default: Value) -> Value | None:
-    """Return `value` as a finite `kind`, the default where it is `None` or `none`, and `None` where it is no `kind`."""
-    if isinstance(value, str):
-        value = value.strip()
-    if value is None or (isinstance(value, str) and value.lower() == "none"):
-        return default
-    if kind is bool:
-        if isinstance(value, str):
-            return {
-                "true": True,
-                "1": True,
-                "yes": True,
-                "on": True,
-                "false": False,
-                "0": False,
-                "no": False,
-                "off": False,
-            }.get(value.lower())
-        return bool(value) if isinstance(value, numbers.Real) and value in (0, 1) else None
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        if len(value) > 40 or not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", value, re.ASCII):
-            return None
-        value = float(value)
-    if not isinstance(value, numbers.Real):  # NumPy's scalars are, and a sweep over an array hands them over
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    if not math.isfinite(number) or (kind is int and number != int(number)):
-        return None
-    return int(number) if kind is int else number
+# What the training key of a kind is called, and the names that no loss may take.
+TERM_KEYS: Mapping[Kind, str] = MappingProxyType({"cls": "cls_loss", "box": "box_loss", "seg": "seg_loss"})
+RESERVED = frozenset({"stock", "none", "off", "auto"})
 
 
 @dataclass(frozen=True)
@@ -162,13 +31,14 @@ class LossSpec:
 
     Attributes:
         name: the name that selects it.
-        kind: `cls`, `box` or `modifier` (written in front of a box loss's name).
+        kind: `cls`, `box`, `seg` (mask losses), or `modifier` (a prefix of a box loss's name).
         module: its `nn.Module` class.
         aliases: other spellings that are understood.
         source: paper or code whose numbers it matches.
         summary: one line on what it does.
         parameters: the parameters, in order of declaration.
-        rotated: for boxes, whether it takes rotated boxes (xywhr) rather than axis-aligned ones.
+        rotated: for boxes, whether it takes rotated boxes (`xywhr`) rather than axis-aligned ones.
+        built_in: whether it is one of this package's own.
     """
 
     name: str
@@ -179,133 +49,78 @@ class LossSpec:
     summary: str
     parameters: tuple[Parameter, ...]
     rotated: bool = False
-
-    @property
-    def built_in(self) -> bool:
-        """Whether it is one of this package's own."""
-        return _is_built_in(self.module)
+    built_in: bool = True
 
     def build(self, values: Mapping[str, Value] = MappingProxyType({}), **options: Any) -> Any:
-        """Return the module, its parameters taken from training keys: `spec.build({"focal_gamma": 2.0})`."""
+        """Return the module, its parameters taken from parsed training keys: `spec.build({"focal_gamma": 2.0})`."""
         chosen: dict[str, Any] = {p.name: values.get(p.key, p.default) for p in self.parameters}
         return self.module(**chosen, **options)
-
-
-def normal(name: Any) -> str:
-    """Return a name as it is compared: lower case, `-` and blanks as `_`."""
-    return re.sub(r"[-\s]+", "_", str(name).strip().lower())
-
-
-def did_you_mean(name: str, names: list[str]) -> str:
-    """Return ` Did you mean 'x'?`, or nothing where no name is near."""
-    near = difflib.get_close_matches(normal(name)[:100], names, n=1)
-    return f" Did you mean '{near[0]}'?" if near else ""
 
 
 @dataclass
 class _Table:
     specs: dict[tuple[Kind, str], LossSpec] = field(default_factory=dict)
-    listeners: list[Callable[[LossSpec], None]] = field(default_factory=list)
+    added: list[Callable[[LossSpec], None]] = field(default_factory=list)
+    removed: list[Callable[[LossSpec], None]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    built_in_loaded: bool = False
-    loaded: bool = False
+    loader: Callable[[], None] | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
 _table = _Table()
 
 
-def register_cls_loss(
-    name: str, *, aliases: tuple[str, ...] = (), source: str = "", summary: str = ""
-) -> Callable[[Any], Any]:
-    """Register a classification loss under `name`; a decorator for a formula or for a `ClassificationLoss`.
-
-    A formula is a function `(logits, targets, ...) -> loss an element`, all of one shape. Its further arguments are
-    the loss's parameters and become the training keys `{name}_{argument}`; `mean_iou` and `positive_mask` are
-    supplied by the criterion. The decorated formula also takes `weight`, `reduction` and `avg_factor`.
-
-    Raises:
-        ValueError: if the name is taken, is not an identifier, or a parameter's declaration is not usable.
-    """
-    return functools.partial(_register, "cls", name, aliases, source, summary)
+def set_loader(loader: Callable[[], None]) -> None:
+    """Set what registers the losses that are not registered by hand; it is called once, before the first look-up."""
+    _table.loader = loader
 
 
-def register_box_loss(
-    name: str, *, aliases: tuple[str, ...] = (), source: str = "", summary: str = ""
-) -> Callable[[Any], Any]:
-    """Register a box loss under `name`; a decorator for a formula or for a `BoxLoss`.
-
-    A formula is a function `(pred, target, ...) -> loss a pair` of boxes `xyxy`, shape `(..., 4)`. Its further
-    arguments are the loss's parameters and become the training keys `{name}_{argument}`; `image_wh`, `stride` and
-    `mean_loss` are supplied by the criterion.
-
-    Raises:
-        ValueError: if the name is taken, is not an identifier, or a parameter's declaration is not usable.
-    """
-    return functools.partial(_register, "box", name, aliases, source, summary)
-
-
-def register_modifier(
-    name: str, *, aliases: tuple[str, ...] = (), source: str = "", summary: str = ""
-) -> Callable[[Any], Any]:
-    """Register a `BoxModifier` class under `name`: it is written in front of a box loss's name, `{name}_ciou`."""
-    return functools.partial(_register, "modifier", name, aliases, source, summary)
-
-
-def _register(kind: Kind, name: str, aliases: tuple[str, ...], source: str, summary: str, declared: Any) -> Any:
-    module, public = declared, declared
-    if not inspect.isclass(declared):
-        module, public = _base(kind).from_formula(declared)
-        # The class stands beside its formula, where a pickle looks for it.
-        vars(sys.modules[module.__module__]).setdefault(module.__name__, module)
-    if not _is_built_in(module):
-        _load_built_in()  # so that a taken name is refused here rather than found out by the built-in one
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ValueError(f"a loss's name is lower-case letters, digits and '_', not '{shown(name)}'")
-    spec = LossSpec(
-        name=name,
-        kind=kind,
-        module=module,
-        aliases=tuple(normal(alias) for alias in aliases),
-        source=source,
-        summary=summary or (inspect.getdoc(declared) or "").partition("\n")[0],
-        parameters=tuple(declared_parameters(name, module)),
-        rotated=bool(getattr(module, "rotated", False)),
-    )
-    _add(spec)
-    module.registered_name = name
-    return public
-
-
-def _base(kind: Kind) -> Any:
-    from yolo_losses.boxes._base import BoxLoss
-    from yolo_losses.classification._base import ClassificationLoss
-
-    bases: dict[Kind, type[ClassificationLoss] | type[BoxLoss]] = {"cls": ClassificationLoss, "box": BoxLoss}
-    return bases[kind]
-
-
-def _add(spec: LossSpec) -> None:
+def load() -> None:
+    """Call the loader, if it has not been called yet."""
     with _table.lock:
-        # A notebook's cell that runs again, or a script that is read as a plugin too, declares its own loss anew.
-        others = [s for s in _table.specs.values() if (s.kind, s.name) != (spec.kind, spec.name)]
+        loader, _table.loader = _table.loader, None
+        if loader is not None:
+            loader()
+
+
+def add(spec: LossSpec) -> None:
+    """Register a loss, replacing an earlier declaration of the same loss (a notebook's cell that runs again).
+
+    Raises:
+        ValueError: if the name is no identifier or is taken, a key is taken, or a listener refuses it.
+    """
+    with _table.lock:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", spec.name):
+            raise ValueError(f"a loss's name is lower-case letters, digits and '_', not '{shown(spec.name)}'")
         before = _table.specs.get((spec.kind, spec.name))
-        if before is not None and _declared_at(before.module) != _declared_at(spec.module):
-            others.append(before)
+        again = before is not None and _declared_at(before.module) == _declared_at(spec.module)
+        others = [s for s in _table.specs.values() if not (again and s is before)]
         taken = {other for s in others if s.kind == spec.kind for other in (s.name, *s.aliases)}
         clash = taken.intersection((spec.name, *spec.aliases)) or {
             p.key for s in others for p in s.parameters
         }.intersection(p.key for p in spec.parameters)
-        clash |= {spec.name}.intersection(("stock", "none", "off", "auto"))
+        clash |= RESERVED.intersection({spec.name})
         if clash:
             raise ValueError(f"a {spec.kind} loss or key is already registered as '{sorted(clash)[0]}'")
-        for listener in _table.listeners:
-            listener(spec)
+        if before is not None:
+            remove(spec.kind, spec.name)
+        try:
+            for listener in _table.added:
+                listener(spec)
+        except ValueError:
+            if before is not None:
+                add(before)
+            raise
         _table.specs[spec.kind, spec.name] = spec
 
 
-def _is_built_in(module: type) -> bool:
-    return module.__module__.startswith(tuple(f"{package}." for package in BUILT_IN_PACKAGES))
+def remove(kind: Kind, name: str) -> None:
+    """Remove a loss, and its training keys with it."""
+    with _table.lock:
+        spec = _table.specs.pop((kind, name), None)
+        if spec is not None:
+            for listener in _table.removed:
+                listener(spec)
 
 
 def _declared_at(module: type) -> tuple[str, str]:
@@ -314,109 +129,46 @@ def _declared_at(module: type) -> tuple[str, str]:
     return (os.path.realpath(file) if file else module.__module__), module.__qualname__
 
 
-def unregister(kind: Kind, name: str) -> None:
-    """Forget a loss that was registered at run time."""
-    with _table.lock:
-        _table.specs.pop((kind, name), None)
+def listen(added: Callable[[LossSpec], None], removed: Callable[[LossSpec], None]) -> None:
+    """Call `added` with every loss registered so far and with every later one, and `removed` as one is removed.
 
-
-def declared_parameters(loss: str, module: type) -> Iterator[Parameter]:
-    """Yield the declared parameters of a module: its formula's arguments, then its own annotated attributes."""
-    formula = getattr(module, "formula", None)
-    if formula is not None:
-        hints = get_type_hints(inspect.unwrap(formula), include_extras=True)
-        arguments = list(inspect.signature(inspect.unwrap(formula)).parameters.values())
-        for argument in arguments[2:]:
-            if argument.name in SUPPLIED_ARGUMENTS:
-                continue
-            if argument.default is argument.empty or argument.kind in (argument.VAR_KEYWORD, argument.VAR_POSITIONAL):
-                raise ValueError(f"the parameter '{argument.name}' of the loss '{loss}' needs a default")
-            yield _parameter(loss, argument.name, hints.get(argument.name, type(argument.default)), argument.default)
-    for name, hint in get_type_hints(module, include_extras=True).items():
-        if get_origin(hint) is Annotated and any(isinstance(extra, Param) for extra in get_args(hint)):
-            yield _parameter(loss, name, hint, getattr(module, name))
-
-
-def _parameter(loss: str, name: str, hint: Any, default: Any) -> Parameter:
-    limits = Param()
-    if get_origin(hint) is Annotated:
-        hint, *extras = get_args(hint)
-        limits = next((extra for extra in extras if isinstance(extra, Param)), limits)
-    if get_origin(hint) in (Union, UnionType):
-        hint = next(kind for kind in get_args(hint) if kind is not type(None))
-    if hint not in (float, int, bool):
-        raise ValueError(f"the parameter '{name}' of the loss '{loss}' must be a float, an int or a bool")
-    if default is None:
-        default = limits.off
-    key = f"{loss}_{name.rstrip('_')}"
-    parameter = Parameter(key, name, hint, hint(default), limits)
-    parameter.parse(default)
-    return parameter
-
-
-def on_register(listener: Callable[[LossSpec], None]) -> None:
-    """Call `listener` with every loss registered so far and with every later one, before it is registered.
-
-    A `ValueError` of its refuses the loss; one that is registered already is left out and kept in `problems()`.
+    A `ValueError` of `added` refuses the loss; one that is registered already is removed and kept in `problems()`.
     """
     with _table.lock:
-        _table.listeners.append(listener)
+        load()
+        _table.added.append(added)
+        _table.removed.append(removed)
         for spec in list(_table.specs.values()):
             try:
-                listener(spec)
+                added(spec)
             except ValueError as error:
-                unregister(spec.kind, spec.name)
-                _table.problems.append(f"{spec.name}: {error}")
+                _table.specs.pop((spec.kind, spec.name))
+                add_problem(f"{spec.name}: {error}")
 
 
-def forget_listener(listener: Callable[[LossSpec], None]) -> None:
-    """Call `listener` no more."""
+def forget(added: Callable[[LossSpec], None], removed: Callable[[LossSpec], None]) -> None:
+    """Stop calling these listeners."""
     with _table.lock:
-        _table.listeners[:] = [other for other in _table.listeners if other is not listener]
+        _table.added[:] = [other for other in _table.added if other is not added]
+        _table.removed[:] = [other for other in _table.removed if other is not removed]
 
 
-def load() -> None:
-    """Register the built-in losses, those of installed entry points and those of `YOLO_LOSSES_PLUGINS`, once.
+def snapshot() -> dict[tuple[Kind, str], LossSpec]:
+    """Return the registered losses without loading any; `restore` takes them back to this."""
+    return dict(_table.specs)
 
-    A plugin that fails to import is left out and kept in `problems()`: someone else's mistake takes down neither this
-    package nor its host.
-    """
+
+def restore(specs: Mapping[tuple[Kind, str], LossSpec]) -> None:
+    """Remove what was registered since a `snapshot`."""
     with _table.lock:
-        if _table.loaded:
-            return
-        _table.loaded = True
-        _load_built_in()
-        for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-            _try_plugin(f"entry point {point.name} ({point.value})", point.load)
-        for path in filter(None, os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep)):
-            _try_plugin(path, functools.partial(_run_file, path))
+        for kind, name in _table.specs.keys() - specs.keys():
+            remove(kind, name)
+        _table.specs = dict(specs)
 
 
-def _load_built_in() -> None:
-    with _table.lock:
-        if not _table.built_in_loaded:
-            _table.built_in_loaded = True
-            for package in BUILT_IN_PACKAGES:
-                importlib.import_module(package)
-
-
-def _try_plugin(what: str, load_it: Callable[[], Any]) -> None:
-    before = dict(_table.specs)
-    try:
-        load_it()
-    except (Exception, SystemExit) as error:  # a script that reads its command line as it is imported exits
-        _table.specs = before
-        _table.problems.append(f"{what}: {type(error).__name__}: {error}".replace("\n", " "))
-
-
-def _run_file(path: str) -> None:
-    # Known by a name that is the same in every process: annotations and pickles are looked up by it.
-    name = f"yolo_losses_plugin_{zlib.crc32(os.path.abspath(path).encode()):08x}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not os.path.isfile(path):
-        raise ValueError("not a Python file")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def add_problem(problem: str) -> None:
+    """Keep a line about a plugin that could not be loaded."""
+    _table.problems.append(problem)
 
 
 def problems() -> list[str]:
@@ -440,82 +192,37 @@ def find(kind: Kind, name: str) -> LossSpec | None:
     return next((spec for spec in specs(kind) if wanted in spec.aliases), None)
 
 
-def make_cls_loss(name: str, *, reduction: str = "none", **keys: Any) -> ClassificationLoss:
-    """Return the module of a classification loss by its registered name and keys.
-
-    Args:
-        name: such as `"focal"`.
-        reduction: `none` (one value an element), `mean` or `sum`.
-        **keys: the loss's training keys, such as `focal_gamma=2.0`.
-
-    Raises:
-        ValueError: on an unknown name, a key that is not this loss's, or a value out of range.
-    """
-    spec = find("cls", name)
-    if spec is None:
-        raise unknown_name("cls_loss", name, [s.name for s in specs("cls")])
-    return spec.build(parse_keys([spec], keys), reduction=reduction)
-
-
-def make_box_loss(name: str, *, reduction: str = "none", **keys: Any) -> BoxLoss:
-    """Return the module of a box loss, with any modifiers, by its registered name and keys.
-
-    Args:
-        name: such as `"ciou"` or `"focaler_inner_ciou"`.
-        reduction: `none` (one value a pair), `mean` or `sum`.
-        **keys: the training keys of the loss and its modifiers, such as `inner_ratio=0.7`.
-
-    Raises:
-        ValueError: on an unknown name, a key that is not this loss's, or a value out of range.
-    """
-    modifiers, base = split_box_name(name)
-    values = parse_keys([*modifiers, base], keys)
-    module = base.build(values, reduction=reduction)
-    if modifiers:
-        from yolo_losses.boxes._base import ModifiedBoxLoss
-
-        parts: list[BoxModifier] = [spec.build(values) for spec in modifiers]
-        module = ModifiedBoxLoss(module, parts, reduction=reduction)
-    return module
-
-
 def split_box_name(name: str) -> tuple[list[LossSpec], LossSpec]:
     """Return the modifiers, in canonical order, and the base of a box loss's name.
 
     Raises:
         ValueError: if a part is unknown, a modifier is repeated, or a modifier does not fit the base.
     """
-    load()
     modifiers: list[LossSpec] = []
     rest = normal(name)
     while (base := find("box", rest)) is None:
         prefix = next((s for s in specs("modifier") for n in (s.name, *s.aliases) if rest.startswith(f"{n}_")), None)
         if prefix is None:
-            names = [s.name for s in specs("box")]
-            prefixes = [s.name for s in specs("modifier")]
-            combined = names + [f"{p}_{n}" for p in prefixes for n in names]
-            raise unknown_name(
-                "box_loss", name, names, combined, f", with any of {', '.join(p + '_' for p in prefixes)} in front"
-            )
+            raise unknown_box_loss(name)
         if prefix in modifiers:
-            raise ValueError(f"'box_loss={shown(name)}' is not valid: '{prefix.name}_' stands there twice")
+            raise ValueError(f"'box_loss={shown(name)}' is not valid: '{prefix.name}_' is repeated")
         modifiers.append(prefix)
         rest = next(rest[len(n) + 1 :] for n in (prefix.name, *prefix.aliases) if rest.startswith(f"{n}_"))
     for spec in modifiers:
-        allowed: tuple[str, ...] | None = spec.module.bases
-        if base.rotated or (allowed is not None and base.name not in allowed):
-            fitting = ", ".join(allowed or [s.name for s in specs("box") if not s.rotated])
-            raise ValueError(f"'box_loss={shown(name)}' is not valid: '{spec.name}_' goes in front of {fitting}")
-    order = [s.name for s in sorted(specs("modifier"), key=lambda s: s.module.position)]
-    return sorted(modifiers, key=lambda s: order.index(s.name)), base
+        allowed = [s.name for s in specs("box") if spec.module.fits(s.name, s.rotated)]
+        if base.name not in allowed:
+            raise ValueError(
+                f"'box_loss={shown(name)}' is not valid: '{spec.name}_' goes in front of {', '.join(allowed)}"
+            )
+    return sorted(modifiers, key=lambda s: s.module.position), base
 
 
 def box_name(modifiers: list[LossSpec], base: LossSpec) -> str:
-    """Return the one canonical name of a box loss with modifiers."""
+    """Return the canonical name of a box loss with modifiers."""
     return "_".join(spec.name for spec in [*modifiers, base])
 
 
-def parse_keys(of: list[LossSpec], keys: Mapping[str, Any]) -> dict[str, Value]:
+def parse_keys(of: Sequence[LossSpec], keys: Mapping[str, Any]) -> dict[str, Value]:
     """Return every parameter of the losses `of` by key: parsed from `keys`, or the default.
 
     Raises:
@@ -529,7 +236,7 @@ def parse_keys(of: list[LossSpec], keys: Mapping[str, Any]) -> dict[str, Value]:
             raise ValueError(
                 f"'{key}' is not a parameter of '{names}', whose own are: {own}.{did_you_mean(key, list(parameters))}"
             )
-    values = {key: p.parse(keys.get(key)) for key, p in parameters.items()}
+    values = {key: p.parse(keys[key]) if key in keys else p.default for key, p in parameters.items()}
     for spec in of:
         check = getattr(spec.module, "check_parameters", None)
         if check is not None:
@@ -537,7 +244,83 @@ def parse_keys(of: list[LossSpec], keys: Mapping[str, Any]) -> dict[str, Value]:
     return values
 
 
+def normal(name: Any) -> str:
+    """Return a name as it is compared: lower case, `-` and blanks as `_`."""
+    return re.sub(r"[-\s]+", "_", str(name).strip().lower())
+
+
+def did_you_mean(name: str, names: list[str]) -> str:
+    """Return ` Did you mean 'x'?`, or nothing where no name is near."""
+    near = difflib.get_close_matches(normal(name)[:100], names, n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
 def unknown_name(key: str, name: Any, names: list[str], near: list[str] | None = None, more: str = "") -> ValueError:
     """Return the error for a value that names nothing: the value, what is allowed, and the nearest name."""
     hint = did_you_mean(name, near or names) if isinstance(name, str) else ""
     return ValueError(f"'{key}={shown(name)}' is not valid: allowed are {', '.join(names)}{more}.{hint}")
+
+
+def unknown_loss(kind: Kind, name: Any) -> ValueError:
+    """Return the error for a loss name that is not registered for a term, with the advice that fits the name."""
+    key = TERM_KEYS[kind]
+    names = ["stock", *(s.name for s in specs(kind))]
+    if not isinstance(name, str):
+        return unknown_name(key, name, names)
+    for other, other_key in TERM_KEYS.items():
+        spec = find(other, name) if other != kind else None
+        if spec is not None:
+            what = {"cls": "class", "box": "box", "seg": "mask"}[other]
+            return ValueError(
+                f"'{key}={shown(name)}' is not valid: '{spec.name}' is a {what} loss, {other_key}={spec.name};"
+                f" allowed are {', '.join(names)}."
+            )
+    # A spelling near an alias is answered by the name that the list shows.
+    spellings = {word: s.name for s in specs(kind) for word in (*s.aliases, s.name)}
+    near = difflib.get_close_matches(normal(name)[:100], [*spellings, "stock"], n=1)
+    hint = f" Did you mean '{spellings.get(near[0], near[0])}'?" if near else ""
+    return ValueError(f"'{key}={shown(name)}' is not valid: allowed are {', '.join(names)}.{hint}")
+
+
+def unknown_box_loss(name: Any) -> ValueError:
+    """Return the error for a box loss name of which some part is unknown."""
+    words = normal(name)
+    prefixes = [s.name for s in specs("modifier")]
+    more = f", with any of {', '.join(p + '_' for p in prefixes)} in front"
+    modifier = find("modifier", words)
+    if modifier is not None:
+        also = f" (the class loss is cls_loss={words})" if find("cls", words) else ""
+        return ValueError(
+            f"'box_loss={shown(name)}' is not valid: '{modifier.name}_' is a modifier and goes in front of a box loss,"
+            f" such as {modifier.name}_{_example_base(modifier)}{also}"
+        )
+    version = re.fullmatch(r"(.+?)_?v(\d)", words)
+    if version:
+        spec = find("box", version[1])
+        numbered = find("box", version[1] + version[2])
+        key = f"{spec.name}_version" if spec else ""
+        if numbered:
+            return unknown_name("box_loss", name, _box_names(), [numbered.name], more)
+        if spec and any(p.key == key for p in spec.parameters):
+            return ValueError(
+                f"'box_loss={shown(name)}' is not valid: the version is a parameter,"
+                f" box_loss={spec.name} {key}={version[2]}"
+            )
+    if find("cls", words) or find("seg", words):
+        return unknown_loss("box", name)
+    near = difflib.get_close_matches(words[:100], [*_box_names(), *_combined()], n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return ValueError(f"'box_loss={shown(name)}' is not valid: allowed are {', '.join(_box_names())}{more}.{hint}")
+
+
+def _box_names() -> list[str]:
+    return ["stock", *(s.name for s in specs("box"))]
+
+
+def _combined() -> list[str]:
+    return [f"{m.name}_{s.name}" for m in specs("modifier") for s in specs("box") if m.module.fits(s.name, s.rotated)]
+
+
+def _example_base(modifier: LossSpec) -> str:
+    names = [s.name for s in specs("box") if modifier.module.fits(s.name, s.rotated)]
+    return "ciou" if "ciou" in names else names[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,98 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from yolo_losses.criterion import Branch, equip
-from yolo_losses.detr import matches_queries
-from yolo_losses.settings import LossSettings
+from yolo_losses import arguments, criteria
+from yolo_losses.criteria import queries
+from yolo_losses.criteria.parts import Branch
+from yolo_losses.log import PREFIX, is_first_rank, say
+from yolo_losses.settings import LossSettings, own_arguments
 
-PREFIX = "yolo_losses: "
 STATE_FILE = "yolo_losses_state.pt"
+ATTRIBUTE = "yolo_losses_run"
+NETS = ("training", "validation")  # what the criteria of the model and of its EMA are for
+TARGET_NAMES = {"tal": "assigner score", "iou": "IoU", "ciou": "CIoU", "hard": "1"}
+
+
+def start(trainer: Any) -> None:
+    """Equip the criteria of a trainer whose set-up is done, unless every term is stock."""
+    chosen = arguments.of(trainer)
+    setattr(trainer, ATTRIBUTE, None)
+    if chosen.swaps_nothing:
+        _tell_of_checkpoint(trainer)
+    else:
+        setattr(trainer, ATTRIBUTE, Run(trainer, chosen))
+
+
+def check_started(trainer: Any) -> None:
+    """Raise where the events of this package did not reach the trainer's callbacks during its set-up.
+
+    Raises:
+        RuntimeError: that names what to do.
+    """
+    if not hasattr(trainer, ATTRIBUTE) and not arguments.of(trainer).swaps_nothing:
+        raise RuntimeError(
+            f"{PREFIX}{arguments.of(trainer).describe()} was asked for, but {type(trainer).__name__} did not call the"
+            " callbacks of 'on_pretrain_routine_end': add to its callbacks rather than replace them, and have an"
+            " overridden run_callbacks call super().run_callbacks(event)"
+        )
+
+
+def check_before_saving(trainer: Any) -> None:
+    """Raise where a checkpoint would name a loss that did not run.
+
+    Raises:
+        RuntimeError: that names the key, or the callbacks that were not called.
+    """
+    run: Run | None = getattr(trainer, ATTRIBUTE, None)
+    if run is not None:
+        arguments.check_unchanged(trainer, run.settings)
+        if not run.batches:
+            raise RuntimeError(
+                f"{PREFIX}{type(trainer).__name__} did not call the callbacks of 'on_train_batch_end', so that nothing"
+                " shows that the chosen loss ran: have an overridden run_callbacks call super().run_callbacks(event)"
+            )
+    elif own_arguments(vars(trainer.args)):
+        arguments.check_unchanged(trainer, LossSettings())
+
+
+def before_epoch(trainer: Any) -> None:
+    """Check that criteria and keys are as they were set up."""
+    run: Run | None = getattr(trainer, ATTRIBUTE, None)
+    if run is not None:
+        arguments.check_unchanged(trainer, run.settings)
+        run.keep_equipped(trainer)
+        run.begin_epoch()
+
+
+def before_batch(trainer: Any) -> None:
+    """Check that the model's criterion is the one that was equipped."""
+    run: Run | None = getattr(trainer, ATTRIBUTE, None)
+    if run is not None:
+        run.keep_equipped(trainer, "training")
+
+
+def after_batch(trainer: Any) -> None:
+    """Check that the batch called the equipped criterion, and say so once."""
+    run: Run | None = getattr(trainer, ATTRIBUTE, None)
+    if run is not None:
+        run.after_batch(trainer)
+    elif not hasattr(trainer, ATTRIBUTE):
+        check_started(trainer)
+
+
+def after_epoch(trainer: Any) -> None:
+    """Check the EMA's criterion before it validates; warn of an epoch that proved nothing."""
+    run: Run | None = getattr(trainer, ATTRIBUTE, None)
+    if run is not None:
+        run.keep_equipped(trainer)
+        run.end_epoch(trainer.epoch)
+
+
+def save_state(trainer: Any) -> None:
+    """Write the losses' state beside the checkpoint."""
+    run: Run | None = getattr(trainer, ATTRIBUTE, None)
+    if run is not None:
+        run.save_state(trainer)
 
 
 class Run:
@@ -34,15 +121,19 @@ class Run:
     def __init__(self, trainer: Any, settings: LossSettings) -> None:
         self.settings = settings
         self.branches: dict[str, Branch] = {}
-        self.counts = {"model": 0, "EMA": 0}
-        self.proven = False
+        self.criteria: dict[str, Any] = {}
+        self.batches = 0
+        self.batches_seen = 0
+        self.calls = 0
+        self.calls_before_epoch = 0
+        self.proven: list[str] = []
         self.state_problem = False
         self.image_size: float = trainer.args.imgsz
-        model, ema = unwrap(trainer.model), unwrap(getattr(trainer.ema, "ema", None))
+        model, ema = nets(trainer)
         if _chooses_by_batch(model):
             _Waiting(self, trainer, model, ema)
         else:
-            for which, net in (("model", model), ("EMA", ema)):
+            for which, net in zip(NETS, (model, ema), strict=True):
                 if net is not None:
                     if getattr(net, "criterion", None) is None:
                         net.criterion = net.init_criterion()
@@ -50,10 +141,9 @@ class Run:
             self.start(trainer)
 
     def equip(self, which: str, criterion: Any) -> None:
-        """Equip a criterion of the `model` or of the `EMA`, with one set of losses and state for both."""
-        equipped = equip(criterion, self.settings, self.branches, self.image_size)
-        self.branches.update(equipped)
-        self.counts[which] = len(equipped)
+        """Equip the criterion for `training` or `validation`, with one set of losses and state for both."""
+        self.branches.update(criteria.equip(criterion, self.settings, self.branches, self.image_size))
+        self.criteria[which] = criterion
 
     def start(self, trainer: Any) -> None:
         """Say what runs where, and take up the state of a resumed run."""
@@ -62,52 +152,86 @@ class Run:
         branch = next(iter(self.branches.values()))
         terms = [
             f"cls_loss={self.settings.cls_loss}"
-            + (f" {_one_line(branch.cls)}, target {branch.settings.target}" if branch.cls else ""),
+            + (f" {_one_line(branch.cls)}, target: {TARGET_NAMES[branch.settings.target]}" if branch.cls else ""),
             f"box_loss={self.settings.box_loss}" + (f" {_one_line(branch.box)}" if branch.box else ""),
             f"dfl_loss={self.settings.dfl_loss}",
         ]
         if self.settings.cls_scale != 1:
             terms[0] += f", times {self.settings.cls_scale:g}"
-        where = ", ".join(f"{which} {count}" for which, count in self.counts.items())
         names = ", ".join(name for name in self.branches if name)
-        say(f"{'; '.join(terms)}; criteria equipped: {where}{f' ({names})' if names else ''}")
-        for module in (branch.cls, branch.box):
+        say(f"{'; '.join(terms)}; equipped for {' and '.join(self.criteria)}{f' ({names})' if names else ''}")
+        for module in branch.modules.values():
             warning = getattr(type(module), "one2one_warning", "")
             if warning and "one2one" in self.branches:
                 say(warning, warn=True)
+        if isinstance(branch, queries.QueryBranch) and branch.box is not None and "stride" in branch.box.wanted:
+            _follow_image_size(trainer, branch)
         if getattr(trainer, "resume", False):
             self.load_state(trainer)
 
+    def keep_equipped(self, trainer: Any, *wanted: str) -> None:
+        """Equip a criterion again that was replaced or rebuilt since it was equipped, and say so."""
+        for which, net in zip(NETS, nets(trainer), strict=True):
+            if net is None or which not in self.criteria or (wanted and which not in wanted):
+                continue
+            criterion = getattr(net, "criterion", None)
+            if criterion is self.criteria[which]:
+                continue
+            if criterion is None:
+                criterion = net.criterion = net.init_criterion()
+            kind = criteria.kind_of(criterion)
+            if kind is None or not kind.is_equipped(criterion, self.branches):
+                self.equip(which, criterion)
+                say(f"the criterion for {which} was replaced after set-up; it is equipped again", warn=True)
+            self.criteria[which] = criterion
+
+    def begin_epoch(self) -> None:
+        """Have the first batch of the epoch compare the reported class term with the one that was returned."""
+        self.calls_before_epoch = self.calls
+        for branch in self.branches.values():
+            branch.check_due = True
+
+    def end_epoch(self, epoch: int) -> None:
+        """Warn of an epoch in which no batch had objects."""
+        if self.calls == self.calls_before_epoch:
+            say(f"no batch of epoch {epoch + 1} had objects: nothing shows that the chosen losses ran", warn=True)
+
     def after_batch(self, trainer: Any) -> None:
-        """After the first batch, check that the swapped parts were called, and say what the class term came to.
+        """Check that the batch called the equipped criterion; after the first batch with objects, say what ran.
 
         Raises:
-            RuntimeError: where no swapped part was called.
+            RuntimeError: where the loss of the batch was computed without it.
         """
-        if self.proven:
-            return
-        called = {path: branch for path, branch in self.branches.items() if branch.calls["assigner"]}
-        if not called:
-            raise RuntimeError(f"{PREFIX}{self.settings.describe()} was asked for, but the first batch did not call it")
-        self.proven = True
-        ratios = []
-        for path, branch in called.items():
-            if branch.cls_sum is not None and branch.bce_sum is not None:
-                ratio = float(branch.cls_sum) / max(float(branch.bce_sum), 1e-12)
-                ratios.append(f"{path + ' ' if path else ''}class term {ratio:.3g} times BCE's")
-        parts = [
-            part
-            for part, swapped in (
-                ("class", self.settings.swaps_cls),
-                ("box", self.settings.box_loss != "stock"),
-                ("dfl", self.settings.dfl_loss != "stock"),
+        self.batches += 1
+        batches = sum(branch.batches for branch in self.branches.values())
+        if batches == self.batches_seen and float(torch.as_tensor(trainer.loss).detach().abs().sum()) > 0:
+            raise RuntimeError(
+                f"{PREFIX}{self.settings.describe()} was asked for, but the loss of this batch was computed without the"
+                " criterion that holds it: the model's 'loss' or its criterion was replaced"
             )
-            if swapped
-        ]
+        self.batches_seen = batches
+        self.calls = sum(branch.calls for branch in self.branches.values())
+        proven = [path for path, branch in self.branches.items() if branch.calls]
+        if proven != self.proven:
+            self.proven = proven
+            self.say_what_ran(trainer)
+
+    def say_what_ran(self, trainer: Any) -> None:
+        """Say which parts were called in batches with objects, and how the class term compares with BCE's."""
+        ran, ratios = [], []
+        for path, branch in self.branches.items():
+            where = f"{path} " if path else ""
+            if branch.calls:
+                ran.append(f"{where}{', '.join(branch.expected)}")
+            else:
+                ran.append(f"{where}not called yet")
+            if branch.ratios:
+                value, pull = branch.ratios["value"], branch.ratios.get("pull")
+                also = "" if pull is None else f", {pull:.3g} times in gradient on the positives"
+                ratios.append(f"{where}class term {value:.3g} times BCE's on the same predictions{also}")
         shown = _shown_branch(unwrap(trainer.model))
         say(
-            f"ran in the first batch: {', '.join(parts)} in {len(called)} of {len(self.branches)} criteria"
-            + (f"; {', '.join(ratios)} on the same predictions" if ratios else "")
+            f"ran in the first batch with objects: {'; '.join(ran + ratios)}"
             + (f"; the log shows {shown}" if shown else ""),
             over_bar=True,
         )
@@ -117,8 +241,7 @@ class Run:
         states = {
             f"{path}/{term}": module.state_dict()
             for path, branch in self.branches.items()
-            for term, module in (("cls", branch.cls), ("box", branch.box))
-            if module is not None
+            for term, module in branch.modules.items()
         }
         return {name: state for name, state in states.items() if state}
 
@@ -213,7 +336,7 @@ class _Waiting:
     def __init__(self, run: Run, trainer: Any, model: Any, ema: Any) -> None:
         def loss(batch: Any, preds: Any = None) -> Any:
             del model.__dict__["loss"]
-            for which, net in (("model", model), ("EMA", ema)):
+            for which, net in zip(NETS, (model, ema), strict=True):
                 if net is not None:
                     if getattr(net, "criterion", None) is None:
                         with contextlib.suppress(_TouchedError):
@@ -255,22 +378,6 @@ def unwrap(model: Any) -> Any:
         model = inner
 
 
-def say(message: str, warn: bool = False, over_bar: bool = False) -> None:
-    """Log a line on the first rank; `over_bar` where a progress bar stands in the line at hand."""
-    from ultralytics.utils import LOGGER
-
-    if is_first_rank():
-        line_break = "\n" if over_bar else ""
-        (LOGGER.warning if warn else LOGGER.info)(f"{line_break}{PREFIX}{message}")
-
-
-def is_first_rank() -> bool:
-    """Return whether this process is the first of a distributed training, or the only one."""
-    from ultralytics.utils import RANK
-
-    return RANK in (-1, 0)
-
-
 def _chooses_by_batch(model: Any) -> bool:
     from ultralytics.nn import tasks
 
@@ -281,8 +388,43 @@ def _chooses_by_batch(model: Any) -> bool:
 def _shown_branch(model: Any) -> str:
     """Return which of several losses of a kind the log shows."""
     criterion = getattr(model, "criterion", None)
-    if matches_queries(criterion):
+    if queries.matches(criterion):
         return "the last decoder layer, its box loss as giou_loss"
     if not hasattr(criterion, "one2one"):
         return ""
     return "one2one" if hasattr(criterion, "o2o") else "the sum of one2many and one2one"
+
+
+def nets(trainer: Any) -> tuple[Any, Any]:
+    """Return a trainer's model and its EMA, `None` where a rank has none."""
+    return unwrap(trainer.model), unwrap(getattr(trainer.ema, "ema", None))
+
+
+def _follow_image_size(trainer: Any, branch: queries.QueryBranch) -> None:
+    """Have a branch know the size of each batch's images, which multi-scale training changes."""
+
+    def following(preprocess: Callable[..., Any]) -> Callable[..., Any]:
+        def preprocess_and_look(batch: Any) -> Any:
+            batch = preprocess(batch)
+            branch.image_size = float(batch["img"].shape[-1])
+            return batch
+
+        return preprocess_and_look
+
+    trainer.preprocess_batch = following(trainer.preprocess_batch)
+    if getattr(trainer, "validator", None) is not None:
+        trainer.validator.preprocess = following(trainer.validator.preprocess)
+
+
+def _tell_of_checkpoint(trainer: Any) -> None:
+    """Say that a stock run starts from a checkpoint that was trained with other losses."""
+    path = Path(str(trainer.args.model))
+    if path.suffix != ".pt" or not path.is_file() or not is_first_rank() or getattr(trainer, "resume", False):
+        return
+    with contextlib.suppress(Exception):  # a checkpoint of another kind is Ultralytics' to judge
+        # Ultralytics has loaded the same file in the same way; only its arguments are read here.
+        trained = torch.load(path, map_location="cpu", mmap=True, weights_only=False).get("train_args") or {}
+        chosen = LossSettings.from_arguments(trained)
+        if not chosen.swaps_nothing:
+            keys = ", ".join(f"{key}={value}" for key, value in chosen.non_default().items())
+            say(f"{path.name} was trained with {keys}; this run is stock, since these keys were not given", warn=True)

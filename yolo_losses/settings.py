@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from yolo_losses import registry
-from yolo_losses.registry import LossSpec, Value, shown, unknown_name
+from yolo_losses.parameters import Value, parse_value, shown
+from yolo_losses.registry import LossSpec, unknown_loss, unknown_name
 
 CHOICES: Mapping[str, str | float] = MappingProxyType(
     {
@@ -21,14 +22,38 @@ CHOICES: Mapping[str, str | float] = MappingProxyType(
     }
 )
 DFL_VALUES = ("stock", "dfl", "off")
-TARGETS = ("auto", "tal", "iou")
+TARGETS = ("auto", "tal", "iou", "ciou", "hard")
 BRANCHES = ("both", "one2many", "one2one")
 TASKS = ("detect", "segment", "pose", "obb")
 
+RENAMED_PREFIX = "yl_"
+_renamed: set[str] = set()
 
-def default_keys() -> dict[str, str | Value]:
-    """Return every training key with its default: the choices, then each loss's parameters."""
+
+def default_keys() -> dict[str, Value]:
+    """Return every key with its default: the choices, then each loss's parameters."""
     return {**CHOICES, **{p.key: p.default for spec in registry.specs() for p in spec.parameters}}
+
+
+def rename(keys: set[str]) -> None:
+    """Reach these keys as `yl_` + name among a trainer's arguments, where Ultralytics has a key of that name."""
+    _renamed.clear()
+    _renamed.update(keys)
+
+
+def renamed() -> list[str]:
+    """Return the keys that are reached as `yl_` + name among a trainer's arguments."""
+    return sorted(_renamed)
+
+
+def argument(key: str) -> str:
+    """Return what a key is called among a trainer's arguments."""
+    return f"{RENAMED_PREFIX}{key}" if key in _renamed else key
+
+
+def own_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return this package's keys among a trainer's arguments, by their own names."""
+    return {key: arguments[argument(key)] for key in default_keys() if argument(key) in arguments}
 
 
 @dataclass(frozen=True)
@@ -39,7 +64,7 @@ class LossSettings:
         cls_loss: `stock` or the registered name of a classification loss.
         box_loss: `stock` or the canonical name of a box loss with its modifiers.
         dfl_loss: `stock`, `dfl` or `off`.
-        cls_target: `auto`, `tal` or `iou`.
+        cls_target: `auto`, `tal`, `iou`, `ciou` or `hard`.
         cls_scale: a factor on the class term, above 0.
         loss_branches: `both`, `one2many` or `one2one`.
         parameters: every parameter of the chosen losses, by key.
@@ -62,41 +87,50 @@ class LossSettings:
         self.__dict__.update(state, parameters=MappingProxyType(state["parameters"]))
 
     @classmethod
-    def from_mapping(cls, keys: Mapping[str, Any]) -> LossSettings:
-        """Return the settings in a mapping, whose keys that are not this package's are left alone.
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> LossSettings:
+        """Return the settings among a trainer's arguments, whose other keys are Ultralytics'.
 
         Raises:
             ValueError: of one line, that names the key, its value, what is allowed and the nearest name.
         """
-        chosen: list[LossSpec] = []
-        cls_loss = _word(keys, "cls_loss")
-        if cls_loss != "stock":
-            spec = registry.find("cls", cls_loss)
-            if spec is None:
-                names = ["stock", *(s.name for s in registry.specs("cls"))]
-                spellings = names + [a for s in registry.specs("cls") for a in s.aliases]
-                raise unknown_name("cls_loss", keys["cls_loss"], names, spellings)
-            cls_loss = spec.name
-            chosen.append(spec)
-        box_loss = _word(keys, "box_loss")
-        if box_loss != "stock":
-            modifiers, base = registry.split_box_name(box_loss)
-            box_loss = registry.box_name(modifiers, base)
-            chosen += [*modifiers, base]
-        dfl_loss = _choice(keys, "dfl_loss", DFL_VALUES)
-        cls_target = _choice(keys, "cls_target", TARGETS)
-        branches = _choice(keys, "loss_branches", BRANCHES)
-        scale = _scale(keys.get("cls_scale"))
+        try:
+            return cls.from_mapping(own_arguments(arguments))
+        except ValueError as error:
+            key = str(error).lstrip("'").partition("=")[0]
+            if key not in _renamed:
+                raise
+            raise ValueError(str(error).replace(f"'{key}=", f"'{argument(key)}=", 1)) from None
 
-        all_parameters = {p.key: p for spec in registry.specs() for p in spec.parameters}
-        parsed = {key: p.parse(keys[key]) for key, p in all_parameters.items() if key in keys}
-        used = registry.parse_keys(
-            chosen, {k: v for k, v in parsed.items() if any(k == p.key for s in chosen for p in s.parameters)}
+    @classmethod
+    def from_mapping(cls, keys: Mapping[str, Any]) -> LossSettings:
+        """Return the settings in a mapping of this package's keys.
+
+        Raises:
+            ValueError: of one line, that names the key, its value, what is allowed and the nearest name.
+        """
+        declared = {p.key: p for spec in registry.specs() for p in spec.parameters}
+        for key in keys:
+            if key not in CHOICES and key not in declared:
+                hint = registry.did_you_mean(str(key), [*CHOICES, *declared])
+                raise ValueError(f"'{shown(key)}' is not a key of yolo_losses.{hint}")
+        cls_spec = _cls_loss(keys.get("cls_loss"))
+        modifiers, base = _box_loss(keys.get("box_loss"))
+        chosen = [spec for spec in (cls_spec, *modifiers, base) if spec is not None]
+        own = {p.key for spec in chosen for p in spec.parameters}
+        used = registry.parse_keys(chosen, {key: keys[key] for key in declared if key in keys and key in own})
+        others = {key: declared[key].parse(keys[key]) for key in declared if key in keys and key not in own}
+        settings = cls(
+            cls_spec.name if cls_spec else "stock",
+            registry.box_name(modifiers, base) if base else "stock",
+            _dfl_loss(keys.get("dfl_loss", "stock")),
+            _choice("cls_target", keys.get("cls_target"), TARGETS),
+            _scale(keys.get("cls_scale")),
+            _choice("loss_branches", keys.get("loss_branches"), BRANCHES),
+            MappingProxyType(used),
+            tuple(key for key, value in others.items() if value != declared[key].default),
         )
-        unused = tuple(k for k, v in parsed.items() if k not in used and v != all_parameters[k].default)
-        settings = cls(cls_loss, box_loss, dfl_loss, cls_target, scale, branches, MappingProxyType(used), unused)
-        if settings.swaps_nothing and (unused or branches != "both"):
-            key = unused[0] if unused else "loss_branches"
+        if settings.swaps_nothing and (settings.unused or settings.loss_branches != "both"):
+            key = settings.unused[0] if settings.unused else "loss_branches"
             raise ValueError(
                 f"'{key}={shown(keys[key])}' would change nothing: cls_loss, box_loss and dfl_loss are all 'stock'."
                 f" Choose the loss as well{_owner(key)}"
@@ -109,94 +143,116 @@ class LossSettings:
         return (self.cls_loss, self.cls_target, self.cls_scale) != ("stock", "auto", 1.0)
 
     @property
-    def swaps_nothing(self) -> bool:
-        """Whether every term is stock."""
-        return not self.swaps_cls and self.box_loss == "stock" and self.dfl_loss == "stock"
+    def swaps_box(self) -> bool:
+        """Whether the box term is this package's."""
+        return self.box_loss != "stock"
 
     @property
-    def cls_name(self) -> str:
+    def swaps_nothing(self) -> bool:
+        """Whether every term is stock."""
+        return not self.swaps_cls and not self.swaps_box and self.dfl_loss == "stock"
+
+    @property
+    def cls_spec(self) -> LossSpec:
         """The loss of the class term where it is swapped: a stock loss with a target or a scale of its own is BCE."""
-        return "bce" if self.cls_loss == "stock" else self.cls_loss
+        spec = registry.find("cls", "bce" if self.cls_loss == "stock" else self.cls_loss)
+        assert spec is not None
+        return spec
 
     @property
     def target(self) -> str:
-        """What a positive anchor is trained toward, `tal` or `iou`, with `auto` resolved for the chosen loss."""
-        if self.cls_target != "auto":
-            return self.cls_target
-        spec = registry.find("cls", self.cls_name)
-        assert spec is not None
-        return str(spec.module.default_target)
+        """What a positive is trained toward, with `auto` resolved for the chosen loss."""
+        return str(self.cls_spec.module.default_target) if self.cls_target == "auto" else self.cls_target
 
-    def non_default(self) -> dict[str, str | Value]:
-        """Return the keys that are not at their default, in canonical form; `from_mapping` of them gives this again."""
+    def non_default(self) -> dict[str, Value]:
+        """Return the keys that are not at their default, in canonical form."""
         defaults = default_keys()
-        mine: dict[str, str | Value] = {key: getattr(self, key) for key in CHOICES}
-        return {k: v for k, v in {**mine, **self.parameters}.items() if v != defaults[k]}
+        return {key: value for key, value in self.pinned().items() if value != defaults[key]}
+
+    def pinned(self) -> dict[str, Value]:
+        """Return the keys that define this run: the choices that are not at their default, every loss's parameters.
+
+        A later change of a parameter's default then changes no resumed run. `from_mapping` of them gives this again.
+        """
+        choices: dict[str, Value] = {key: getattr(self, key) for key in CHOICES if getattr(self, key) != CHOICES[key]}
+        return {**choices, **self.parameters}
 
     def check_task(self, task: str) -> None:
         """Raise a `ValueError` where a chosen loss cannot be used in an Ultralytics task."""
         if self.swaps_nothing:
             return
-        key, value = next(iter(self.non_default().items()))
         if task not in TASKS:
+            key, value = next(iter(self.non_default().items()))
             raise ValueError(f"'{key}={value}' cannot be used in the task '{task}': allowed are {', '.join(TASKS)}")
         self.check_boxes(rotated=task == "obb")
 
     def check_boxes(self, rotated: bool) -> None:
-        """Raise a `ValueError` where the chosen box loss is for the other kind of boxes."""
-        if self.box_loss == "stock":
+        """Raise a `ValueError` where what is chosen is for the other kind of boxes."""
+        kind = "rotated (task obb)" if rotated else "axis-aligned"
+        if rotated and self.target == "ciou":
+            raise ValueError(f"'cls_target=ciou' is not for {kind} boxes: allowed are auto, tal, iou, hard")
+        if not self.swaps_box:
             return
         base = registry.split_box_name(self.box_loss)[1]
         if base.rotated != rotated:
             fitting = ", ".join(["stock", *(s.name for s in registry.specs("box") if s.rotated == rotated)])
-            kind = "rotated (task obb)" if rotated else "axis-aligned"
             raise ValueError(f"'box_loss={self.box_loss}' is not for {kind} boxes: allowed are {fitting}")
 
     def describe(self) -> str:
-        """Return the terms with their parameters, as the start line shows them."""
-        terms = []
-        if self.swaps_cls:
-            own = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self._of("cls")]
-            extra = [f"target={self.target}"] + ([f"scale={self.cls_scale:g}"] if self.cls_scale != 1 else [])
-            terms.append(f"cls={self.cls_name}({', '.join(own + extra)})")
-        else:
-            terms.append("cls=stock")
-        own = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self._of("box")]
-        terms.append(f"box={self.box_loss}" + (f"({', '.join(own)})" if own else ""))
-        terms.append(f"dfl={self.dfl_loss}")
-        return " ".join(terms)
+        """Return the terms with their parameters, on one line."""
+        extra = {"target": self.target} if self.swaps_cls else {}
+        if self.cls_scale != 1:
+            extra["scale"] = f"{self.cls_scale:g}"
+        box = registry.split_box_name(self.box_loss) if self.swaps_box else ([], None)
+        return " ".join(
+            (
+                f"cls={self.cls_spec.name if self.swaps_cls else 'stock'}"
+                + self._with(([self.cls_spec] if self.swaps_cls else []), extra),
+                f"box={self.box_loss}" + self._with([spec for spec in (*box[0], box[1]) if spec], {}),
+                f"dfl={self.dfl_loss}",
+            )
+        )
 
-    def _of(self, term: str) -> list[tuple[str, Value]]:
-        if term == "cls":
-            spec = registry.find("cls", self.cls_name)
-            specs = [spec] if spec else []
-        elif self.box_loss == "stock":
-            specs = []
-        else:
-            modifiers, base = registry.split_box_name(self.box_loss)
-            specs = [*modifiers, base]
-        return [(p.key, self.parameters.get(p.key, p.default)) for spec in specs for p in spec.parameters]
+    def _with(self, specs: list[LossSpec], extra: Mapping[str, str]) -> str:
+        values = {p.key: self.parameters.get(p.key, p.default) for spec in specs for p in spec.parameters}
+        words = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in {**values, **extra}.items()]
+        return f"({', '.join(words)})" if words else ""
 
 
-def _word(keys: Mapping[str, Any], key: str) -> str:
-    """Return a key's value as a normal name; nothing, `None` and `none` mean the default."""
-    value = keys.get(key)
-    if value is None:
-        return str(CHOICES[key])
+def _is_default(value: Any, default: str = "stock") -> bool:
+    """Return whether a value means the default: nothing, `None`, `none`, or the default's own name."""
+    return value is None or (isinstance(value, str) and registry.normal(value) in ("none", default))
+
+
+def _cls_loss(value: Any) -> LossSpec | None:
+    if _is_default(value):
+        return None
+    spec = registry.find("cls", value) if isinstance(value, str) else None
+    if spec is None:
+        raise unknown_loss("cls", value)
+    return spec
+
+
+def _box_loss(value: Any) -> tuple[list[LossSpec], LossSpec | None]:
+    if _is_default(value):
+        return [], None
     if not isinstance(value, str):
-        names = ["stock", *(s.name for s in registry.specs("box" if key == "box_loss" else "cls"))]
-        raise unknown_name(key, value, names)
-    word = registry.normal(value)
-    return str(CHOICES[key]) if word == "none" else word
+        raise unknown_loss("box", value)
+    return registry.split_box_name(value)
 
 
-def _choice(keys: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> str:
-    value = keys.get(key)
-    if key == "dfl_loss" and value is False:  # YAML reads a bare `off` as a truth value
+def _dfl_loss(value: Any) -> str:
+    if value is False:  # YAML reads a bare `off` as a truth value
         return "off"
-    word = "none" if value is None else registry.normal(value) if isinstance(value, str) else ""
-    if word == "none":
+    if value is None or (isinstance(value, str) and registry.normal(value) == "none"):
+        raise ValueError("'dfl_loss=none' is ambiguous: use dfl_loss=off for no distribution term, or dfl_loss=stock")
+    return _choice("dfl_loss", value, DFL_VALUES)
+
+
+def _choice(key: str, value: Any, allowed: tuple[str, ...]) -> str:
+    if _is_default(value, str(CHOICES[key])):
         return str(CHOICES[key])
+    word = registry.normal(value) if isinstance(value, str) else ""
     if word not in allowed:
         raise unknown_name(key, value, list(allowed))
     return word
@@ -205,10 +261,10 @@ def _choice(keys: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> str:
 def _scale(value: Any) -> float:
     if isinstance(value, str) and registry.normal(value) == "auto":
         raise ValueError("'cls_scale=auto' is not available yet: allowed is a number > 0 (default 1.0)")
-    number = registry.parse_value(value, float, CHOICES["cls_scale"])  # type: ignore[arg-type]
-    if number is None or number <= 0:
+    number = parse_value(value, float, CHOICES["cls_scale"])
+    if not isinstance(number, float) or number <= 0:
         raise ValueError(f"'cls_scale={shown(value)}' is not valid: allowed is a number > 0 (default 1.0)")
-    return float(number)
+    return number
 
 
 def _owner(key: str) -> str:

@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 
-@dataclass(frozen=True)
 class Step:
-    """The step at hand, as scalar tensors on the device; nothing here makes the host wait.
+    """The positives of a step, as scalar tensors on the device, computed when a loss asks for them; none synchronises.
 
-    Attributes:
-        mean_iou: mean IoU of this rank's positives: their predicted boxes with their objects; 0 without positives.
-            A box of NaN or infinity does not count, here and below.
-        joint_mean_iou: the same over the positives of all ranks, which is what state is made of, in training.
-        joint_positives: number of positives over all ranks.
-        training: whether state is to be written (it is read in validation) and ranks may talk.
+    Args:
+        iou: IoU of each positive's predicted box with its object, detached, shape `(N,)`.
+        positive: which of them count, shape `(N,)`; `None`: all.
+        training: whether state is to be updated, rather than only read as in validation.
+        joined: whether sums are joined over the ranks of a distributed training. Every rank has to say the same, and
+            has to ask for the same attributes.
     """
 
-    mean_iou: Tensor
-    joint_mean_iou: Tensor
-    joint_positives: Tensor
-    training: bool
+    def __init__(self, iou: Tensor, positive: Tensor | None, training: bool, joined: bool = True) -> None:
+        self.iou = iou
+        self.positive = positive
+        self.training = training
+        self.joined = joined and training
+
+    @cached_property
+    def _sums(self) -> Tensor:
+        iou = self.iou.float()
+        # A batch that overflowed must not reach the state: the training recovers from it, a running mean would not.
+        counted = iou.isfinite() if self.positive is None else self.positive & iou.isfinite()
+        return torch.stack((torch.where(counted, iou, 0).sum(), counted.sum().float()))
+
+    @cached_property
+    def _joint_sums(self) -> Tensor:
+        return sum_over_ranks(self._sums) if self.joined else self._sums
+
+    @cached_property
+    def mean_iou(self) -> Tensor:
+        """Mean IoU of this rank's positives, 0 without any; boxes of NaN or infinity do not count."""
+        return self._sums[0] / self._sums[1].clamp_min(1)
+
+    @cached_property
+    def joint_mean_iou(self) -> Tensor:
+        """The same over the positives of all ranks, in training: what state is made of."""
+        return self._joint_sums[0] / self._joint_sums[1].clamp_min(1)
+
+    @cached_property
+    def joint_positives(self) -> Tensor:
+        """Number of positives over all ranks, in training."""
+        return self._joint_sums[1]
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
@@ -33,20 +59,3 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
         tensor = tensor.clone()
         dist.all_reduce(tensor)
     return tensor
-
-
-def observe(iou: Tensor, positive: Tensor | None, training: bool, join: bool) -> Step:
-    """Return the step whose positives have these IoUs.
-
-    Args:
-        iou: detached, shape `(N,)`.
-        positive: which of them count, shape `(N,)`; `None`: all.
-        training: whether this is a training step.
-        join: whether the ranks' sums are joined, which only a loss with state needs. Every rank has to say the same.
-    """
-    iou = iou.float()
-    # A batch that overflowed must not reach the state: the training recovers from it, a running mean would not.
-    counted = iou.isfinite() if positive is None else positive & iou.isfinite()
-    sums = torch.stack((torch.where(counted, iou, 0).sum(), counted.sum().float()))
-    joint = sum_over_ranks(sums) if join else sums
-    return Step(sums[0] / sums[1].clamp_min(1), joint[0] / joint[1].clamp_min(1), joint[1], training)

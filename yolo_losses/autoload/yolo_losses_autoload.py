@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-# Module to wait for -> function of `yolo_losses.hook` that is called with it.
-TARGETS = {
-    "ultralytics.cfg": "patch_cfg",
-    "ultralytics.engine.trainer": "patch_trainer",
-    "ultralytics.engine.tuner": "patch_tuner",
-}
+# The modules to wait for: those that `yolo_losses.hook` patches.
+TARGETS = (
+    "ultralytics.cfg",
+    "ultralytics.engine.trainer",
+    "ultralytics.engine.tuner",
+    "ultralytics.engine.validator",
+    "ultralytics.engine.predictor",
+    "ultralytics.engine.exporter",
+)
 
 _failure_reported = False
 
@@ -93,7 +96,7 @@ def _call_hook(name: str, module: "ModuleType") -> None:
         # `import_module` and not an import statement: type checkers need not know the package from here.
         from importlib import import_module
 
-        getattr(import_module("yolo_losses.hook"), TARGETS[name])(module)
+        import_module("yolo_losses.hook").patch(module)
     except Exception as error:
         # While `import yolo_losses` is itself under way its parts may be half there: that import finishes the job.
         package_spec = getattr(sys.modules.get("yolo_losses"), "__spec__", None)

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
 from yolo_losses.boxes._geometry import Terms, corners, overlap, total
-from yolo_losses.formula import (
-    Formula,
-    describe_parameters,
-    formula_arguments,
-    formula_parameters,
-    set_parameters,
-    with_reduction,
-)
+from yolo_losses.declaration import declares
+from yolo_losses.formula import Formula, LossModule, formula_arguments
 from yolo_losses.reduction import check_reduction, reduce_loss, upcast
 from yolo_losses.step import Step
 
 TermsFormula = Callable[..., Terms]
 
 
-class BoxLoss(nn.Module):
+def register_box_loss(
+    name: str, *, aliases: tuple[str, ...] = (), source: str = "", summary: str = ""
+) -> Callable[[Any], Any]:
+    """Register a box loss under `name`; a decorator for a formula or for a `BoxLoss`.
+
+    A formula is a function `(pred, target, ...) -> loss per pair` of boxes `xyxy`, shape `(..., 4)`. Its further
+    arguments are the loss's parameters and become the training keys `{name}_{argument}`; `image_wh`, `stride` and
+    `mean_loss` are supplied by the criterion.
+
+    Raises:
+        ValueError: if the name is taken or no identifier, or a parameter's declaration is not usable.
+    """
+    return declares("box", BoxLoss, name, aliases, source, summary)
+
+
+def register_modifier(
+    name: str, *, aliases: tuple[str, ...] = (), source: str = "", summary: str = ""
+) -> Callable[[Any], Any]:
+    """Register a `BoxModifier` class under `name`, a prefix of a box loss's name: `{name}_ciou`."""
+    return declares("modifier", BoxModifier, name, aliases, source, summary)
+
+
+class BoxLoss(LossModule):
     """A box loss as a module, called as MMDetection's are.
 
     A subclass names its `formula` and, where it has more than the formula's parameters (state has), declares them as
@@ -41,25 +58,15 @@ class BoxLoss(nn.Module):
     """
 
     formula: ClassVar[Formula]
+    supplied_arguments: ClassVar[frozenset[str]] = frozenset({"image_wh", "stride", "mean_loss", "floor"})
     terms: ClassVar[TermsFormula | None] = None
-    registered_name: ClassVar[str] = ""
     rotated: ClassVar[bool] = False
 
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0, **parameters: Any) -> None:
-        super().__init__()
+        super().__init__(**parameters)
         check_reduction(reduction)
         self.reduction = reduction
         self.loss_weight = loss_weight
-        set_parameters(self, parameters)
-
-    @classmethod
-    def from_formula(cls, formula: Formula) -> tuple[type[BoxLoss], Formula]:
-        """Return a module class for a plain formula, and the formula with the shared arguments around it."""
-        public = with_reduction(formula)
-        name = "".join(part.capitalize() for part in formula.__name__.split("_"))
-        attributes = {"formula": staticmethod(public), "__doc__": formula.__doc__, "__module__": formula.__module__}
-        module = type(name, (cls,), attributes)
-        return module, public
 
     def forward(
         self,
@@ -93,11 +100,11 @@ class BoxLoss(nn.Module):
         """Return the loss of every pair, in float32 or more; `supplied` holds what the formula may ask of the scene."""
         return type(self).formula(pred, target, **self.arguments(supplied))
 
-    def arguments(self, supplied: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the formula's arguments: this module's parameters, and of what is supplied what the formula knows."""
-        formula = type(self).formula
-        known = {name: value for name, value in supplied.items() if name in formula_arguments(formula)}
-        return {**{name: getattr(self, name) for name in formula_parameters(formula)}, **known}
+    @property
+    def wanted(self) -> frozenset[str]:
+        """What this loss is to be supplied with of `stride`, `image_wh` and `floor`."""
+        taken = {*formula_arguments(type(self).formula), *inspect.signature(type(self).pairs).parameters}
+        return frozenset(taken & {"stride", "image_wh", "floor"})
 
     @property
     def iou_share(self) -> float:
@@ -108,12 +115,8 @@ class BoxLoss(nn.Module):
         """Return what the formula is supplied with in this step; a loss with state updates it here, in training."""
         return {}
 
-    def extra_repr(self) -> str:
-        """Return the parameters for `print(module)`."""
-        return describe_parameters(self)
 
-
-class BoxModifier(nn.Module):
+class BoxModifier(LossModule):
     """What is written in front of a box loss's name and changes a part of it; a subclass says which.
 
     Args:
@@ -128,13 +131,13 @@ class BoxModifier(nn.Module):
         ValueError: on one out of range.
     """
 
-    registered_name: ClassVar[str] = ""
     bases: ClassVar[tuple[str, ...] | None] = None
     position: ClassVar[int] = 100
 
-    def __init__(self, **parameters: Any) -> None:
-        super().__init__()
-        set_parameters(self, parameters)
+    @classmethod
+    def fits(cls, base: str, rotated: bool) -> bool:
+        """Return whether this goes in front of a box loss, given its name and whether its boxes are rotated."""
+        return not rotated if cls.bases is None else base in cls.bases
 
     def overlap(self, iou: Tensor, pred: Tensor, target: Tensor) -> Tensor:
         """Return what takes the place of the overlap `iou` of these boxes."""
@@ -147,10 +150,6 @@ class BoxModifier(nn.Module):
     def result(self, loss: Tensor, iou: Tensor) -> Tensor:
         """Return what takes the place of the whole loss, given the plain IoU."""
         return loss
-
-    def extra_repr(self) -> str:
-        """Return the parameters for `print(module)`."""
-        return describe_parameters(self)
 
 
 class ModifiedBoxLoss(BoxLoss):
@@ -167,7 +166,7 @@ class ModifiedBoxLoss(BoxLoss):
         loss_weight: a factor on the result.
 
     Raises:
-        ValueError: if a modifier stands there twice or does not fit the base, or on an unknown reduction.
+        ValueError: if a modifier is repeated or does not fit the base, or on an unknown reduction.
     """
 
     def __init__(
@@ -178,8 +177,8 @@ class ModifiedBoxLoss(BoxLoss):
         for modifier in modifiers:
             name = modifier.registered_name
             if names.count(name) > 1:
-                raise ValueError(f"the modifier '{name}_' stands there twice")
-            if base.rotated or (modifier.bases is not None and base.registered_name not in modifier.bases):
+                raise ValueError(f"the modifier '{name}_' is repeated")
+            if not modifier.fits(base.registered_name, base.rotated):
                 fitting = "axis-aligned losses" if modifier.bases is None else ", ".join(modifier.bases)
                 raise ValueError(f"'{name}_' goes in front of {fitting}, not of '{base.registered_name}'")
         self.base = base
@@ -190,6 +189,11 @@ class ModifiedBoxLoss(BoxLoss):
         """Return the parts with their parameters for `print(module)`."""
         parts = [*self.modifiers, self.base]
         return " of ".join(f"{type(part).__name__}({part.extra_repr()})" for part in parts)
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """What the base loss is to be supplied with."""
+        return self.base.wanted
 
     def prepare(self, step: Step) -> dict[str, Any]:
         """Return what the base loss is supplied with in this step."""

@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.boxes._base import BoxModifier
+from yolo_losses.boxes._base import BoxModifier, register_modifier
 from yolo_losses.numerics import power as to_power
-from yolo_losses.registry import Param, register_modifier
+from yolo_losses.parameters import Param
 
 
 @register_modifier("alpha", source="arXiv 2110.13675")

@@ -6,10 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from yolo_losses.boxes._base import BoxLoss, Formula, TermsFormula
+from yolo_losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
 from yolo_losses.boxes._geometry import EPS, Terms, corners, enclosing, offset, overlap, sides, total
 from yolo_losses.formula import with_reduction
-from yolo_losses.registry import register_box_loss
 
 
 def eiou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:

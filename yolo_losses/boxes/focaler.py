@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.boxes._base import BoxModifier
-from yolo_losses.registry import Param, Value, register_modifier
+from yolo_losses.boxes._base import BoxModifier, register_modifier
+from yolo_losses.parameters import Param
 
 
 @register_modifier("focaler", source="arXiv 2401.10525")
@@ -27,7 +27,7 @@ class FocalerModifier(BoxModifier):
     u: Annotated[float, Param("IoU from which on all boxes count as 1; must be above d", low=0, high=1)] = 0.95
 
     @classmethod
-    def check_parameters(cls, values: Mapping[str, Value]) -> None:
+    def check_parameters(cls, values: Mapping[str, float]) -> None:
         """Raise a `ValueError` where the interval is empty."""
         low, high = (next((k, v) for k, v in values.items() if k.endswith(f"focaler_{end}")) for end in "du")
         if low[1] >= high[1]:

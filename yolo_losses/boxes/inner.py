@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.boxes._base import BoxModifier
+from yolo_losses.boxes._base import BoxModifier, register_modifier
 from yolo_losses.boxes._geometry import Corners, corners, overlap_and_union
-from yolo_losses.registry import Param, register_modifier
+from yolo_losses.parameters import Param
 
 
 def scaled(boxes: Tensor, ratio: float) -> Corners:

@@ -7,10 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from yolo_losses.boxes._base import BoxLoss, Formula, TermsFormula
+from yolo_losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
 from yolo_losses.boxes._geometry import EPS, Terms, corners, overlap, total
 from yolo_losses.formula import with_reduction
-from yolo_losses.registry import register_box_loss
 
 
 def mpdiou_terms(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, float], eps: float = EPS) -> Terms:

@@ -6,12 +6,12 @@ from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.boxes._base import BoxLoss, Formula
+from yolo_losses.boxes._base import BoxLoss, Formula, register_box_loss
 from yolo_losses.boxes._geometry import EPS, corners, offset, sides
 from yolo_losses.boxes.ciou import ciou_loss
 from yolo_losses.formula import with_reduction
+from yolo_losses.parameters import Param
 from yolo_losses.reduction import upcast
-from yolo_losses.registry import Param, register_box_loss
 
 
 @with_reduction

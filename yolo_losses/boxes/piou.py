@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.boxes._base import BoxLoss, Formula, TermsFormula
+from yolo_losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
 from yolo_losses.boxes._geometry import EPS, Terms, corners, overlap, sides, total
 from yolo_losses.formula import with_reduction
-from yolo_losses.registry import Param, register_box_loss
+from yolo_losses.parameters import Param
 
 
 def edge_distance(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:

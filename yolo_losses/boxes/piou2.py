@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.boxes._base import BoxLoss, Formula
+from yolo_losses.boxes._base import BoxLoss, Formula, register_box_loss
 from yolo_losses.boxes._geometry import EPS, corners, overlap
 from yolo_losses.boxes.piou import edge_distance
 from yolo_losses.formula import with_reduction
-from yolo_losses.registry import Param, register_box_loss
+from yolo_losses.parameters import Param
 
 
 @with_reduction

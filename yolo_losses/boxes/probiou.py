@@ -7,10 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from yolo_losses.boxes._base import BoxLoss, Formula
+from yolo_losses.boxes._base import BoxLoss, Formula, register_box_loss
 from yolo_losses.boxes._geometry import EPS
 from yolo_losses.formula import with_reduction
-from yolo_losses.registry import register_box_loss
 
 
 @with_reduction

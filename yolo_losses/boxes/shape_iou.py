@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from yolo_losses.boxes._base import BoxLoss, Formula, TermsFormula
+from yolo_losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
 from yolo_losses.boxes._geometry import (
     EPS,
     Terms,
@@ -21,7 +21,7 @@ from yolo_losses.boxes._geometry import (
 )
 from yolo_losses.formula import with_reduction
 from yolo_losses.numerics import power
-from yolo_losses.registry import Param, register_box_loss
+from yolo_losses.parameters import Param
 
 
 def shape_iou_terms(pred: Tensor, target: Tensor, scale: float = 0.0, eps: float = EPS) -> Terms:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.boxes._base import BoxLoss, Formula, TermsFormula
+from yolo_losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
 from yolo_losses.boxes._geometry import (
     EPS,
     Terms,
@@ -20,7 +20,7 @@ from yolo_losses.boxes._geometry import (
 )
 from yolo_losses.formula import with_reduction
 from yolo_losses.numerics import power
-from yolo_losses.registry import Param, register_box_loss
+from yolo_losses.parameters import Param
 
 
 def siou_terms(pred: Tensor, target: Tensor, eps: float = EPS, theta: float = 4.0) -> Terms:

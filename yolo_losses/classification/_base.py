@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,14 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from yolo_losses.classification import _dense
-from yolo_losses.formula import (
-    Formula,
-    describe_parameters,
-    formula_arguments,
-    formula_parameters,
-    set_parameters,
-    with_reduction,
-)
+from yolo_losses.declaration import declares
+from yolo_losses.formula import Formula, LossModule, formula_arguments
 from yolo_losses.reduction import check_reduction, reduce_loss, upcast
 from yolo_losses.step import Step
 
@@ -38,7 +33,22 @@ class Positives:
     valid: Tensor | None = None
 
 
-class ClassificationLoss(nn.Module):
+def register_cls_loss(
+    name: str, *, aliases: tuple[str, ...] = (), source: str = "", summary: str = ""
+) -> Callable[[Any], Any]:
+    """Register a classification loss under `name`; a decorator for a formula or for a `ClassificationLoss`.
+
+    A formula is a function `(logits, targets, ...) -> loss per element`, all of one shape. Its further arguments are
+    the loss's parameters and become the training keys `{name}_{argument}`; `mean_iou` and `positive_mask` are
+    supplied by the criterion. The decorated formula also takes `weight`, `reduction` and `avg_factor`.
+
+    Raises:
+        ValueError: if the name is taken or no identifier, or a parameter's declaration is not usable.
+    """
+    return declares("cls", ClassificationLoss, name, aliases, source, summary)
+
+
+class ClassificationLoss(LossModule):
     """A classification loss as a module, called as MMDetection's are.
 
     A subclass names its `formula` and, where it has more than the formula's parameters (state has), declares them as
@@ -56,35 +66,18 @@ class ClassificationLoss(nn.Module):
     """
 
     formula: ClassVar[Formula]
-    registered_name: ClassVar[str] = ""
+    supplied_arguments: ClassVar[frozenset[str]] = frozenset({"mean_iou", "positive_mask"})
     default_target: ClassVar[str] = "tal"
     own_divisor: ClassVar[bool] = False
 
     def __init__(
         self, *, reduction: str = "mean", loss_weight: float = 1.0, activated: bool = False, **parameters: Any
     ) -> None:
-        super().__init__()
+        super().__init__(**parameters)
         check_reduction(reduction)
         self.reduction = reduction
         self.loss_weight = loss_weight
         self.activated = activated
-        set_parameters(self, parameters)
-
-    @classmethod
-    def from_formula(cls, formula: Formula) -> tuple[type[ClassificationLoss], Formula]:
-        """Return a module class for a plain formula, and the formula with the shared arguments around it."""
-        public = with_reduction(formula)
-        name = "".join(part.capitalize() for part in formula.__name__.split("_"))
-        module = type(
-            name,
-            (cls,),
-            {"formula": staticmethod(public), "__doc__": formula.__doc__, "__module__": formula.__module__},
-        )
-        return module, public
-
-    def parameters_of_formula(self) -> dict[str, Any]:
-        """Return the formula's own parameters by name, as this module has them."""
-        return {name: getattr(self, name) for name in formula_parameters(type(self).formula)}
 
     def forward(
         self,
@@ -119,13 +112,11 @@ class ClassificationLoss(nn.Module):
 
     def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
         """Return the loss of every element, in float32 or more."""
-        formula = type(self).formula
-        known = {name: value for name, value in supplied.items() if name in formula_arguments(formula)}
-        return formula(logits, targets, **self.parameters_of_formula(), **known)
+        return type(self).formula(logits, targets, **self.arguments(supplied))
 
     def prepare(self, step: Step) -> dict[str, Any]:
         """Return what the formula is supplied with in this step; a loss with state updates it here, in training."""
-        return {"mean_iou": step.mean_iou}
+        return {"mean_iou": step.mean_iou} if "mean_iou" in formula_arguments(type(self).formula) else {}
 
     def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
         """Return value and derivative of the formula at target 0, or `None` where it has no closed form here.
@@ -163,10 +154,6 @@ class ClassificationLoss(nn.Module):
         pair = self.background(logits, out)
         assert pair is not None
         return pair
-
-    def extra_repr(self) -> str:
-        """Return the parameters for `print(module)`."""
-        return describe_parameters(self)
 
 
 def as_logits(probabilities: Tensor) -> Tensor:

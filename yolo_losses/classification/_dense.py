@@ -194,7 +194,8 @@ def _sums_and_gradient(
         sums, gradient = _on_cpu(rows, background, positives, value, slope, extras, dtype)
     else:
         sums, gradient = _on_gpu(rows, background, positives, value, slope, extras, dtype)
-    return sums.to(dtype).view(1, 1, -1), gradient if gradient is None else gradient.view(logits.shape)
+    # A copy: the criterion multiplies the result by class weights in place, which a view does not allow here.
+    return sums.view(1, 1, -1).to(dtype, copy=True), gradient if gradient is None else gradient.view(logits.shape)
 
 
 def _at_positives(foreground: Foreground, z: Tensor, target: Tensor, wanted: bool) -> tuple[Tensor, Tensor | None]:

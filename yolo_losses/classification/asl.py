@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.classification._base import ClassificationLoss
+from yolo_losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.formula import Formula, with_reduction
 from yolo_losses.numerics import power_without_gradient
-from yolo_losses.registry import Param, register_cls_loss
+from yolo_losses.parameters import Param
 
 FLOOR = 1e-8  # the authors' smallest probability under a logarithm
 BELOW_ONE = 1 - 2**-24  # largest float32 below 1

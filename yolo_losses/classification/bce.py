@@ -6,10 +6,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from yolo_losses.classification._base import ClassificationLoss
+from yolo_losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.classification._modulated import bce_background
 from yolo_losses.formula import Formula, with_reduction
-from yolo_losses.registry import register_cls_loss
 
 
 @with_reduction

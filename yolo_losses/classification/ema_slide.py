@@ -8,9 +8,10 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
+from yolo_losses.classification._base import register_cls_loss
 from yolo_losses.classification.slide import SlideLoss, slide_loss
 from yolo_losses.formula import Formula
-from yolo_losses.registry import Param, register_cls_loss
+from yolo_losses.parameters import Param
 from yolo_losses.step import Step
 
 

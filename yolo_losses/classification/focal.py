@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
-from yolo_losses.classification._base import ClassificationLoss
+from yolo_losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.classification._modulated import modulated_background
 from yolo_losses.formula import Formula, with_reduction
 from yolo_losses.numerics import power
-from yolo_losses.registry import Param, register_cls_loss
+from yolo_losses.parameters import Param
 
 
 @with_reduction

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from yolo_losses.classification import _dense
-from yolo_losses.classification._base import ClassificationLoss, Positives, as_logits, as_targets
+from yolo_losses.classification._base import ClassificationLoss, Positives, as_logits, as_targets, register_cls_loss
 from yolo_losses.classification._modulated import bce_background
 from yolo_losses.formula import Formula
+from yolo_losses.parameters import Param
 from yolo_losses.reduction import check_reduction, reduce_loss, upcast
-from yolo_losses.registry import Param, register_cls_loss
 from yolo_losses.step import Step, sum_over_ranks
 
 
@@ -71,16 +70,10 @@ def _reduced(
     return reduce_loss(loss, None, reduction, avg_factor)
 
 
-def _ghm_parameters(
-    logits: Tensor, targets: Tensor, bins: Annotated[int, Param("bins of the gradient's size", low=1, high=1000)] = 10
-) -> Tensor:
-    return ghm_loss(logits, targets, bins)
-
-
 def ghm_loss(
     logits: Tensor,
     targets: Tensor,
-    bins: int = 10,
+    bins: Annotated[int, Param("number of equal bins of the gradient norm", low=1, high=1000)] = 10,
     *,
     weight: Tensor | None = None,
     reduction: str = "none",
@@ -113,11 +106,6 @@ def ghm_loss(
     counts, total, mask = _counted(logits, targets, bins, weight)
     weights = _weights(counts > 0, counts.to(logits.dtype) / total)
     return _reduced(_weighted(logits, targets, weights), mask, total, reduction, avg_factor)
-
-
-# The registry reads the parameters from what is wrapped: `weight` and the like are a convention, not a training key.
-ghm_loss.__signature__ = inspect.signature(ghm_loss)  # type: ignore[attr-defined]
-ghm_loss.__wrapped__ = _ghm_parameters  # type: ignore[attr-defined]
 
 
 @register_cls_loss("ghm", aliases=("ghmc", "ghmloss", "ghm_loss", "ghm_c"), source="arXiv 1811.05181; MMDetection GHMC")

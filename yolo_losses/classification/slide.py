@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.classification._base import ClassificationLoss
+from yolo_losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.classification._modulated import bce_background
 from yolo_losses.formula import Formula, with_reduction
-from yolo_losses.registry import Param, Value, register_cls_loss
+from yolo_losses.parameters import Param
 
 
 @with_reduction
@@ -65,7 +65,7 @@ class SlideLoss(ClassificationLoss):
     min_iou: float
 
     @classmethod
-    def check_parameters(cls, values: Mapping[str, Value]) -> None:
+    def check_parameters(cls, values: Mapping[str, float]) -> None:
         """Raise a `ValueError` where delta is not the smaller: every background element would be weighted."""
         delta, minimum = (next((k, v) for k, v in values.items() if k.endswith(end)) for end in ("_delta", "_min_iou"))
         if delta[1] >= minimum[1]:

@@ -173,7 +173,7 @@ def class_terms(batch: int, imgsz: int, classes: int, device: Any, chosen: list[
     positives = Positives(index, torch.rand(count, device=device))
     targets = torch.zeros(logits.numel(), device=device).index_copy_(0, index, positives.target).view(shape)
     half = torch.tensor(0.5, device=device)
-    step = Step(half, half, torch.tensor(float(count), device=device), True)
+    step = Step(torch.rand(count, device=device), None, True)
     stock = nn.BCEWithLogitsLoss(reduction="none")
 
     def backward(term: Callable[[], Any]) -> Callable[[], None]:
@@ -221,7 +221,7 @@ def criteria(batch: int, imgsz: int, classes: int, device: Any, chosen: list[str
     import torch
     from ultralytics.utils.loss import v8DetectionLoss
 
-    from yolo_losses.criterion import equip
+    from yolo_losses.criteria import equip
 
     head = SimpleNamespace(stride=torch.tensor([float(s) for s in STRIDES], device=device), nc=classes, reg_max=16)
     model: Any = torch.nn.Linear(1, 1).to(device)

@@ -140,6 +140,16 @@ class Analysis:
         }
         return short if len(set(short.values())) == len(short) else {name: name for name in short}
 
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Short names of the data sets: of their paths as much as tells them apart."""
+        parts = {data: Path(data).parts for data in self.sets}
+        for length in range(1, 1 + max(map(len, parts.values()), default=0)):
+            short = {data: "/".join(own[-length:]) for data, own in parts.items()}
+            if len(set(short.values())) == len(short):
+                return {ALL_SETS: ALL_SETS, **short}
+        return {ALL_SETS: ALL_SETS, **{data: data for data in self.sets}}
+
     @property
     def scopes(self) -> list[str]:
         """The data sets, after their mean where there are several."""
@@ -288,6 +298,8 @@ def _compare(runs: list[Run], baseline: str, name: str, data: str, which: str, m
     images = known.pop()
     resampled = np.stack([a.samples[which][metric] - b.samples[which][metric] for a, b in pairs], axis=1)
     resampled = resampled[~np.isnan(resampled).any(1)]
+    if len(resampled) < 2:  # hardly a resample has a label of the class
+        return Comparison(data, name, which, metric, values, differences, seeds, seeds, correlation=correlation)
     return Comparison(
         data,
         name,
@@ -352,7 +364,7 @@ def _notes(result: Analysis) -> Iterator[str]:
         yield f"{len(failed)} of {len(records)} runs failed and are left out: {titles}."
     fewest = []
     for data in result.sets:
-        where = f" on {data}" if len(result.sets) > 1 else ""
+        where = f" on {result.titles[data]}" if len(result.sets) > 1 else ""
         seeds = {name: {r.seed for r in result.finished(data, name)} for name in result.names}
         if any(own != seeds[result.baseline] for own in seeds.values()):
             alone = [
@@ -372,6 +384,13 @@ def _notes(result: Analysis) -> Iterator[str]:
                 yield (
                     f"Seeds of {result.labels[name]}{where} saw the same images in the same order: they are not "
                     "independent samples, and the intervals are too narrow."
+                )
+        rows = pairs(result, data)
+        for what, key in (("start from the same weights", "same_weights"), ("see the same batches", "same_order")):
+            if loose := [str(row["seed"]) for row in rows if row[key] is False]:
+                yield (
+                    f"The runs of seed {', '.join(loose)}{where} do not all {what}: they are pairs by number only, which "
+                    "widens the intervals but leaves them valid."
                 )
     if min(fewest) < 3:
         yield (

@@ -92,7 +92,9 @@ def _draw(result: Analysis) -> Iterator[Drawn]:
         for kind, suffix, figure, text in found:
             if figure is not None:
                 name = f"{kind}{suffix}" + (f"-{number}" if several else "")
-                yield Drawn(kind, scope, name, _svg(figure, name), text + (f", {scope}" if several else ""))
+                yield Drawn(
+                    kind, scope, name, _svg(figure, name), text + (f", {result.titles[scope]}" if several else "")
+                )
 
 
 def _svg(figure: Figure, name: str) -> str:
@@ -145,7 +147,7 @@ def _forest(result: Analysis, scope: str, which: str) -> Figure | None:
     baseline = result.labels[result.baseline]
     axes.set_xlabel(f"difference in {METRICS[result.metric]} from {baseline}, points")
     axes.set_title(
-        f"{WEIGHTS[which].capitalize()}{'' if len(result.scopes) == 1 else f', {_short(scope)}'}", loc="left"
+        f"{WEIGHTS[which].capitalize()}{'' if len(result.scopes) == 1 else f', {result.titles[scope]}'}", loc="left"
     )
     return figure
 
@@ -380,8 +382,4 @@ def _legend(figure: Figure, handles: Mapping[str, Any]) -> None:
 
 
 def _titled(title: str, data: str, result: Analysis) -> str:
-    return title if len(result.sets) == 1 else f"{title}, {_short(data)}"
-
-
-def _short(scope: str) -> str:
-    return scope if scope == ALL_SETS else scope.rsplit("/", 1)[-1]
+    return title if len(result.sets) == 1 else f"{title}, {result.titles[data]}"

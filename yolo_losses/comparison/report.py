@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from yolo_losses.comparison import analysis, figures
 from yolo_losses.comparison.analysis import ALL_SETS, METRICS, PER_CLASS, WEIGHTS, Analysis, Comparison
 from yolo_losses.comparison.figures import Drawn
-from yolo_losses.comparison.record import read_records
+from yolo_losses.comparison.record import RunRecord, read_records
 from yolo_losses.comparison.statistics import points
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ def build_report(
     """
     folder = Path(folder)
     plan = _plan(folder)
-    if baseline is None and isinstance(plan.get("baseline"), Mapping):
-        baseline = plan["baseline"]
-    result = analysis.analyse(read_records(folder), baseline, rope, metric)
+    if baseline is None:
+        baseline = plan.get("options", {}).get("baseline")
+    result = analysis.analyse(_in_order(read_records(folder), plan), baseline, rope, metric)
     drawn = figures.draw(result)
     (folder / "figures").mkdir(exist_ok=True)
     for figure in drawn:
@@ -104,6 +104,17 @@ def _plan(folder: Path) -> dict[str, Any]:
     path = folder / "comparison.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found if isinstance(found, dict) else {}
+
+
+def _in_order(records: list[RunRecord], plan: Mapping[str, Any]) -> list[RunRecord]:
+    """Return the records in the order of the grid's cells; others keep theirs, after them."""
+    cells = [(cell["name"], cell["data"]) for cell in plan.get("cells", [])]
+
+    def place(record: RunRecord) -> tuple[int, int]:
+        cell = (record.name, record.data)
+        return (cells.index(cell) if cell in cells else len(cells), record.seed)
+
+    return sorted(records, key=place)
 
 
 def _runs_table(result: Analysis) -> polars.DataFrame:
@@ -182,6 +193,7 @@ def _context(result: Analysis, plan: Mapping[str, Any], drawn: Sequence[Drawn]) 
     return {
         "result": result,
         "labels": result.labels,
+        "titles": result.titles,
         "metrics": METRICS,
         "weights": WEIGHTS,
         "all_sets": ALL_SETS,

@@ -163,8 +163,7 @@ class Training:
         torch.manual_seed(number)
         loader = trainer.train_loader
         loader.generator.manual_seed(number)
-        if loader.num_workers:  # they were seeded when they were started
-            loader.reset()
+        loader.reset()  # workers are seeded as they start; and a new iterator draws a number before the order
         self.epoch_started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Any) -> None:

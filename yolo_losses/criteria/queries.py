@@ -1,14 +1,13 @@
-"""The chosen losses inside Ultralytics' RT-DETR criterion, which matches queries to objects and knows no anchors.
+"""Heads that match queries to objects (RT-DETR): `RTDETRDetectionLoss`.
 
-An `RTDETRDetectionLoss` calls its `vfl` (its `fl` where the batch has no object) for the class term and its
-`_get_loss_bbox` for the L1 and GIoU terms, once for every decoder layer and again for the denoising queries. These are
-replaced by parts that keep the stock part inside; matching, L1 and every divisor stay its own.
+It calls its `vfl` (its `fl` where the batch has no object) for the class term and its `_get_loss_bbox` for the L1 and
+GIoU terms, once for every decoder layer and again for the denoising queries. These are replaced by parts that keep the
+stock part inside; matching, L1 and every divisor stay its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,17 +18,18 @@ from torch import Tensor
 from yolo_losses import registry
 from yolo_losses.boxes.iou import iou_loss
 from yolo_losses.classification._base import ClassificationLoss
-from yolo_losses.criterion import Branch, Part, _bce_sum, _own, _put
+from yolo_losses.criteria import parts
+from yolo_losses.criteria.parts import Branch, Part
 from yolo_losses.formula import formula_arguments
 from yolo_losses.registry import LossSpec
 from yolo_losses.settings import LossSettings
-from yolo_losses.step import Step, observe
+from yolo_losses.step import Step
 
 CLASS_PARTS = ("fl", "vfl")
 METHODS = ("forward", "_get_loss_bbox")
 
 
-def matches_queries(criterion: Any) -> bool:
+def matches(criterion: Any) -> bool:
     """Return whether a criterion is of this kind."""
     return hasattr(criterion, "matcher") and hasattr(criterion, "_get_loss_class")
 
@@ -53,8 +53,8 @@ def check(settings: LossSettings) -> LossSettings:
         "dfl_loss": ("stock", "which predicts no distribution: allowed is stock"),
         "loss_branches": ("both", "whose head has one branch: allowed is both"),
     }
-    if settings.cls_target == "tal":
-        reasons["cls_target"] = ("auto", "whose matching gives no task-aligned score: allowed are auto, iou")
+    if settings.cls_target not in ("auto", "iou"):
+        reasons["cls_target"] = ("auto", "whose targets are the IoUs of its matched pairs: allowed are auto, iou")
     for key, (default, reason) in reasons.items():
         value = getattr(settings, key)
         if value != default:
@@ -78,51 +78,64 @@ def _fits(spec: LossSpec) -> bool:
 
 
 @dataclass
-class MatchedBranch(Branch):
-    """The losses of an RT-DETR criterion, their state, and what this step has shown.
+class QueryBranch(Branch):
+    """The branch of an RT-DETR criterion.
 
     Attributes:
-        image_size: side of the square image in pixels; `None`: not known.
-        step: the step at hand, by the last decoder layer's pairs; `None` at the start of one.
+        image_size: side of the square images of this batch in pixels; `None`: not known.
+        step: the call at hand, by the last decoder layer's pairs; `None` before these are seen.
         supplied: what the losses' formulas are supplied with in it, by term.
+        returned: the class term of the last decoder layer, where it is to be compared with the reported one.
     """
 
     image_size: float | None = None
     step: Step | None = None
     supplied: dict[str, dict[str, Any]] = field(default_factory=dict)
+    returned: Tensor | None = None
 
     def begin(self) -> None:
-        """Forget the step before."""
+        """Start a call of the criterion."""
+        super().begin()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what belongs to the call that has ended."""
         self.step = None
+        self.supplied = {}
+        self.returned = None
 
     def observe(self, iou: Tensor, matched: Tensor | None) -> None:
-        """Take the IoUs of a step's first pairs, those of the last decoder layer: state is written once a step."""
+        """Take the IoUs of a call's first pairs, those of the last decoder layer: state is updated once a step."""
         if self.step is not None:
             return
-        training = torch.is_grad_enabled()
-        self.step = observe(iou, matched, training, join=training and self.has_state)
-        for term, module in (("cls", self.cls), ("box", self.box)):
-            if module is not None:
-                self.supplied[term] = module.to(iou.device).prepare(self.step)
+        self.step = Step(iou, matched, torch.is_grad_enabled())
+        for term, module in self.modules.items():
+            self.supplied[term] = module.to(iou.device).prepare(self.step)
 
 
 class ForwardPart(Part):
-    """The criterion's `forward`, around which a step begins and ends."""
+    """The criterion's `forward`, whose call is watched."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the stock criterion returns.
 
         Raises:
-            RuntimeError: where it called none of a swapped term's parts.
+            RuntimeError: where a part was replaced or not called, or the reported class term is another one.
         """
-        branch: MatchedBranch = self.branch
-        branch.begin()
-        terms = self.stock(*args, **kwargs)
-        branch.calls["assigner"] += 1
-        for name, swapped in (("bce", branch.settings.swaps_cls), ("bbox_loss", branch.box is not None)):
-            if swapped and not branch.calls[name]:
-                raise RuntimeError(f"yolo_losses does not know this Ultralytics: its RT-DETR has no '{name}' to swap")
-        return terms
+        branch: QueryBranch = self.branch
+        criterion = self.stock.__self__
+        check_in_place(criterion, branch)
+        try:
+            terms = parts.watch(criterion, branch, self.stock, args, kwargs, lambda: False)
+            if branch.returned is not None:
+                # Upstream averages over objects in place, so this is the term that it multiplies by the gain.
+                wanted = float(branch.returned.detach()) * criterion.loss_gain["class"]
+                if abs(float(terms["loss_class"].detach()) - wanted) > 0.01 * abs(wanted):
+                    raise RuntimeError(parts.not_called(criterion, branch, "class"))
+                branch.check_due = False
+            return terms
+        finally:
+            branch.forget()
 
 
 class MatchedClassPart(Part):
@@ -141,8 +154,9 @@ class MatchedClassPart(Part):
         Returns:
             A fresh scalar.
         """
-        branch: MatchedBranch = self.branch
-        branch.calls["bce"] += 1
+        branch: QueryBranch = self.branch
+        first = "class" not in branch.called
+        branch.called.add("class")
         if branch.cls is None:
             given = (logits, targets) if one_hot is None else (logits, targets, one_hot)
             return self.stock(*given) * branch.settings.cls_scale
@@ -154,9 +168,11 @@ class MatchedClassPart(Part):
             supplied = branch.supplied["cls"]
             loss = branch.cls.elementwise(z, quality, positive_mask=matched, **supplied)
             term = loss.sum() * (branch.settings.cls_scale / logits.shape[1])
-            if branch.cls_sum is None and torch.is_grad_enabled():
-                branch.cls_sum = loss.detach().sum() * branch.settings.cls_scale
-                branch.bce_sum = _bce_sum(logits, quality)
+            if first and branch.check_due and torch.is_grad_enabled() and bool(matched.any()):
+                branch.returned = term
+                if not branch.ratios:
+                    total = loss.detach().sum() * branch.settings.cls_scale
+                    branch.ratios = {"value": float(total / parts.bce_sum(logits, quality).clamp_min(1e-12))}
         return term
 
 
@@ -171,9 +187,9 @@ class MatchedBoxPart(Part):
             gt_bboxes: of the same shape.
             postfix: ends the terms' names.
         """
-        branch: MatchedBranch = self.branch
+        branch: QueryBranch = self.branch
         assert branch.box is not None
-        branch.calls["bbox_loss"] += 1
+        branch.called.add("box")
         terms: dict[str, Tensor] = self.stock(pred_bboxes, gt_bboxes, postfix)
         with torch.autocast(pred_bboxes.device.type, enabled=False):
             pred, target = _corners(pred_bboxes), _corners(gt_bboxes)
@@ -197,12 +213,9 @@ def _corners(boxes: Tensor) -> Tensor:
 
 
 def equip(
-    criterion: Any,
-    settings: LossSettings,
-    branches: Mapping[str, Branch] | None = None,
-    image_size: float | None = None,
+    criterion: Any, settings: LossSettings, branches: Mapping[str, Branch], image_size: float | None = None
 ) -> dict[str, Branch]:
-    """Swap the chosen losses into an RT-DETR criterion in place, as `criterion.equip` does.
+    """Swap the chosen losses into an RT-DETR criterion in place, as `criteria.equip` does.
 
     Args:
         criterion: an `RTDETRDetectionLoss`.
@@ -221,36 +234,41 @@ def equip(
         return {}
     missing = [name for name in (*CLASS_PARTS, *METHODS) if not hasattr(criterion, name)]
     if missing:
-        import ultralytics
-
-        raise RuntimeError(
-            f"yolo_losses does not know this Ultralytics ({ultralytics.__version__}):"
-            f" {type(criterion).__name__} has no '{missing[0]}'"
+        raise parts.unknown_release(criterion, missing[0])
+    branch = branches.get("")
+    if not isinstance(branch, QueryBranch):
+        expected = {"class": settings.swaps_cls, "box": settings.swaps_box}
+        branch = QueryBranch.build(
+            settings, expected=tuple(term for term, chosen in expected.items() if chosen), image_size=image_size
         )
-    branch = (branches or {}).get("")
-    if branch is None:
-        swaps_cls = settings.cls_loss != "stock"
-        cls = registry.make_cls_loss(settings.cls_loss, **_own(settings, "cls")) if swaps_cls else None
-        swaps_box = settings.box_loss != "stock"
-        box = registry.make_box_loss(settings.box_loss, **_own(settings, "box")) if swaps_box else None
-        branch = MatchedBranch(settings, cls, box, image_size=image_size)
-    if image_size is None and branch.box is not None and _counts_pixels(settings.box_loss):
+        if settings.cls_loss == "stock":
+            branch.cls = None  # stock is varifocal here, not BCE: it is only scaled
+    if image_size is None and branch.box is not None and "stride" in branch.box.wanted:
         raise ValueError(
             f"'box_loss={settings.box_loss}' counts in pixels, RT-DETR's criterion in parts of the image:"
             " pass the side of the training images, equip(..., image_size=640)"
         )
-    if settings.cls_loss != "stock" or settings.cls_scale != 1:
+    if settings.swaps_cls:
         for name in CLASS_PARTS:
-            _put(criterion, name, MatchedClassPart(getattr(criterion, name), branch))
-    if branch.box is not None:
+            parts.put(criterion, name, MatchedClassPart(getattr(criterion, name), branch))
+    if settings.swaps_box:
         criterion._get_loss_bbox = MatchedBoxPart(criterion._get_loss_bbox, branch)
     criterion.forward = ForwardPart(criterion.forward, branch)
     return {"": branch}
 
 
-def _counts_pixels(box_loss: str) -> bool:
-    module = registry.split_box_name(box_loss)[1].module
-    return "stride" in (*formula_arguments(module.formula), *inspect.signature(module.pairs).parameters)
+def check_in_place(criterion: Any, branch: QueryBranch) -> None:
+    """Raise a `RuntimeError` where a part of an equipped criterion was replaced after set-up."""
+    names = [*(CLASS_PARTS if "class" in branch.expected else ()), *(["_get_loss_bbox"] if branch.box else [])]
+    for name in names:
+        if not isinstance(getattr(criterion, name, None), Part):
+            raise parts.replaced(criterion, name, getattr(criterion, name, None))
+
+
+def is_equipped(criterion: Any, branches: Mapping[str, Branch]) -> bool:
+    """Return whether the parts of these branches are in place."""
+    part = vars(criterion).get("forward")
+    return isinstance(part, ForwardPart) and part.branch is branches.get("")
 
 
 def restore(criterion: Any) -> None:

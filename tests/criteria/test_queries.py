@@ -22,7 +22,7 @@ from ultralytics.models.utils.loss import RTDETRDetectionLoss
 from ultralytics.nn.tasks import RTDETRDetectionModel
 
 from yolo_losses import equip, functional, make_box_loss, make_cls_loss
-from yolo_losses.criterion import Part
+from yolo_losses.criteria.parts import Part
 from yolo_losses.run import STATE_FILE
 
 CLASSES = 3
@@ -363,7 +363,7 @@ def test_part_that_is_never_called_is_an_error(given: Given) -> None:
     _, call = given()
     criterion = equipped(cls_loss="mal")
     criterion._get_loss_class = lambda scores, labels, iou, count, postfix="": {f"loss_class{postfix}": scores.sum()}
-    with pytest.raises(RuntimeError, match="does not know this Ultralytics"):
+    with pytest.raises(RuntimeError, match="RTDETRDetectionLoss computed its class term without the part that holds cls_loss=mal"):
         call(criterion)
 
 
@@ -371,11 +371,11 @@ def test_part_that_is_never_called_is_an_error(given: Given) -> None:
 def test_stock_command_trains_it(tmp_path: Path, data: Path, model_file: Path) -> None:
     keys = {**TRAIN, "epochs": 2, "cls_loss": "mal", "box_loss": "inner_ciou"}
     result = yolo("train", *pairs(model=model_file, data=data, project=tmp_path, name="run", **keys)).check()
-    (started,) = result.saying("criteria equipped")
-    for words in ("cls_loss=mal", "gamma=1.5", "target iou", "box_loss=inner_ciou", "model 1, EMA 1"):
+    (started,) = result.saying("equipped for training and validation")
+    for words in ("cls_loss=mal", "gamma=1.5", "target: IoU", "box_loss=inner_ciou"):
         assert words in started
     (ran,) = result.saying("ran in the first batch")
-    for words in ("class, box in 1 of 1 criteria", "times BCE's", "giou_loss"):
+    for words in ("with objects: class, box;", "times BCE's", "giou_loss"):
         assert words in ran
     rows = list(csv.DictReader((tmp_path / "run" / "results.csv").open(encoding="utf-8")))
     rows = [{key.strip(): float(value) for key, value in row.items()} for row in rows]

@@ -1,0 +1,138 @@
+"""Policy on the training keys among the arguments of Ultralytics' trainers, tuners and other engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from yolo_losses import registry, settings
+from yolo_losses.log import say
+from yolo_losses.plugins import ENTRY_POINT_GROUP, PLUGINS_VARIABLE
+from yolo_losses.settings import LossSettings, argument
+
+ATTRIBUTE = "yolo_losses_settings"
+
+
+def check(trainer: Any, overrides: Any = None) -> None:
+    """Check a trainer's keys before anything is read or written, and keep on its `args` those that define the run.
+
+    Raises:
+        ValueError: on a value that is not valid, a loss that the task cannot use, or, on resume, a key that differs
+            from the checkpoint's.
+    """
+    given = vars(trainer.args)
+    resumed = bool(getattr(trainer, "resume", trainer.args.resume))
+    chosen = _parse(given, resumed)
+    unused = chosen.unused
+    if resumed and isinstance(overrides, Mapping):
+        unused = _check_same_on_resume(chosen, overrides)
+    chosen.check_task(str(trainer.args.task))
+    if any(kind.__name__ == "RTDETRTrainer" for kind in type(trainer).__mro__):
+        from yolo_losses.criteria import queries  # imports Ultralytics' losses, which a trainer has loaded already
+
+        queries.check(chosen)
+    for key in settings.default_keys():
+        given.pop(argument(key), None)
+    given.update({argument(key): value for key, value in chosen.pinned().items()})
+    setattr(trainer, ATTRIBUTE, chosen)
+    for key in settings.renamed():
+        if argument(key) in given:
+            say(f"Ultralytics has a '{key}' of its own; '{argument(key)}' is this package's")
+    for key in unused:
+        say(f"'{key}' has no effect with {chosen.describe()}", warn=True)
+
+
+def _parse(given: Mapping[str, Any], resumed: bool) -> LossSettings:
+    try:
+        return LossSettings.from_arguments(given)
+    except ValueError as error:
+        if not resumed:
+            raise
+        raise ValueError(
+            f"{error} If the resumed run used a loss of a plugin, name its file in {PLUGINS_VARIABLE} or install the"
+            f" package that has it under the entry point '{ENTRY_POINT_GROUP}'"
+        ) from None
+
+
+def _check_same_on_resume(kept: LossSettings, overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """Raise where a resumed run is asked for other losses than it was started with; return the keys of no effect."""
+    defaults = settings.default_keys()
+    asked = {k: v for k, v in settings.own_arguments(overrides).items() if v is not None}
+    now = {**defaults, **kept.pinned()}
+    chosen = LossSettings.from_mapping({**now, **asked})
+    wanted = {**defaults, **chosen.pinned()}
+    for key in asked:
+        if wanted[key] != now[key]:
+            raise ValueError(
+                f"resume keeps {argument(key)}={now[key]}; start a new run from last.pt to change it to {wanted[key]}"
+            )
+    return chosen.unused
+
+
+def of(trainer: Any) -> LossSettings:
+    """Return a trainer's settings, parsed anew only where its arguments have changed since they were checked."""
+    chosen: LossSettings | None = getattr(trainer, ATTRIBUTE, None)
+    if chosen is None or settings.own_arguments(vars(trainer.args)) != chosen.pinned():
+        chosen = LossSettings.from_arguments(vars(trainer.args))
+        setattr(trainer, ATTRIBUTE, chosen)
+    return chosen
+
+
+def check_unchanged(trainer: Any, running: LossSettings) -> None:
+    """Raise where loss keys were changed after set-up: the checkpoint would name a loss that never ran.
+
+    Raises:
+        RuntimeError: that names the key.
+    """
+    now, then = settings.own_arguments(vars(trainer.args)), running.pinned()
+    for key in {**then, **now}:
+        if now.get(key) != then.get(key):
+            raise RuntimeError(
+                f"yolo_losses: '{argument(key)}' was changed to {now.get(key, 'its default')} after set-up, but the run"
+                f" has {then.get(key, 'its default')}: set it before the training starts"
+            )
+
+
+def check_shared(arguments: Any) -> None:
+    """Check the keys that a tuner, or a trainer of several data sets, passes to each of its runs.
+
+    Of a tuner's search space both ends are checked. A run that is refused would otherwise count as one of bad score.
+
+    Raises:
+        ValueError: as a trainer with these keys would.
+    """
+    if not isinstance(arguments, Mapping):
+        return
+    space = arguments.get("space") or {}
+    own = {argument(key) for key in settings.default_keys()}
+    for i in (0, 1):
+        chosen = LossSettings.from_arguments({**arguments, **{k: v[i] for k, v in space.items() if k in own}})
+        if arguments.get("task"):
+            chosen.check_task(str(arguments["task"]))
+    for key in chosen.unused:
+        say(f"'{key}' has no effect with {chosen.describe()}", warn=True)
+
+
+def check_without_training(arguments: Any, mode: str) -> None:
+    """Check the keys of an engine that does not train, and say that they have no effect.
+
+    Args:
+        arguments: the engine's `args`.
+        mode: `val`, `predict` or `export`; the validator of a training has the training's own.
+
+    Raises:
+        ValueError: on a value that a training would refuse.
+    """
+    if getattr(arguments, "mode", mode) != mode:
+        return
+    given = vars(arguments)
+    chosen = LossSettings.from_arguments(given)
+    for key in settings.default_keys():
+        given.pop(argument(key), None)
+    for key in (*chosen.non_default(), *chosen.unused):
+        say(f"'{argument(key)}' has no effect in mode '{mode}': losses are for training", warn=True)
+
+
+def whole_numbers() -> set[str]:
+    """Return the keys whose values are not fractional, which a tuner must not mutate to fractions."""
+    return {argument(p.key) for spec in registry.specs() for p in spec.parameters if p.type is not float}

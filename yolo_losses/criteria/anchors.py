@@ -1,0 +1,637 @@
+"""Heads whose anchors are assigned to objects (v8, v10, 11, 26; detect, segment, pose, obb): `v8DetectionLoss` and kin.
+
+A `v8DetectionLoss` calls its `assigner`, then its `bce`, then its `bbox_loss`. The assigner is only observed, and its
+output never changed; `bce` is replaced by the class part; in `bbox_loss` the one function that computes the IoU is
+replaced and its body kept, so that weights, divisor and the distribution term stay its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import copyreg
+import functools
+import inspect
+import math
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from ultralytics.utils.loss import RotatedBboxLoss
+
+from yolo_losses.boxes.ciou import ciou_loss
+from yolo_losses.boxes.iou import iou_loss
+from yolo_losses.boxes.probiou import probiou_loss
+from yolo_losses.classification._base import ClassificationLoss, Positives
+from yolo_losses.criteria import parts
+from yolo_losses.criteria.parts import Branch, Part
+from yolo_losses.distribution.dfl import distribution_focal_loss
+from yolo_losses.log import say
+from yolo_losses.reduction import upcast
+from yolo_losses.settings import LossSettings
+from yolo_losses.step import Step
+
+PARTS = ("assigner", "bce", "bbox_loss")
+IOU_FUNCTIONS = {False: "bbox_iou", True: "probiou"}  # what `bbox_loss` calls for its IoU: axis-aligned, rotated boxes
+SKIPPED = ("hyp", "assigner", "bbox_loss", "bce", "branches", "yolo_losses_branch", "_modules")  # hold no criterion
+TOLERANCE = 0.01  # relative, of a half-precision log
+
+
+class Assignment:
+    """What the assigner returned in this call, flat over batch and anchors; derived tensors are computed when asked for.
+
+    Attributes:
+        scores: the target scores, shape `(b, anchors, C)`.
+    """
+
+    def __init__(
+        self, pred_boxes: Tensor, anchors: Tensor, assigned: tuple[Tensor, ...], one_hot: bool, joined: bool
+    ) -> None:
+        self._labels, self._boxes, self.scores, self._foreground = assigned[:4]
+        self._pred_boxes = pred_boxes
+        self._anchors = anchors
+        self.one_hot = one_hot
+        self._joined = joined
+
+    @property
+    def rotated(self) -> bool:
+        """Whether boxes are `xywhr`."""
+        return bool(self._boxes.shape[-1] == 5)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """Which anchors are positives, shape `(b * anchors,)`."""
+        return self._foreground.reshape(-1).bool()
+
+    @cached_property
+    def index(self) -> Tensor:
+        """The positives' anchors, flat over the batch, shape `(N,)`; on a GPU all anchors, since selecting synchronises."""
+        if self.mask.is_cuda:
+            return torch.arange(self.mask.numel(), device=self.mask.device)
+        return self.mask.nonzero().squeeze(1)
+
+    @property
+    def valid(self) -> Tensor | None:
+        """Which of `index` are positives; `None`: all."""
+        return self.mask if self.mask.is_cuda else None
+
+    @cached_property
+    def label(self) -> Tensor:
+        """The class of each, shape `(N,)`."""
+        # Without objects the assigner labels every anchor with the number of classes, as a float.
+        return self._labels.reshape(-1)[self.index].long().clamp_(0, max(self.scores.shape[-1] - 1, 0))
+
+    @cached_property
+    def element(self) -> Tensor:
+        """Their positions in the flattened logits, shape `(N,)`."""
+        return self.index * self.scores.shape[-1] + self.label
+
+    @cached_property
+    def score(self) -> Tensor:
+        """The target score of each at its class, float32 or more, shape `(N,)`."""
+        if not self.scores.shape[-1]:
+            return self.scores.new_zeros(self.index.shape)
+        (score,) = upcast(self.scores.reshape(-1)[self.element])
+        return self._positives_only(score)
+
+    @cached_property
+    def boxes(self) -> tuple[Tensor, Tensor]:
+        """The predicted boxes and their objects in pixels, detached, shape `(N, 4)` or `(N, 5)`."""
+        pred, target = (b.detach().reshape(-1, b.shape[-1])[self.index] for b in (self._pred_boxes, self._boxes))
+        return pred, target
+
+    @cached_property
+    def iou(self) -> Tensor:
+        """IoU of each one's predicted box with its object (probiou of rotated boxes), detached, in [0, 1]."""
+        overlap = 1 - (probiou_loss if self.rotated else iou_loss)(*self.boxes)
+        return self._positives_only(overlap.clamp(0, 1))
+
+    @cached_property
+    def ciou(self) -> Tensor:
+        """CIoU of each one's predicted box with its object, detached, in [1e-6, 1], as the tutorials' losses take it."""
+        return self._positives_only((1 - ciou_loss(*self.boxes)).clamp(1e-6, 1))
+
+    def _positives_only(self, values: Tensor) -> Tensor:
+        return values if self.valid is None else torch.where(self.valid, values, 0)
+
+    @cached_property
+    def divisor(self) -> Tensor:
+        """What the criterion divides its terms by: the sum of all target scores, at least 1."""
+        scores = self.score if self.one_hot else upcast(self.scores)[0]
+        return scores.sum().clamp_min(1)
+
+    @cached_property
+    def count(self) -> Tensor:
+        """Number of positives, at least 1."""
+        if self.valid is None:
+            return self.divisor.new_full((), float(max(self.index.numel(), 1)))
+        return self.valid.sum().float().clamp_min(1)
+
+    @cached_property
+    def step(self) -> Step:
+        """The step as the losses see it."""
+        return Step(self.iou, self.valid, torch.is_grad_enabled(), self._joined)
+
+    @cached_property
+    def ciou_step(self) -> Step:
+        """The same with CIoU in place of IoU."""
+        return Step(self.ciou, self.valid, torch.is_grad_enabled(), self._joined)
+
+    def supplied(self, names: frozenset[str], points: Tensor, stock: Any) -> dict[str, Any]:
+        """Return what a box loss asks for, in units of each positive's stride.
+
+        Args:
+            names: `stride` (pixels per unit, shape `(N, 1)`), `image_wh` (size of the image in these units), `floor`.
+            points: anchor points in units of the stride, shape `(anchors, 2)`.
+            stock: the stock box part; releases that floor a rotated box's variance keep that number there.
+        """
+        found: dict[str, Any] = {"floor": getattr(stock, "floor", 0.0)} if "floor" in names else {}
+        if names & {"stride", "image_wh"}:
+            strides = (self._anchors / points).mean(-1, keepdim=True)
+            found["stride"] = strides[self._foreground.nonzero(as_tuple=True)[1]].float()
+            if "image_wh" in names:
+                found["image_wh"] = (self._anchors + strides / 2).amax(0) / found["stride"]
+        return found
+
+
+@dataclass
+class AnchorBranch(Branch):
+    """The branch of a criterion with anchors.
+
+    Attributes:
+        one_hot: whether the assigner gives each anchor one class, so that the background is all zeros, and the criterion
+            only sums what its class part returns.
+        assignment: of the call at hand; each part takes it once.
+        taken: the parts that took it.
+        returned: the class term that was returned in the call at hand, where it is to be compared with the reported one.
+        running: the criterion whose call is at hand.
+    """
+
+    one_hot: bool = True
+    assignment: Assignment | None = None
+    taken: tuple[str, ...] = ()
+    returned: Tensor | None = None
+    running: Any = None
+
+    def forget(self) -> None:
+        """Drop what belongs to the call that has ended."""
+        self.assignment = None
+        self.returned = None
+        self.running = None
+
+    def take(self, part: str) -> Assignment:
+        """Return the assignment of the call at hand, once for each part.
+
+        Raises:
+            RuntimeError: where the assigner was not called since the part last took an assignment.
+        """
+        if self.assignment is None or part in self.taken:
+            raise RuntimeError(
+                f"yolo_losses: the criterion asked for its {part} term without calling the assigner that was set up"
+            )
+        self.taken += (part,)
+        return self.assignment
+
+    def checks(self, objects: bool) -> bool:
+        """Return whether this call is one that compares terms, which synchronises: the first with objects, per epoch."""
+        return self.check_due and objects and torch.is_grad_enabled()
+
+
+class AssignerPart(Part):
+    """The stock assigner, observed: its output is never changed, since the box term weights with it."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the stock assigner returns."""
+        branch: AnchorBranch = self.branch
+        assigned = self.stock(*args, **kwargs)
+        boxes = kwargs["pd_bboxes"] if "pd_bboxes" in kwargs else args[1]
+        anchors = kwargs["anc_points"] if "anc_points" in kwargs else args[2]
+        branch.assignment = Assignment(boxes, anchors, assigned, branch.one_hot, branch.joined)
+        branch.taken = ()
+        if branch.box is not None and branch.joined and any(True for _ in branch.box.buffers()):
+            # A rank without positives may skip its box term; what ranks share is shared here, on every one of them.
+            _ = branch.assignment.step.joint_positives
+        return assigned
+
+
+class ClassPart(Part):
+    """The class term in place of `bce`."""
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the class term of a batch.
+
+        Args:
+            logits: shape `(b, anchors, C)`.
+            targets: the assigner's scores in the logits' precision, of the same shape.
+
+        Returns:
+            A fresh float32 tensor that upstream multiplies by the class weights, sums, and divides by the sum of the
+            scores where that is above 1: per-class sums `(1, 1, C)`, or per element where the targets are not known to
+            be one-hot or the criterion weights elements.
+        """
+        branch: AnchorBranch = self.branch
+        loss = branch.cls
+        assert loss is not None
+        at = branch.take("class")
+        branch.called.add("class")
+        checked = branch.checks(objects=True) and bool(targets.any())
+        if checked and branch.one_hot and int((targets > 0).sum()) != int((at.score > 0).sum()):
+            branch.one_hot = at.one_hot = False
+        kind = branch.settings.target
+        with torch.autocast(logits.device.type, enabled=False):
+            factor = _factor(loss, kind, at)
+            if branch.one_hot:
+                positives = Positives(at.element, _quality(kind, at), at.valid)
+                term = loss.class_sums(logits, positives, _step(kind, at))
+            else:
+                term = _elementwise(loss, logits, targets, kind, at)
+            scale = branch.settings.cls_scale
+            if factor is not None or scale != 1:
+                term = term * (scale if factor is None else factor * scale)
+            if checked:
+                branch.returned = term
+                if not branch.ratios:
+                    branch.ratios = _against_bce(term, logits, targets, at)
+        return term
+
+
+def _step(kind: str, at: Assignment) -> Step:
+    return at.ciou_step if kind == "ciou" else at.step
+
+
+def _quality(kind: str, at: Assignment) -> Tensor:
+    """Return the target of each positive."""
+    if kind == "tal":
+        return at.score
+    if kind == "hard":
+        return torch.ones_like(at.score)
+    return at.ciou if kind == "ciou" else at.iou
+
+
+def _factor(loss: ClassificationLoss, kind: str, at: Assignment) -> Tensor | None:
+    """Return what cancels upstream's divisor where the loss has another one; `None`: nothing."""
+    if loss.own_divisor:
+        return at.divisor  # the loss is a mean already
+    return None if kind == "tal" else at.divisor / at.count
+
+
+def _elementwise(loss: ClassificationLoss, logits: Tensor, targets: Tensor, kind: str, at: Assignment) -> Tensor:
+    """Return the class term per element, for targets that may be soft in several classes of one anchor."""
+    valid = at.valid if at.valid is not None else torch.ones_like(at.index, dtype=torch.bool)
+    mask = torch.zeros(logits.numel(), dtype=torch.bool, device=logits.device)
+    mask = mask.index_copy_(0, at.element, valid).view_as(logits)
+    targets = targets.to(torch.promote_types(targets.dtype, torch.float32))
+    if kind != "tal":
+        quality = torch.where(valid, _quality(kind, at).to(targets.dtype), 0)
+        targets = torch.zeros_like(targets).view(-1).index_copy_(0, at.element, quality).view_as(targets)
+    logits, positive = logits.to(targets.dtype), mask | (targets > 0)
+    step = _step(kind, at)
+    if loss.own_divisor:  # a mean over all elements; the module's call takes this step into its state
+        call = loss.train(step.training)
+        return call(logits, targets, reduction_override="none", positive_mask=positive) / max(logits.numel(), 1)
+    return loss.elementwise(logits, targets, positive_mask=positive, **loss.prepare(step))
+
+
+def _against_bce(term: Tensor, logits: Tensor, targets: Tensor, at: Assignment) -> dict[str, float]:
+    """Return the class term over BCE's on the same predictions, in value and in gradient norm on the positives."""
+    ratios = {"value": float(term.detach().sum() / parts.bce_sum(logits, targets).clamp_min(1e-12))}
+    if logits.requires_grad:
+        slope = torch.autograd.grad(term.sum(), logits, retain_graph=True)[0].reshape(-1)[at.element].float()
+        stock = logits.detach().reshape(-1)[at.element].float().sigmoid() - at.score.float()
+        if at.valid is not None:
+            slope, stock = (torch.where(at.valid, each, 0) for each in (slope, stock))
+        ratios["pull"] = float(slope.norm() / stock.norm().clamp_min(1e-12))
+    return ratios
+
+
+class BoxPart(Part):
+    """The box term in place of `bbox_loss`: its own body, in which the function for the IoU is replaced."""
+
+    def __init__(self, stock: nn.Module, branch: AnchorBranch) -> None:
+        super().__init__(stock, branch)
+        self.__dict__["_body"] = rebound(stock, IOU_FUNCTIONS[isinstance(stock, RotatedBboxLoss)], self._overlap)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Return the box term and the distribution's term, weighted and divided as upstream does."""
+        self.__dict__["_points"] = kwargs["anchor_points"] if "anchor_points" in kwargs else args[2]
+        try:
+            result: tuple[Tensor, Tensor] = self._body(self.stock, *args, **kwargs)
+        finally:
+            self.__dict__["_points"] = None
+        return result
+
+    def _overlap(self, pred: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return `1 - loss` per pair, where upstream's body expects an overlap.
+
+        Args:
+            pred: boxes of the positives in units of their stride, shape `(N, 4)` or `(N, 5)`.
+            target: their objects, of the same shape.
+            *args: which overlap upstream would compute.
+            **kwargs: the same.
+        """
+        branch: AnchorBranch = self.branch
+        loss = branch.box
+        assert loss is not None
+        at = branch.take("box")
+        branch.called.add("box")
+        with torch.autocast(pred.device.type, enabled=False):
+            supplied = {**at.supplied(loss.wanted, self._points, self.stock), **loss.prepare(at.step)}
+            return 1 - loss.pairs(pred.float(), target.float(), **supplied).unsqueeze(-1)
+
+
+def rebound(stock: nn.Module, name: str, function: Any) -> Any:
+    """Return the `forward` of a stock part in which one global function is replaced; the part itself is left alone.
+
+    Raises:
+        RuntimeError: where it calls no such function.
+    """
+    forward = inspect.unwrap(type(stock).forward)
+    code = getattr(forward, "__code__", None)
+    if code is None or name not in code.co_names:
+        kind = type(stock)
+        raise RuntimeError(
+            f"yolo_losses does not know the box part {kind.__module__}.{kind.__qualname__}: it does not compute its IoU"
+            f" by '{name}', so that a box_loss cannot take that place. Leave box_loss at stock"
+        )
+    body = types.FunctionType(
+        code, {**forward.__globals__, name: function}, forward.__name__, forward.__defaults__, forward.__closure__
+    )
+    body.__kwdefaults__ = forward.__kwdefaults__
+    return body
+
+
+class DistributionPart(nn.Module):
+    """This project's distribution focal loss in place of `bbox_loss.dfl_loss`, or none at all: a zero in the graph."""
+
+    def __init__(self, stock: nn.Module, branch: AnchorBranch) -> None:
+        super().__init__()
+        self.stock = stock
+        self.branch = branch
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("stock"), name)
+
+    def forward(self, pred_dist: Tensor, target: Tensor) -> Tensor:
+        """Return the mean over the four sides of every positive, shape `(N, 1)`.
+
+        Args:
+            pred_dist: logits, shape `(4 N, bins)`.
+            target: distances in bins, shape `(N, 4)`.
+        """
+        self.branch.called.add("distribution")
+        if self.branch.settings.dfl_loss == "off":
+            return (pred_dist * 0).sum(-1).view(target.shape).mean(-1, keepdim=True)
+        target = target.clamp(0, pred_dist.shape[-1] - 1 - 0.01)
+        return distribution_focal_loss(pred_dist, target.reshape(-1)).view(target.shape).mean(-1, keepdim=True)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copy.copy, (self.stock,)
+
+    def __copy__(self) -> DistributionPart:
+        return DistributionPart(self.stock, self.branch)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DistributionPart:
+        return DistributionPart(copy.deepcopy(self.stock, memo), self.branch)
+
+
+class Watched:
+    """Mixed into a criterion's class as it is equipped: its calls are watched, its pickle is the stock class's."""
+
+    yolo_losses_branch: AnchorBranch
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        own = ("branches", "yolo_losses_branch")
+        state = {name: value for name, value in self.__dict__.items() if name not in own}
+        # `copyreg.__newobj__` insists on the class of the object itself.
+        return copyreg._reconstructor, (stock_class(type(self)), object, None), state  # type: ignore[attr-defined]
+
+    def __copy__(self) -> Any:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        other = memo[id(self)] = object.__new__(type(self))
+        other.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return other
+
+
+@functools.cache
+def watched_class(kind: type) -> type:
+    """Return the class of criteria of a kind whose calls are watched; named as the kind itself."""
+
+    def watched(name: str) -> Any:
+        body = getattr(kind, name)
+
+        @functools.wraps(body)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return _watched(self, functools.partial(body, self), args, kwargs)
+
+        return call
+
+    # Releases from 8.4.0 on call `loss` for each branch of a head.
+    methods = {name: watched(name) for name in ("__call__", "loss") if hasattr(kind, name)}
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (Watched, kind), {**names, **methods})
+
+
+def unwatched_class(kind: type) -> type:
+    """Return the class that a criterion had before it was equipped."""
+    return kind.__mro__[2] if Watched in kind.__bases__ else kind
+
+
+def stock_class(kind: type) -> type:
+    """Return the class that a criterion's pickle is of."""
+    return getattr(unwatched_class(kind), "stock_class", unwatched_class(kind))
+
+
+def _watched(criterion: Any, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a criterion's body and prove that its parts ran, and that the class term it reports is the one returned."""
+    branch: AnchorBranch = criterion.yolo_losses_branch
+    if branch.running is not None:  # `__call__` has called `loss`
+        return body(*args, **kwargs)
+    check_in_place(criterion)
+    branch.running = criterion
+    try:
+
+        def no_positives() -> bool:
+            return branch.assignment is not None and not bool(branch.assignment.mask.any())
+
+        def call() -> Any:
+            return parts.watch(criterion, branch, body, args, kwargs, no_positives)
+
+        result = call()
+        if branch.returned is not None and not _reports_what_was_returned(criterion, branch, result):
+            # The step has not been taken yet: the same batch again, with values that the body can weight.
+            branch.one_hot = False
+            say(f"{type(criterion).__name__} weights the elements of its class term: it is given one value per element")
+            result = call()
+            if branch.returned is not None and not _reports_what_was_returned(criterion, branch, result):
+                raise RuntimeError(parts.not_called(criterion, branch, "class"))
+        if branch.returned is not None:
+            branch.check_due = False
+        return result
+    finally:
+        branch.forget()
+
+
+def check_in_place(criterion: Any) -> None:
+    """Raise a `RuntimeError` where a part of an equipped criterion was replaced after set-up."""
+    for owner, name, kind in _places(criterion, criterion.yolo_losses_branch):
+        part = getattr(owner, name, None)
+        if not isinstance(part, kind):
+            raise parts.replaced(criterion, name, part)
+
+
+def _places(criterion: Any, branch: AnchorBranch) -> Iterator[tuple[Any, str, type]]:
+    """Yield where the parts of an equipped criterion are."""
+    yield criterion, "assigner", AssignerPart
+    if "class" in branch.expected:
+        yield criterion, "bce", ClassPart
+    if "box" in branch.expected:
+        yield criterion, "bbox_loss", BoxPart
+    if "distribution" in branch.expected:
+        box = getattr(criterion.bbox_loss, "stock", criterion.bbox_loss)
+        yield box, _distribution(box), DistributionPart
+
+
+def _reports_what_was_returned(criterion: Any, branch: AnchorBranch, result: Any) -> bool:
+    """Return whether the class term that a criterion reports is made of what its class part returned.
+
+    Per-class sums must come out as their sum over the divisor, times the gain. Values per element may have been weighted:
+    then the reported term must be what the loss owes to them.
+    """
+    term, at = branch.returned, branch.assignment
+    assert term is not None and at is not None
+    loss, items = result[0], result[1]
+    if isinstance(items, Mapping):
+        reported = [items["cls_loss"]] if "cls_loss" in items else list(items.values())
+    else:
+        reported = list(items)
+    if branch.one_hot:
+        gains = criterion.hyp if isinstance(criterion.hyp, Mapping) else vars(criterion.hyp)
+        expected = float(term.detach().sum() / at.divisor) * float(gains.get("cls", 1.0))
+    else:
+        (share,) = torch.autograd.grad(loss.sum(), term, retain_graph=True, allow_unused=True)
+        expected = 0.0 if share is None else float((term.detach() * share).sum()) / at.scores.shape[0]
+    values = [float(value) for value in reported]
+    if not all(math.isfinite(value) for value in (expected, *values)):
+        return True  # a batch that overflowed says nothing; the next one is compared
+    return any(abs(value - expected) <= TOLERANCE * max(abs(expected), 1e-6) for value in values)
+
+
+def matches(criterion: Any) -> bool:
+    """Return whether a criterion, or one that it is made of, is of this kind."""
+    return any(True for _ in leaves(criterion))
+
+
+def leaves(criterion: Any, path: str = "", depth: int = 4) -> Iterator[tuple[str, Any]]:
+    """Yield the criteria that a criterion is made of, by their path, auxiliary ones included."""
+    if depth == 0 or isinstance(criterion, Part | Tensor | str | bytes | type):
+        return
+    if isinstance(criterion, Mapping):
+        inner = {str(name): value for name, value in criterion.items()}
+    elif isinstance(criterion, list | tuple):
+        inner = {str(number): value for number, value in enumerate(criterion)}
+    else:
+        if sum(hasattr(criterion, name) for name in PARTS) >= 2:
+            yield path, criterion
+        attributes = getattr(criterion, "__dict__", {})
+        inner = {k: v for k, v in {**attributes, **attributes.get("_modules", {})}.items() if k not in SKIPPED}
+    for name, value in inner.items():
+        yield from leaves(value, f"{path}.{name}".lstrip("."), depth - 1)
+
+
+def equip(
+    criterion: Any, settings: LossSettings, branches: Mapping[str, Branch], image_size: float | None = None
+) -> dict[str, Branch]:
+    """Swap the chosen losses into a criterion with anchors in place; arguments and errors as `criteria.equip`."""
+    found = dict(leaves(criterion))
+    if settings.swaps_nothing:
+        for leaf in found.values():
+            restore(leaf)
+        return {}
+    if settings.loss_branches != "both":
+        chosen = {path: c for path, c in found.items() if path.split(".")[0] == settings.loss_branches}
+        if not chosen:
+            raise ValueError(
+                f"'loss_branches={settings.loss_branches}' is not valid: this head has one branch, allowed is both"
+            )
+        for path in found.keys() - chosen.keys():
+            restore(found[path])
+        found = chosen
+    return {path: _equip_one(leaf, settings, branches.get(path), path) for path, leaf in found.items()}
+
+
+def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, path: str) -> AnchorBranch:
+    missing = [name for name in PARTS if not hasattr(criterion, name)]
+    if missing:
+        raise parts.unknown_release(criterion, missing[0])
+    restore(criterion)
+    settings.check_boxes(isinstance(criterion.bbox_loss, RotatedBboxLoss))
+    distribution = _distribution(criterion.bbox_loss)
+    swaps_distribution = settings.dfl_loss != "stock"
+    if swaps_distribution and not distribution:
+        raise ValueError(
+            f"'dfl_loss={settings.dfl_loss}' is not valid: this head predicts no distribution, allowed is stock"
+        )
+    if not isinstance(branch, AnchorBranch):
+        swapped = {"class": settings.swaps_cls, "box": settings.swaps_box, "distribution": swaps_distribution}
+        branch = AnchorBranch.build(
+            settings,
+            expected=tuple(term for term, chosen in swapped.items() if chosen),
+            # A rank whose batch has the classes' own prompts returns before this criterion: ranks must not wait there.
+            joined="vp_criterion" not in path.split("."),
+            one_hot=all(
+                type(x).__module__.startswith(("ultralytics.", "yolo_losses.")) for x in (criterion, criterion.assigner)
+            ),
+        )
+        for module in branch.modules.values():
+            if getattr(criterion, "device", None) is not None:
+                module.to(criterion.device)
+    if swaps_distribution:
+        stock = getattr(criterion.bbox_loss, distribution)
+        parts.put(criterion.bbox_loss, distribution, DistributionPart(stock, branch))
+    if settings.swaps_box:
+        parts.put(criterion, "bbox_loss", BoxPart(criterion.bbox_loss, branch))
+    if settings.swaps_cls:
+        parts.put(criterion, "bce", ClassPart(criterion.bce, branch))
+    parts.put(criterion, "assigner", AssignerPart(criterion.assigner, branch))
+    criterion.yolo_losses_branch = branch
+    kind: type = type(criterion)
+    criterion.__class__ = watched_class(kind)
+    return branch
+
+
+def is_equipped(criterion: Any, branches: Mapping[str, Branch]) -> bool:
+    """Return whether the parts of these branches are in place."""
+    found = dict(leaves(criterion))
+    return all(getattr(found.get(path), "yolo_losses_branch", None) is branch for path, branch in branches.items())
+
+
+def restore(criterion: Any) -> None:
+    """Put a criterion's stock parts, and its class, back."""
+    for name in PARTS:
+        part = getattr(criterion, name, None)
+        if isinstance(part, Part):
+            parts.put(criterion, name, part.stock)
+    box = getattr(criterion, "bbox_loss", None)
+    dfl = getattr(box, _distribution(box), None)
+    if isinstance(dfl, DistributionPart):
+        parts.put(box, _distribution(box), dfl.stock)
+    if isinstance(criterion, Watched):
+        del criterion.yolo_losses_branch
+        criterion.__class__ = unwatched_class(type(criterion))
+
+
+def _distribution(bbox_loss: Any) -> str:
+    """Return what a box part calls its distribution's term, "" where the head predicts no distribution."""
+    if getattr(bbox_loss, "dfl_loss", None) is not None:
+        return "dfl_loss"
+    return "_df_loss" if getattr(bbox_loss, "use_dfl", False) else ""  # a static method, before Ultralytics 8.2.48

@@ -1,0 +1,27 @@
+"""What this package says in a training's log: one prefix, on the first rank only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PREFIX = "yolo_losses: "
+
+
+def is_first_rank() -> bool:
+    """Return whether this process is the first of a distributed training, or the only one."""
+    from ultralytics.utils import RANK
+
+    return RANK in (-1, 0)
+
+
+def say(message: str, warn: bool = False, over_bar: bool = False) -> None:
+    """Log a line on the first rank; `over_bar` where a progress bar is in the current line."""
+    if is_first_rank():
+        logger = _logger()
+        (logger.warning if warn else logger.info)(f"{chr(10) if over_bar else ''}{PREFIX}{message}")
+
+
+def _logger() -> Any:
+    from ultralytics.utils import LOGGER
+
+    return LOGGER

@@ -1,0 +1,226 @@
+"""A declared parameter of a loss: its type, range, default and help, and how a value of its training key is parsed."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import numbers
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+Value = float | int | bool | str
+
+# Arguments of this package's own formulas that are constants of the formula, not training keys.
+CONSTANTS = frozenset({"eps", "pos_weight"})
+
+TRUTH = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
+
+
+@dataclass(frozen=True)
+class Param:
+    """What a parameter's annotation says beside its type: `gamma: Annotated[float, Param("exponent", low=0)] = 2.0`.
+
+    Args:
+        help: what the parameter does, in a few words.
+        low: smallest allowed value.
+        high: largest allowed value.
+        above: exclusive lower bound.
+        off: value of the training key that stands for `None`, where `None` is allowed.
+        words: allowed values of a parameter of type `str`.
+    """
+
+    help: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    off: float | None = None
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One declared parameter of one loss.
+
+    Attributes:
+        key: the training key, such as `focal_gamma`.
+        name: the argument's name, such as `gamma`.
+        type: `float`, `int`, `bool` or `str`.
+        default: the key's default.
+        limits: range and help.
+    """
+
+    key: str
+    name: str
+    type: type
+    default: Value
+    limits: Param
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words, for messages and listings."""
+        if self.type is bool:
+            return "True or False"
+        if self.type is str:
+            return ", ".join(self.limits.words)
+        low, high, above = self.limits.low, self.limits.high, self.limits.above
+        bounds = []
+        if above > -math.inf:
+            bounds.append(f"> {above:g}")
+        if low > -math.inf:
+            bounds.append(f">= {low:g}")
+        if high < math.inf:
+            bounds.append(f"<= {high:g}")
+        return " ".join(["an integer" if self.type is int else "a number", " and ".join(bounds)]).strip()
+
+    def parse(self, value: Any) -> Value:
+        """Return the value of the training key as the declared type.
+
+        Strings that spell a number or a truth value are understood (YAML reads `1e-1` as a string); integers may
+        arrive as whole floats (a tuner's do); `None` and `none` mean the default, unless `none` is one of the words.
+
+        Raises:
+            ValueError: of one line, that names key, value, range and default.
+        """
+        if self.type is str:
+            word = "none" if value is None else value.strip().lower() if isinstance(value, str) else ""
+            if word not in self.limits.words:
+                if word == "none":
+                    return self.default
+                raise self._error(value)
+            return word
+        number = parse_value(value, self.type, self.default)
+        if number is None or not self.in_range(number):
+            raise self._error(value)
+        return number
+
+    def check(self, value: Any) -> None:
+        """Refuse an argument of a function that the training key would not take.
+
+        Raises:
+            ValueError: of one line, that names argument, value and range.
+        """
+        try:
+            self.parse(value)
+        except ValueError:
+            raise ValueError(f"'{self.name}={shown(value)}' is not valid: allowed is {self.allowed}") from None
+
+    def in_range(self, number: Any) -> bool:
+        """Return whether a number is within the declared bounds."""
+        return bool(self.limits.low <= number <= self.limits.high and number > self.limits.above)
+
+    def _error(self, value: Any) -> ValueError:
+        return ValueError(
+            f"'{self.key}={shown(value)}' is not valid: allowed is {self.allowed} (default {self.default})"
+        )
+
+
+def shown(value: Any) -> str:
+    """Return `value` for a message: on one line, printable, and not longer than a person reads."""
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except Exception:  # a third party's __repr__ must not replace our message by its own
+        text = f"<{type(value).__name__}>"
+    text = text[:200].encode("unicode_escape", "replace").decode("ascii") if not text.isprintable() else text
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def parse_value(value: Any, kind: type, default: Value | None) -> Value | None:
+    """Return `value` as a finite `kind`, the default where it is `None` or `none`, and `None` where it is no `kind`."""
+    if isinstance(value, str):
+        value = value.strip()
+    if value is None or (isinstance(value, str) and value.lower() == "none"):
+        return default
+    if kind is bool:
+        if isinstance(value, str):
+            return TRUTH.get(value.lower())
+        return bool(value) if isinstance(value, numbers.Real) and value in (0, 1) else None
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        if len(value) > 40 or not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", value, re.ASCII):
+            return None
+        value = float(value)
+    if not isinstance(value, numbers.Real):  # NumPy's scalars are, and a sweep over an array passes them
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    if not math.isfinite(number) or (kind is int and number != int(number)):
+        return None
+    return int(number) if kind is int else number
+
+
+def annotated_parameters(formula: Callable[..., Any]) -> dict[str, Parameter]:
+    """Return the arguments of a formula that are annotated with `Param`, by name."""
+    hints = get_type_hints(formula, include_extras=True)
+    return {
+        name: _parameter(f"{formula.__name__}_", name, hints[name], argument.default)
+        for name, argument in inspect.signature(formula).parameters.items()
+        if _limits(hints.get(name)) is not None
+    }
+
+
+def formula_parameters(formula: Callable[..., Any], prefix: str, supplied: Collection[str]) -> Iterator[Parameter]:
+    """Yield the parameters of a formula: its positional arguments after the two tensors that nobody supplies.
+
+    Args:
+        formula: a function of two tensors and its parameters.
+        prefix: what the training keys start with, such as `focal_`.
+        supplied: names of arguments that the criterion supplies from the step at hand.
+
+    Raises:
+        ValueError: where a declaration is not usable; it names the parameter.
+    """
+    built_in = formula.__module__.startswith("yolo_losses.")
+    hints = get_type_hints(formula, include_extras=True)
+    for argument in list(inspect.signature(formula).parameters.values())[2:]:
+        name, default = argument.name, argument.default
+        if argument.kind is argument.KEYWORD_ONLY or (built_in and name in CONSTANTS):
+            continue
+        if name in supplied:
+            if not built_in and (isinstance(default, float | int) or _limits(hints.get(name)) is not None):
+                raise ValueError(
+                    f"the parameter '{name}' of the loss '{prefix[:-1]}' has the name of an argument that the criterion"
+                    " supplies: give it another name, or the default None to be supplied with it"
+                )
+            continue
+        if default is argument.empty or argument.kind in (argument.VAR_KEYWORD, argument.VAR_POSITIONAL):
+            raise ValueError(f"the parameter '{name}' of the loss '{prefix[:-1]}' needs a default")
+        yield _parameter(prefix, name, hints.get(name, type(default)), default)
+
+
+def attribute_parameters(module: type, prefix: str) -> Iterator[Parameter]:
+    """Yield the parameters that a module class declares as attributes annotated with `Param`."""
+    for name, hint in get_type_hints(module, include_extras=True).items():
+        if _limits(hint) is not None:
+            yield _parameter(prefix, name, hint, getattr(module, name))
+
+
+def _limits(hint: Any) -> Param | None:
+    if get_origin(hint) is not Annotated:
+        return None
+    return next((extra for extra in get_args(hint) if isinstance(extra, Param)), None)
+
+
+def _parameter(prefix: str, name: str, hint: Any, default: Any) -> Parameter:
+    limits = _limits(hint) or Param()
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if get_origin(hint) in (Union, UnionType):
+        hint = next(kind for kind in get_args(hint) if kind is not type(None))
+    if hint not in (float, int, bool) and not (hint is str and limits.words):
+        raise ValueError(
+            f"the parameter '{name}' of the loss '{prefix[:-1]}' must be a float, an int, a bool, or a str with Param(words=...)"
+        )
+    if default is None:
+        default = limits.off
+    parameter = Parameter(f"{prefix}{name.rstrip('_')}", name, hint, hint(default), limits)
+    parameter.parse(default)
+    return parameter

@@ -1,0 +1,63 @@
+"""Where losses come from: this package's own, installed entry points, and the files of `YOLO_LOSSES_PLUGINS`."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from yolo_losses import registry
+
+ENTRY_POINT_GROUP = "yolo_losses.losses"
+PLUGINS_VARIABLE = "YOLO_LOSSES_PLUGINS"
+BUILT_IN_PACKAGES = ("yolo_losses.classification", "yolo_losses.boxes")
+
+
+def load() -> None:
+    """Register the built-in losses, those of installed entry points, and those of `YOLO_LOSSES_PLUGINS`.
+
+    A plugin that fails to import is left out and kept in `registry.problems()`: a fault in it takes down neither this
+    package nor Ultralytics.
+    """
+    for package in BUILT_IN_PACKAGES:
+        importlib.import_module(package)
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        _try(f"entry point {point.name} ({point.value})", point.load)
+    for path in filter(None, os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep)):
+        _try(path, functools.partial(run_file, path))
+
+
+def _try(what: str, load_it: Callable[[], Any]) -> None:
+    before = registry.snapshot()
+    try:
+        load_it()
+    except (Exception, SystemExit) as error:  # a script that parses its command line as it is imported exits
+        registry.restore(before)
+        registry.add_problem(f"{what}: {type(error).__name__}: {error}".replace("\n", " "))
+
+
+def run_file(path: str) -> None:
+    """Run a Python file that registers losses; `~` stands for the home folder.
+
+    Raises:
+        ValueError: where there is no such file, or it is no Python file.
+    """
+    file = os.path.abspath(os.path.expanduser(path))
+    if not os.path.isfile(file):
+        raise ValueError(f"there is no file {file}")
+    # Known by a name that is the same in every process: annotations and pickles are looked up by it.
+    name = f"yolo_losses_plugin_{zlib.crc32(file.encode()):08x}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ValueError("not a Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+registry.set_loader(load)
