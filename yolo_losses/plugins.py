@@ -16,7 +16,7 @@ from yolo_losses import registry
 
 ENTRY_POINT_GROUP = "yolo_losses.losses"
 PLUGINS_VARIABLE = "YOLO_LOSSES_PLUGINS"
-BUILT_IN_PACKAGES = ("yolo_losses.classification", "yolo_losses.boxes")
+BUILT_IN_PACKAGES = ("yolo_losses.classification", "yolo_losses.boxes", "yolo_losses.masks")
 
 
 def load() -> None:

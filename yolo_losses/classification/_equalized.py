@@ -1,0 +1,159 @@
+"""What the equalized losses share: the exponent of each class, and the gradients that it is made of."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from yolo_losses.classification import _dense
+from yolo_losses.classification._base import ClassificationLoss, Positives
+from yolo_losses.numerics import sigmoid_and_softplus
+from yolo_losses.reduction import reduce_loss
+from yolo_losses.step import Step, sum_over_ranks
+
+
+def equalized(miss: Tensor, bce: Tensor, pos_neg_ratio: Tensor, gamma: float, scale: float) -> Tensor:
+    """Return `g_j / gamma * miss^g_j * bce` with the exponent `g_j = gamma + scale (1 - q_j)`.
+
+    Args:
+        miss: how far each probability is from its target, in [0, 1].
+        bce: of the same shape.
+        pos_neg_ratio: q, of a shape that broadcasts to that of `miss`, taken into [0, 1]; no gradient flows through it.
+        gamma: exponent of a class whose q is 1.
+        scale: what is added to it where q is 0.
+    """
+    exponent = exponents(pos_neg_ratio.detach().to(miss.dtype), gamma, scale)
+    # Below an exponent of 1 the slope at 0 is infinite; there the gradient is 0.
+    return exponent / gamma * miss.clamp_min(torch.finfo(miss.dtype).tiny) ** exponent * bce
+
+
+def exponents(pos_neg_ratio: Tensor, gamma: float, scale: float) -> Tensor:
+    """Return `gamma + scale (1 - q)`."""
+    return gamma + scale * (1 - pos_neg_ratio.clamp(0, 1))
+
+
+class EqualizedLoss(ClassificationLoss):
+    """A focal loss whose exponent grows, class by class, as the positives' share of the gradients falls.
+
+    The absolute gradients by the logits are accumulated over the training steps, by class, for positive and negative
+    elements. Their ratio q, at most 1, sets the exponent of the next steps; before the first step it is 1. In the
+    criterion the gradient is that of the class term before upstream divides it and multiplies it by its gain: neither
+    the loss scale of mixed precision nor the number of objects of a batch enters. In a call of the module it is that of
+    the weighted sum.
+
+    Where a class index stands for another class in each batch, as in open-vocabulary training, q has no meaning.
+    """
+
+    supplied_arguments: ClassVar[frozenset[str]] = ClassificationLoss.supplied_arguments | {"pos_neg_ratio"}
+    gamma: float
+    scale: float
+    positive_gradient: Tensor
+    negative_gradient: Tensor
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.register_buffer("positive_gradient", torch.zeros(0))
+        self.register_buffer("negative_gradient", torch.zeros(0))
+
+    def set_classes(self, classes: int) -> None:
+        """Set the number of classes; with another number than before the state starts afresh."""
+        if len(self.positive_gradient) != classes:
+            self.positive_gradient = self.positive_gradient.new_zeros(classes)
+            self.negative_gradient = self.negative_gradient.new_zeros(classes)
+
+    def pos_neg_ratio(self, classes: int) -> Tensor:
+        """Return q, shape `(classes,)`: 1 before the first step."""
+        if len(self.positive_gradient) != classes:
+            return self.positive_gradient.new_ones(classes)
+        positive, negative = self.positive_gradient, self.negative_gradient
+        return torch.where(negative > 0, positive / negative, 1).clamp_max(1)
+
+    @torch.no_grad()
+    def collect(self, positive: Tensor, negative: Tensor, joined: bool) -> None:
+        """Add a step's absolute gradients, of the positive and of the negative elements, by class, shape `(C,)`."""
+        self.set_classes(len(positive))
+        sums = torch.stack((positive, negative)).to(self.positive_gradient)
+        if joined:
+            sums = sum_over_ranks(sums)
+        # A batch that overflowed must not reach the state: the training recovers from it, a sum would not.
+        sums = torch.where(sums.isfinite().all(), sums, 0)
+        self.positive_gradient += sums[0]
+        self.negative_gradient += sums[1]
+
+    def prepare(self, step: Step) -> dict[str, Any]:
+        """Return whether the gradients are to be collected."""
+        return {"training": step.training, "joined": step.joined}
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor | tuple[Tensor, Tensor],
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+        **supplied: Any,
+    ) -> Tensor:
+        """Return the loss as `ClassificationLoss.forward` does; in training mode its gradients are collected."""
+        supplied = {"training": self.training, "gradient_weight": weight, **supplied}
+        return super().forward(pred, target, weight, avg_factor, reduction_override, **supplied)
+
+    def elementwise(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        *,
+        gradient_weight: Tensor | None = None,
+        training: bool = False,
+        joined: bool = True,
+        **supplied: Any,
+    ) -> Tensor:
+        """Return the loss of every element; where `training`, its gradients are collected for the steps to come."""
+        supplied = {"pos_neg_ratio": self.pos_neg_ratio(logits.shape[-1]), **supplied}
+        loss = super().elementwise(logits, targets, **supplied)
+        if training and loss.requires_grad and logits.requires_grad:
+            total = reduce_loss(loss, gradient_weight, "sum")
+            (gradient,) = torch.autograd.grad(total, logits, retain_graph=True)
+            mask = supplied.get("positive_mask")
+            mask = targets > 0 if mask is None else mask
+            rows, mask = (each.reshape(-1, logits.shape[-1]) for each in (gradient.abs(), mask))
+            self.collect(torch.where(mask, rows, 0).sum(0), torch.where(mask, 0, rows).sum(0), joined)
+        return loss
+
+    def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
+        """Return the loss summed over batch and anchors, by class, shape `(1, 1, C)`."""
+        ratio = self.pos_neg_ratio(logits.shape[-1])
+        label = positives.index % max(logits.shape[-1], 1)
+
+        def foreground(z: Tensor, target: Tensor, **supplied: Any) -> Tensor:
+            supplied["pos_neg_ratio"] = ratio[label] if z.shape == label.shape else ratio
+            return type(self).formula(z, target, **self.arguments(supplied))
+
+        exponent = exponents(ratio, self.gamma, self.scale)
+        sums = _dense.class_sums(self.equalized_background, foreground, logits, positives, exponent)
+        gradient = _dense.kept_gradient(sums)
+        if step.training and gradient is not None:
+            size = gradient.view(-1)[positives.index].abs()
+            if positives.valid is not None:
+                size = torch.where(positives.valid, size, 0)
+            positive = size.new_zeros(logits.shape[-1]).index_add_(0, label, size)
+            total = torch.linalg.vector_norm(gradient, 1, dim=(0, 1))
+            self.collect(positive, (total - positive).clamp_min(0), step.joined)
+        return sums
+
+    def equalized_background(
+        self, logits: Tensor, exponent: Tensor, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return `w g/gamma p^g softplus(z)`, w the negatives' weight, and its derivative, in `out` if given."""
+        p, value = sigmoid_and_softplus(logits)
+        exponent = exponent.to(p.dtype)
+        weight = p.log().mul_(exponent).exp_().mul_(exponent * (self.negative_weight / self.gamma))
+        # The derivative is the weight times p + g (1-p) softplus.
+        slope = torch.addcmul(value, p, value, value=-1).mul_(exponent).add_(p)
+        return value.mul_(weight), torch.mul(slope, weight, out=out)
+
+    @property
+    def negative_weight(self) -> float:
+        """A factor on the negative elements."""
+        return 1.0

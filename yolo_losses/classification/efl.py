@@ -1,0 +1,74 @@
+"""Equalized focal loss: focal loss whose exponent is larger for the rarer classes."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from torch import Tensor, nn
+
+from yolo_losses.classification._base import register_cls_loss
+from yolo_losses.classification._equalized import EqualizedLoss, equalized
+from yolo_losses.formula import Formula, with_reduction
+from yolo_losses.parameters import Param
+
+
+@with_reduction
+def equalized_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    pos_neg_ratio: Tensor,
+    gamma: Annotated[float, Param("focusing exponent of a class in balance", above=0)] = 2.0,
+    alpha: Annotated[float | None, Param("weight of the positives; -1: no balance", low=-1, high=1, off=-1)] = 0.25,
+    scale: Annotated[float, Param("what is added to the exponent of a class without positives", low=0)] = 8.0,
+) -> Tensor:
+    """Equalized focal loss per element: `(t a + (1-t)(1-a)) g_j/g (1-p_t)^g_j BCE`, `g_j = g + s (1 - q_j)`.
+
+    Exponent and factor of a class are constants; gradient flows through the rest.
+
+    Args:
+        logits: shape `(..., C)`.
+        targets: same shape, in [0, 1].
+        pos_neg_ratio: q, the accumulated gradients of each class's positives over those of its negatives, shape `(C,)`,
+            taken into [0, 1]. With 1 the class has focal loss.
+        gamma: g, focusing exponent of a class whose q is 1, above 0.
+        alpha: a, weight of the positives against the negatives, in [0, 1]; below 0 or `None`: no balance.
+        scale: s, what the exponent gains as q falls to 0, at least 0.
+        weight: of the logits' shape, of its leading dimensions, or flat.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: what `mean` divides by in place of the number of elements.
+
+    Returns:
+        At least 0.
+
+    Source:
+        Li et al., arXiv 2201.02593, and the authors' United-Perception, whose YOLOX settings have s = 4. That takes the
+        logarithm of the probability, infinite in float32 at a saturated logit; here it is finite.
+    """
+    bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    miss = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()
+    loss = equalized(miss, bce, pos_neg_ratio, gamma, scale)
+    if alpha is not None and alpha >= 0:
+        loss = (alpha * targets + (1 - alpha) * (1 - targets)) * loss
+    return loss
+
+
+@register_cls_loss(
+    "efl",
+    aliases=("equalized_focal", "equalizedfocal", "equalized_focal_loss", "equalizedfocalloss"),
+    source="arXiv 2201.02593; ModelTC/United-Perception",
+)
+class EqualizedFocalLoss(EqualizedLoss):
+    """Equalized focal loss: focal loss whose exponent is larger for the rarer classes.
+
+    The exponent follows the ratio of the accumulated gradients of positives and negatives, see `EqualizedLoss`.
+    """
+
+    formula: ClassVar[Formula] = staticmethod(equalized_focal_loss)
+    gamma: float
+    alpha: float
+    scale: float
+
+    @property
+    def negative_weight(self) -> float:
+        """A factor on the negative elements."""
+        return 1 - self.alpha if self.alpha >= 0 else 1.0

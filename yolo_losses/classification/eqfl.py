@@ -1,0 +1,67 @@
+"""Equalized quality focal loss: quality focal loss whose exponent is larger for the rarer classes."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from yolo_losses.classification._base import register_cls_loss
+from yolo_losses.classification._equalized import EqualizedLoss, equalized
+from yolo_losses.formula import Formula, with_reduction
+from yolo_losses.parameters import Param
+
+
+@with_reduction
+def equalized_quality_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    pos_neg_ratio: Tensor,
+    gamma: Annotated[float, Param("focusing exponent of a class in balance", above=0)] = 2.0,
+    scale: Annotated[float, Param("what is added to the exponent of a class without positives", low=0)] = 8.0,
+    positive_mask: Tensor | None = None,
+) -> Tensor:
+    """Equalized quality focal loss per element: `g_j/g |t - p|^g_j BCE`, `g_j = g + s (1 - q_j)`.
+
+    Exponent and factor of a class are constants; gradient flows through the rest.
+
+    Args:
+        logits: shape `(..., C)`.
+        targets: same shape, in [0, 1]: the quality at the positives, 0 elsewhere.
+        pos_neg_ratio: q, the accumulated gradients of each class's positives over those of its negatives, shape `(C,)`,
+            taken into [0, 1]. With 1 the class has quality focal loss.
+        gamma: g, focusing exponent of a class whose q is 1, above 0.
+        scale: s, what the exponent gains as q falls to 0, at least 0.
+        positive_mask: which elements are positive; the target of the others is taken as 0. `None`: by the targets.
+        weight: of the logits' shape, of its leading dimensions, or flat.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: what `mean` divides by in place of the number of elements.
+
+    Returns:
+        At least 0; 0 at `p = t`.
+
+    Source:
+        Li et al., arXiv 2201.02593, and the authors' United-Perception, whose YOLOX settings have s = 4, and which has
+        no loss per element.
+    """
+    if positive_mask is not None:
+        targets = torch.where(positive_mask, targets, 0)
+    bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return equalized((targets - logits.sigmoid()).abs(), bce, pos_neg_ratio, gamma, scale)
+
+
+@register_cls_loss(
+    "eqfl",
+    aliases=("equalized_quality_focal", "equalizedqualityfocal", "equalized_quality_focal_loss"),
+    source="arXiv 2201.02593; ModelTC/United-Perception",
+)
+class EqualizedQualityFocalLoss(EqualizedLoss):
+    """Equalized quality focal loss: quality focal loss whose exponent is larger for the rarer classes.
+
+    The exponent follows the ratio of the accumulated gradients of positives and negatives, see `EqualizedLoss`.
+    """
+
+    formula: ClassVar[Formula] = staticmethod(equalized_quality_focal_loss)
+    gamma: float
+    scale: float

@@ -1,0 +1,51 @@
+"""Focal loss per pixel: easy pixels count less."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from torch import Tensor
+
+from yolo_losses.classification.focal import focal_loss
+from yolo_losses.formula import Formula, with_reduction
+from yolo_losses.masks._base import MaskLoss, pixel_mean, pixels, register_seg_loss
+from yolo_losses.parameters import Param
+
+
+@with_reduction
+def mask_focal(
+    logits: Tensor,
+    targets: Tensor,
+    gamma: Annotated[float, Param("focusing exponent; 0: easy pixels count as much as hard ones", low=0)] = 1.5,
+    alpha: Annotated[float | None, Param("weight of the foreground; -1: no balance", low=-1, high=1, off=-1)] = 0.25,
+    area: Tensor | None = None,
+) -> Tensor:
+    """Focal loss averaged over the pixels of each mask.
+
+    Args:
+        logits: shape `(N, H, W)`.
+        targets: same shape, in [0, 1].
+        gamma: focusing exponent, at least 0.
+        alpha: weight of the foreground against the background, in [0, 1]; below 0 or `None`: no balance.
+        area: the share of the grid that each mask's box covers, shape `(N,)`, where all outside the box is certain
+            background; the mean is divided by it. `None`: the mean over the grid.
+        weight: one per mask.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: what `mean` divides by in place of the number of masks.
+
+    Returns:
+        At least 0, shape `(N,)`.
+
+    Source:
+        Lin et al., arXiv 1708.02002, per pixel as `focal_loss` is per element.
+    """
+    return pixel_mean(focal_loss(*pixels(logits, targets), gamma, alpha), area)
+
+
+@register_seg_loss("focal", aliases=("focalloss", "focal_loss"), source="arXiv 1708.02002; torchvision")
+class MaskFocalLoss(MaskLoss):
+    """Focal loss per pixel: easy pixels count less."""
+
+    formula: ClassVar[Formula] = staticmethod(mask_focal)
+    gamma: float
+    alpha: float
