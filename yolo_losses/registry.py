@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from yolo_losses import traps
 from yolo_losses.parameters import Parameter, Value, shown
 
 Kind = Literal["cls", "box", "modifier", "seg"]
@@ -267,6 +268,9 @@ def unknown_loss(kind: Kind, name: Any) -> ValueError:
     names = ["stock", *(s.name for s in specs(kind))]
     if not isinstance(name, str):
         return unknown_name(key, name, names)
+    trap = traps.find(normal(name))
+    if trap is not None:
+        return ValueError(f"'{key}={shown(name)}' is not valid: {trap.advice}; allowed are {', '.join(names)}.")
     for other, other_key in TERM_KEYS.items():
         spec = find(other, name) if other != kind else None
         if spec is not None:
@@ -285,6 +289,8 @@ def unknown_loss(kind: Kind, name: Any) -> ValueError:
 def unknown_box_loss(name: Any) -> ValueError:
     """Return the error for a box loss name of which some part is unknown."""
     words = normal(name)
+    if traps.find(words) is not None:
+        return unknown_loss("box", name)
     prefixes = [s.name for s in specs("modifier")]
     more = f", with any of {', '.join(p + '_' for p in prefixes)} in front"
     modifier = find("modifier", words)

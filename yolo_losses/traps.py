@@ -1,0 +1,74 @@
+"""Names of losses that are looked for and left out, each with the nearest sound choice; `docs/traps.md` says why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PAGE = "https://github.com/yolo-losses/yolo-losses/blob/main/docs/traps.md"
+
+
+@dataclass(frozen=True)
+class Trap:
+    """A loss that is left out.
+
+    Attributes:
+        name: its section in `docs/traps.md`.
+        aliases: other spellings, without `_`.
+        instead: the nearest sound choice, as a training key.
+        reason: why it is left out, in half a sentence.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    instead: str
+    reason: str
+
+    @property
+    def advice(self) -> str:
+        """The reason, the choice in its place, and the page, for a message."""
+        return f"{self.reason}; the nearest sound choice is {self.instead}, see {PAGE}#{self.name}"
+
+
+TRAPS = (
+    Trap(
+        "eqlv2",
+        ("eql", "eqloss", "eqlloss", "eqlv2loss", "equalizationloss", "equalizationlossv2"),
+        "cls_loss=efl",
+        "EQL v2 does not work for one-stage detectors, as its author says; his loss for these is EFL",
+    ),
+    Trap(
+        "atfl",
+        ("atflloss", "adaptivethresholdfocal", "adaptivethresholdfocalloss"),
+        "cls_loss=focal",
+        "the ATFL that circulates averages nothing, is near BCE on easy anchors, and its factor is unbounded",
+    ),
+    Trap(
+        "slidevarifocal",
+        ("slidevarifocalloss", "slidevfl", "slidevflloss", "emaslidevarifocal", "emaslidevarifocalloss"),
+        "cls_loss=vfl",
+        "no paper defines Slide-Varifocal, whose two weights act against each other: choose vfl or slide",
+    ),
+    Trap(
+        "seesaw",
+        ("seesawloss", "seesawce"),
+        "cls_loss=efl",
+        "Seesaw loss is for a softmax over classes that exclude each other, which no YOLO head has",
+    ),
+    Trap(
+        "iciou",
+        ("iciouloss", "improvedciou"),
+        "box_loss=eiou",
+        "ICIoU has no code by its authors that values can be checked against (Inner-CIoU is inner_ciou)",
+    ),
+)
+
+
+def find(name: str) -> Trap | None:
+    """Return what is left out under a name, whatever stands in front of it; `None` where it is another name.
+
+    Args:
+        name: in lower case, its words joined by `_`.
+    """
+    words = name.split("_")
+    endings = {"".join(words[start:]) for start in range(len(words))}
+    return next((trap for trap in TRAPS if endings.intersection((trap.name, *trap.aliases))), None)
