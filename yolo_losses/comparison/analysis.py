@@ -67,7 +67,7 @@ class Comparison:
         images: number of validation images; 0 where they are not known.
         image_interval: the interval over images with the models fixed; NaNs where they are not known.
         correlation: between pairs.
-        p_holm: p-value of `decisive`, after Holm's correction for the number of configurations.
+        p_holm: `p_value` after Holm's correction for the number of configurations.
         verdict: what follows.
     """
 
@@ -84,6 +84,11 @@ class Comparison:
     correlation: float = math.nan
     p_holm: float = math.nan
     verdict: Verdict | None = None
+
+    @property
+    def p_value(self) -> float:
+        """The p-value of no difference, before the correction."""
+        return statistics.p_value_over_both(self.seeds, self.decisive) if self.images else self.decisive.p_value
 
     @property
     def mean(self) -> float:
@@ -166,13 +171,7 @@ class Analysis:
         return sorted(found, key=lambda record: record.seed)
 
 
-def analyse(
-    records: Sequence[RunRecord],
-    baseline: Mapping[str, Any] | None,
-    rope: float,
-    metric: str,
-    resamples: int = RESAMPLES,
-) -> Analysis:
+def analyse(records: Sequence[RunRecord], baseline: Mapping[str, Any] | None, rope: float, metric: str) -> Analysis:
     """Return the results of a comparison.
 
     Args:
@@ -180,7 +179,6 @@ def analyse(
         baseline: values that the baseline's configuration has; `None` is the first one.
         rope: the largest difference of `metric` that does not matter.
         metric: the metric that the verdicts are on.
-        resamples: of the validation images.
 
     Raises:
         ValueError: of one line, if there are no runs, or no such metric or baseline.
@@ -195,7 +193,7 @@ def analyse(
     result = Analysis([*records], first, rope, metric)
     result.names = [first, *dict.fromkeys(r.name for r in records if r.name != first)]
     result.sets = list(dict.fromkeys(r.data for r in records))
-    runs = _finished_runs(result, resamples)
+    runs = _finished_runs(result)
     for data in result.sets:
         own = [run for run in runs if run.record.data == data]
         classes = dict.fromkeys(c for run in own for c in (run.record.best or {}).get("per_class", ()))
@@ -203,6 +201,8 @@ def analyse(
         names = [name for name in result.names if any((r.name, r.data) == (name, data) for r in records)]
         for which in WEIGHTS:
             for name in (*METRICS, *(f"{c}:{m}" for c in classes for m in PER_CLASS)):
+                if not any(name in run.values[which] for run in own):  # mAP75 and classes of runs made by hand
+                    continue
                 compared = [_compare(own, first, c, data, which, name) for c in names]
                 _judge(result, [c for c in compared if c is not None])
     if len(result.sets) > 1:
@@ -222,7 +222,7 @@ def _baseline(records: Sequence[RunRecord], wanted: Mapping[str, Any] | None) ->
     raise ValueError(f"'--baseline {words}' is not valid: there is {'; '.join(dict.fromkeys(r.name for r in records))}")
 
 
-def _finished_runs(result: Analysis, resamples: int) -> list[Run]:
+def _finished_runs(result: Analysis) -> list[Run]:
     """Return the finished runs, with their metrics on resamples of the images; a seed counts once."""
     weights: dict[int, NDArray[Any]] = {}
     runs: dict[tuple[str, str, int], Run] = {}
@@ -243,7 +243,7 @@ def _finished_runs(result: Analysis, resamples: int) -> list[Run]:
                 detections = Detections.load(path, which)
                 images = detections.images
                 if images not in weights:
-                    weights[images] = bootstrap_weights(images, resamples)
+                    weights[images] = bootstrap_weights(images, RESAMPLES)
                 samples[which] = _samples(detections, weights[images], record.classes)
         runs[key] = Run(record, values, samples, images)
     if twice:
@@ -333,7 +333,7 @@ def _judge(result: Analysis, compared: list[Comparison]) -> None:
     if tried and tried[0].metric == result.metric:
         luck = statistics.expected_best([c.decisive.se for c in tried])
         result.luck[tried[0].data, tried[0].which] = luck
-    adjusted = dict(zip((c.name for c in tried), statistics.holm([c.decisive.p_value for c in tried]), strict=True))
+    adjusted = dict(zip((c.name for c in tried), statistics.holm([c.p_value for c in tried]), strict=True))
     for c in compared:
         if c.name != result.baseline:
             c = replace(c, p_holm=adjusted[c.name])
@@ -360,7 +360,9 @@ def _notes(result: Analysis) -> Iterator[str]:
     records = result.records
     failed = [r for r in records if r.status != "finished"]
     if failed:
-        titles = ", ".join(_title(r, result.labels) for r in failed)
+        titles = ", ".join(
+            _title(r, result.labels) + (f" on {result.titles[r.data]}" if len(result.sets) > 1 else "") for r in failed
+        )
         yield f"{len(failed)} of {len(records)} runs failed and are left out: {titles}."
     fewest = []
     for data in result.sets:
@@ -389,8 +391,8 @@ def _notes(result: Analysis) -> Iterator[str]:
         for what, key in (("start from the same weights", "same_weights"), ("see the same batches", "same_order")):
             if loose := [str(row["seed"]) for row in rows if row[key] is False]:
                 yield (
-                    f"The runs of seed {', '.join(loose)}{where} do not all {what}: they are pairs by number only, which "
-                    "widens the intervals but leaves them valid."
+                    f"The runs of seed {', '.join(loose)}{where} do not all {what}: they are pairs by number only, "
+                    "which widens the intervals but leaves them valid."
                 )
     if min(fewest) < 3:
         yield (

@@ -94,62 +94,111 @@ def resample(detections: Detections, weights: Array) -> Resampled:
     order = np.argsort(-detections.conf)  # the very call of `ap_per_class`, so that ties fall the same way
     tp, conf, cls, image = (a[order] for a in (detections.tp, detections.conf, detections.cls, detections.image))
     classes = np.unique(detections.target_cls).astype(int)
+    weights = weights.astype(np.int32)
     step = max(1, CHUNK // max(len(classes) * len(CONFIDENCES), *np.bincount(cls.astype(int), minlength=1), 1))
     parts = []
     for start in range(0, weights.shape[1], step):
-        chunk = weights[:, start : start + step]
-        ap = np.zeros((len(classes), tp.shape[1], chunk.shape[1]))
-        curves = np.zeros((2, len(classes), len(CONFIDENCES), chunk.shape[1]))  # precision and recall by confidence
+        drawn = weights[:, start : start + step]
+        ap = np.zeros((len(classes), tp.shape[1], drawn.shape[1]))
+        curves = np.zeros((2, len(classes), len(CONFIDENCES), drawn.shape[1]))  # precision and recall by confidence
         for index, c in enumerate(classes):
-            labels = chunk[detections.target_image[detections.target_cls == c]].sum(0)
+            labels = drawn[detections.target_image[detections.target_cls == c]].sum(0)
             own = cls == c
             if own.any():
-                counts = chunk[image[own]]
-                total = counts.cumsum(0)
-                ap[index] = _average_precision(tp[own], counts, total, labels)
-                correct = (counts * tp[own, :1]).cumsum(0)
-                curves[:, index] = _confidence_curves(conf[own], correct, total, labels)
+                ap[index], curves[:, index] = _one_class(tp[own], conf[own], image[own], drawn, np.maximum(labels, 1))
             ap[index, :, labels == 0] = np.nan
             curves[:, index, :, labels == 0] = np.nan
         parts.append((ap, *_at_largest_f1(*curves)))
     return Resampled(classes, *(np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)))
 
 
-def _average_precision(tp: Array, counts: Array, total: Array, labels: Array) -> Array:
-    """Return the average precision of one class at each threshold, shape (thresholds, resamples).
+def _one_class(tp: Array, conf: Array, image: Array, drawn: Array, labels: Array) -> tuple[Array, tuple[Array, Array]]:
+    """Return the average precision of one class at each threshold, and its precision and recall by confidence.
+
+    Args:
+        tp: whether each detection is correct at each threshold, shape (detections, thresholds), by falling confidence.
+        conf: confidence of each detection.
+        image: image of each detection.
+        drawn: how often each image counts in each resample, shape (images, resamples).
+        labels: number of labels in each resample, at least 1.
+    """
+    at = np.searchsorted(-conf, -CONFIDENCES, side="right") - 1  # the last detection that is confident enough
+    hit_rows = np.flatnonzero(tp.any(1))
+    rows = np.unique(np.concatenate([hit_rows, at[at >= 0]]))
+    # Most detections are false and fall between two rows that matter: they are added up, and not looked at again.
+    between = np.add.reduceat(drawn[image[: rows[-1] + 1]], np.concatenate([[0], rows[:-1] + 1]), dtype=np.int32)
+    total = between.cumsum(0)
+    hit_counts, hit_total = drawn[image[hit_rows]], total[np.searchsorted(rows, hit_rows)]
+    ap = np.zeros((tp.shape[1], drawn.shape[1]))
+    for threshold, hits in enumerate(tp[hit_rows].T):
+        if hits.any():
+            ap[threshold] = _average_precision(hit_counts[hits].cumsum(0), hit_total[hits], labels)
+    correct = np.concatenate([np.zeros_like(drawn[:1]), (hit_counts * tp[hit_rows, :1]).cumsum(0)])
+    correct = correct[np.searchsorted(hit_rows, at, side="right")]
+    found = np.where(at[:, None] >= 0, total[np.searchsorted(rows, np.maximum(at, 0))], 0)
+    return ap, _confidence_curves(tp[:, 0], conf, image, drawn, at, correct, found, labels)
+
+
+def _average_precision(correct: Array, total: Array, labels: Array) -> Array:
+    """Return the average precision of one class at one threshold, shape (resamples,).
 
     The interpolated precision at a recall is the largest precision from there on, and precision falls between true
     positives: each true positive's envelope holds for the sampled recalls from its predecessor's recall up to below
     its own. Summing over true positives therefore gives the 101-point integral with no search for each recall.
+
+    Args:
+        correct: number of true positives up to each of them, shape (true positives, resamples).
+        total: number of detections up to there.
+        labels: number of labels in each resample.
     """
-    ap = np.zeros((tp.shape[1], counts.shape[1]))
-    for threshold, hits in enumerate(tp.T):
-        if not hits.any():
-            continue
-        correct = counts[hits].cumsum(0)
-        precision = correct / np.maximum(total[hits], 1)
-        envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        reached = np.searchsorted(RECALLS, correct / np.maximum(labels, 1))
-        integral = np.maximum(reached - 0.5, 0) / 100  # the trapezoids' weights, summed up to that recall
-        ap[threshold] = envelope[0] * integral[0] + (envelope[1:] * np.diff(integral, axis=0)).sum(0)
-    return ap
+    envelope = np.maximum.accumulate((correct / np.maximum(total, 1))[::-1])[::-1]
+    reached = np.searchsorted(RECALLS, correct / labels)
+    integral = np.maximum(reached - 0.5, 0) / 100  # the trapezoids' weights, summed up to that recall
+    area: Array = envelope[0] * integral[0] + (envelope[1:] * np.diff(integral, axis=0)).sum(0)
+    return area
 
 
-def _confidence_curves(conf: Array, correct: Array, total: Array, labels: Array) -> tuple[Array, Array]:
-    """Return precision and recall of one class at each confidence, as `np.interp` does, for all resamples."""
-    at = np.searchsorted(-conf, -CONFIDENCES, side="right") - 1
-    above = at < 0  # no detection is that confident
-    at, after = np.maximum(at, 0), np.minimum(at + 1, len(conf) - 1)
-    gap = conf[at] - conf[after]
-    share = np.where(gap > 0, (conf[at] - CONFIDENCES) / np.where(gap > 0, gap, 1), 0)[:, None]
+def _confidence_curves(
+    tp: Array, conf: Array, image: Array, drawn: Array, at: Array, correct: Array, found: Array, labels: Array
+) -> tuple[Array, Array]:
+    """Return precision and recall of one class at each of `CONFIDENCES`, shape (confidences, resamples) each.
 
-    def curve(values: Array, left: float) -> Array:
-        result = values[at] + share * (values[after] - values[at])
-        result[above] = left
-        return result
+    As `np.interp` does on a resample's own detections: between the last drawn one above a confidence, counted in full,
+    and the first drawn one below it, counted once.
 
-    precision = np.where(total > 0, correct / np.maximum(total, 1), 1)
-    return curve(precision, 1), curve(correct / np.maximum(labels, 1), 0)
+    Args:
+        tp: whether each detection is correct at IoU 0.5, by falling confidence.
+        conf: confidence of each detection.
+        image: image of each detection.
+        drawn: how often each image counts in each resample.
+        at: the last detection that is confident enough, -1 for none.
+        correct: number of true positives up to there, shape (confidences, resamples).
+        found: number of detections up to there.
+        labels: number of labels in each resample.
+    """
+    before, after = _nearest_drawn(image, drawn, at, -1), _nearest_drawn(image, drawn, at + 1, 1)
+    higher, lower = conf[before], conf[np.minimum(after, len(conf) - 1)]
+    last = after == len(conf)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(last, 0, (higher - CONFIDENCES[:, None]) / (higher - lower))
+        at_next = correct + tp[np.minimum(after, len(conf) - 1)]
+        precision = correct / found + share * (at_next / (found + 1) - correct / found)
+        recall = (correct + share * (at_next - correct)) / labels
+    return np.where(found > 0, precision, 1), np.where(found > 0, recall, 0)
+
+
+def _nearest_drawn(image: Array, drawn: Array, start: Array, step: int) -> Array:
+    """Return the first detection from `start` on whose image was drawn, in either direction, by resample."""
+    columns = np.broadcast_to(np.arange(drawn.shape[1]), (len(start), drawn.shape[1])).ravel()
+    nearest = np.repeat(start, drawn.shape[1])
+    left = np.arange(len(nearest))
+    while True:
+        row = nearest[left]
+        left = left[(row >= 0) & (row < len(image))]
+        left = left[drawn[image[nearest[left]], columns[left]] == 0]
+        if not len(left):
+            return nearest.reshape(len(start), -1)
+        nearest[left] += step
 
 
 def _at_largest_f1(precision: Array, recall: Array) -> tuple[Array, Array]:

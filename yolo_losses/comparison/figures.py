@@ -180,7 +180,7 @@ def _per_class(result: Analysis, data: str) -> Figure | None:
         return None
 
     def spread(label: str) -> float:
-        means = [c.mean for c in table[label].values() if c is not None]
+        means = [c.mean for c in table[label].values() if c is not None and c.values]
         return max(means) - min(means) if means else 0.0
 
     shown = sorted(classes, key=spread, reverse=True)[:MOST_CLASSES]
@@ -192,7 +192,7 @@ def _per_class(result: Analysis, data: str) -> Figure | None:
         style = _style(index)
         for row, label in enumerate(shown):
             c = table[label][name]
-            if c is None:
+            if c is None or not c.values:
                 continue
             y = row - 0.4 + step * (index + 0.5)
             values = [100 * v for v in c.values.values()]

@@ -84,7 +84,7 @@ def _row(c: Comparison) -> dict[str, Any]:
         "images_high": c.image_interval[1],
         "low": decisive[0],
         "high": decisive[1],
-        "p": c.decisive.p_value,
+        "p": c.p_value,
         "p_holm": c.p_holm,
         "p_better": c.decisive.p_better,
         "correlation": c.correlation,
@@ -228,8 +228,8 @@ def _method(result: Analysis) -> list[str]:
             f"Interval over images: {analysis.RESAMPLES} bootstrap resamples of the validation images, the same for "
             "all runs, models fixed; 2.5 and 97.5 % percentiles. It speaks of these very models on new images.",
             "Interval over seeds and images: t interval with the sum of both variances, the interaction counted once, "
-            "and Satterthwaite's degrees of freedom; never narrower than that over seeds. It decides where it is "
-            "known.",
+            "and Satterthwaite's degrees of freedom; never narrower than that over seeds, and p never smaller. It "
+            "decides where it is known.",
         ]
     lines += [
         f"P(better) and P(within ±{result.rope * 100:g}) are posterior probabilities of the mean difference, from the "

@@ -119,6 +119,11 @@ def over_seeds_and_images(seeds: Estimate, resampled: NDArray[np.floating[Any]],
     return max(seeds, both, key=lambda estimate: estimate.interval()[1])
 
 
+def p_value_over_both(seeds: Estimate, both: Estimate) -> float:
+    """Return the p-value over seeds and images: the larger of both, as the interval is the wider one at any level."""
+    return max(seeds.p_value, both.p_value)
+
+
 def image_variance(resampled: NDArray[np.floating[Any]]) -> float:
     """Return the variance of the mean difference over validation images, less the part that the seeds show already.
 
