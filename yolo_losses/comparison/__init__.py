@@ -100,7 +100,7 @@ class Options:
         self.baseline = baseline
         self.metric = metric
         self.rope = rope
-        self.jobs = jobs or len(self.devices) or 1
+        self.jobs = jobs
         self.engine = engine
         self.address = address
         self.out = out
@@ -126,7 +126,7 @@ def run(request: Request, options: Options, command: str) -> pl.DataFrame:
     kept = {"baseline": baseline, "metric": options.metric, "rope": options.rope}
     folders.write_grid(grid, options.out, command, kept)
     runs = grid.runs(options.out)
-    with View(runs, options.jobs, options.metric) as view:
+    with View(runs, options.metric) as view:
         if len(todo) < len(runs):
             view.say(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already")
         if len(grid.seeds) == 1:
@@ -156,6 +156,11 @@ def prepare(request: Request, options: Options) -> tuple[Grid, dict[str, str]]:
     from yolo_losses.comparison import runs as folders
 
     grid = grids.build(request)
+    device = grid.settings.get("device")
+    if options.devices and device is not None:
+        raise ValueError(f"'device={device}' and '--devices' both say where a run is trained: leave one out")
+    if options.engine == "ray" and device not in (None, "cpu"):
+        raise ValueError(f"'device={device}': Ray hands out the GPUs of its cluster, leave 'device' out")
     grid.baseline(options.baseline)
     folders.check_folder(grid, options.out)
     hashes = {}
@@ -190,9 +195,10 @@ def dry_run(request: Request, options: Options) -> str:
     lines.append(f"{len(grid.cells)} configurations x {len(grid.seeds)} seeds ({seeds}) = {len(runs)} runs")
     if len(todo) < len(runs):
         lines.append(f"{len(runs) - len(todo)} are finished in {options.out}, {len(todo)} are left")
-    seconds = folders.seconds_left(runs, options.jobs)
+    at_once = options.jobs or len(options.devices) or 1
+    seconds = folders.seconds_left(runs, at_once)
     if seconds and todo:
-        lines.append(f"about {span(seconds)} left, {options.jobs} at a time")
+        lines.append(f"about {span(seconds)} left, {at_once} at a time")
     return "\n".join(lines)
 
 

@@ -15,15 +15,14 @@ class View:
 
     Args:
         runs: of the grid, those that are over too.
-        side_by_side: how many run at a time.
         metric: what is shown of each run.
     """
 
-    def __init__(self, runs: list[Run], side_by_side: int, metric: str) -> None:
+    def __init__(self, runs: list[Run], metric: str) -> None:
         from rich.console import Console
 
         self.runs = runs
-        self.side_by_side = side_by_side
+        self.side_by_side = 1  # which the engine knows
         self.metric = metric
         self.running: dict[str, float] = {}  # folder -> when it was started
         self.console = Console()
@@ -46,6 +45,11 @@ class View:
         self.running[str(run.folder)] = time.monotonic()
         if self.live is None:
             self.say(f"started  {run.title}")
+
+    def lost(self, run: Run) -> None:
+        """Note that the machine of a run is gone."""
+        self.running.pop(str(run.folder), None)
+        self.say(f"lost its machine: {run.title}; it goes on where there is room")
 
     def ended(self, run: Run) -> None:
         """Note that a run is over; how a failing one ended stands above the table."""

@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,13 +42,27 @@ def end_with_parent() -> None:
     """End this process, and the loader's workers, when the one that started it is gone: its pipe to us closes."""
 
     def watch() -> None:
-        while sys.stdin.buffer.raw.read(1):  # type: ignore[attr-defined] # not the buffer: its lock outlives a thread
+        while os.read(sys.stdin.fileno(), 1):
             pass
         if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
             os.killpg(0, signal.SIGKILL)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def wait_for_others(folder: Path) -> IO[str]:
+    """Return a lock on the folder of a run, which no other process then trains in.
+
+    A comparison may be started twice, and a node of a cluster that counts as lost may be alive.
+    """
+    lock = (folder / PLAN_FILE).open("r+")
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return lock
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
 
 
 class Training:
@@ -193,10 +207,10 @@ class Training:
             "model": trainer.model.state_dict(),
             "ema": trainer.ema.ema.state_dict(),
             "updates": trainer.ema.updates,
-            "optimizer": trainer.optimizer.state_dict(),
+            "optimizer": _plain(trainer.optimizer.state_dict()),
             "scaler": trainer.scaler.state_dict(),
             "best_fitness": _plain(trainer.best_fitness),
-            "stopper": {key: _plain(value) for key, value in vars(trainer.stopper).items()},
+            "stopper": _plain(vars(trainer.stopper)),
             "buffer": list(getattr(trainer.train_loader.dataset, "buffer", [])),
             "weights_hash": self.weights_hash,
             "order_hash": self.order_hash,
@@ -220,13 +234,18 @@ class Training:
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
+    """Return a value with NumPy's numbers as Python's, which are all that `torch.load` takes without trust."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return value.item() if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 else value
 
 
 def recording_validator(base: type) -> type:
     """Return a task's validator that keeps what it counted, image by image."""
 
-    class Recorder(base):  # type: ignore[misc] # known at run time only
+    class Recorder(base):
         """A validator whose statistics outlive the validation."""
 
         kept: Recorder
@@ -389,15 +408,22 @@ def main(argument: str) -> int:
     plan = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
     if Path(plan["cwd"]).is_dir():
         os.chdir(plan["cwd"])
+    lock = wait_for_others(folder)
+    if (folder / RECORD_FILE).is_file():  # another process did this run meanwhile
+        return 0
     try:
         record = train(folder, plan)
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         lines = [line.strip() for line in "".join(traceback.format_exception_only(error)).splitlines() if line.strip()]
         record = RunRecord(
-            **_plan_part(plan), status="failed", error="\n".join(lines[-5:]), epochs=len(read_results(folder))
+            **_plan_part(plan),
+            status="failed",
+            error="\n".join(lines if len(lines) < 6 else [lines[0], *lines[-4:]]),
+            epochs=len(read_results(folder)),
         )
     record.write(folder / RECORD_FILE)
+    lock.close()
     if record.status == "finished":
         (folder / "weights" / SNAPSHOT).unlink(missing_ok=True)
     return 0 if record.status == "finished" else 1

@@ -18,8 +18,13 @@ from yolo_losses.comparison.grid import Run
 class Watch(Protocol):
     """Who is told what happens."""
 
+    side_by_side: int
+
     def started(self, run: Run) -> None:
         """Take note that a run's process is there."""
+
+    def lost(self, run: Run) -> None:
+        """Take note that the machine of a run is gone: it will be started again elsewhere."""
 
     def ended(self, run: Run) -> None:
         """Take note that a run has a record."""

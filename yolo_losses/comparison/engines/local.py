@@ -18,10 +18,11 @@ def cores() -> int:
 
 
 def run_all(
-    runs: Sequence[Run], watch: Watch, *, jobs: int, devices: Sequence[str], data_hashes: Mapping[str, str]
+    runs: Sequence[Run], watch: Watch, *, jobs: int | None, devices: Sequence[str], data_hashes: Mapping[str, str]
 ) -> None:
-    """Carry out the runs, `jobs` at a time, or one on each of the devices."""
-    places: list[str | None] = list(devices) or [None] * jobs
+    """Carry out the runs, `jobs` at a time (`None`: one), or one on each of the devices."""
+    places: list[str | None] = list(devices) or [None] * (jobs or 1)
+    watch.side_by_side = len(places)
     threads = max(1, cores() // len(places))
     waiting = list(runs)
     running: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}

@@ -1,0 +1,151 @@
+"""Runs handed to Ray Tune: one trial each, wherever the cluster has room, with no early stopping.
+
+The folder of the comparison is on storage that every node sees under the same path. What is done stands in the runs'
+folders alone: a trial whose node is lost goes on from its snapshot on another one, and so does a comparison whose
+driver was lost, when it is started again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yolo_losses.comparison import runs as folders
+from yolo_losses.comparison.engines import Watch, start, stop
+from yolo_losses.comparison.grid import Run, first_line
+from yolo_losses.comparison.record import METRIC_COLUMNS, RECORD_FILE, RunRecord, read_results
+
+LOST_NODES = 10  # how many a trial may lose; what fails in a training is in its record, and no failure for Ray
+
+
+def run_all(
+    runs: Sequence[Run],
+    watch: Watch,
+    *,
+    jobs: int | None,
+    address: str | None,
+    data_hashes: Mapping[str, str],
+    storage: Path,
+) -> None:
+    """Hand the runs to a Ray cluster as one grid and wait for all of them.
+
+    Args:
+        runs: what is to be carried out.
+        watch: is told which run starts and ends.
+        jobs: how many at a time at most; `None`: one a GPU, or one a node of a cluster without.
+        address: of the cluster; `None`: that of `RAY_ADDRESS`, or a cluster on this machine alone.
+        data_hashes: by data set.
+        storage: a folder for what Ray writes, removed at the end.
+
+    Raises:
+        ValueError: where there is no cluster at that address.
+    """
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # ctrl-C is an exception here as elsewhere
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    import ray
+    from ray import tune
+
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost node is a line of ours, not a traceback
+    ours = not ray.is_initialized()
+    if ours:
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+        except Exception as error:
+            raise ValueError(f"'--address {address}': {first_line(error)}") from error
+    try:
+        cpus, gpus, at_once = shares([node["Resources"] for node in ray.nodes() if node["Alive"]], jobs)
+        watch.side_by_side = at_once
+        by_folder = {str(run.folder.resolve()): run for run in runs}
+        for run in runs:
+            folders.write_plan(run, cpus, data_hashes[run.cell.data])
+        kept = ("PYTHONPATH", "YOLO_")
+        environment = {key: value for key, value in os.environ.items() if key.startswith(kept)}
+        environment["OMP_NUM_THREADS"] = str(cpus)
+        space = {"folder": tune.grid_search(list(by_folder)), "environment": environment}
+
+        class Callback(tune.Callback):
+            """Passes on which trial starts and ends."""
+
+            def __init__(self, watch: Watch, runs: Mapping[str, Run]) -> None:
+                self.watch = watch
+                self.runs = runs
+
+            def __getstate__(self) -> dict[str, Any]:
+                return {}  # Tune pickles it for a restore, which is not needed here
+
+            def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+                self.watch.started(self.runs[trial.config["folder"]])
+
+            def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+                self.watch.lost(self.runs[trial.config["folder"]])
+
+            def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+                self.watch.ended(self.runs[trial.config["folder"]])
+
+        tuner = tune.Tuner(
+            tune.with_resources(carry_out, {"cpu": cpus, "gpu": gpus}),
+            param_space=space,
+            tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
+            run_config=tune.RunConfig(
+                name=time.strftime("%Y%m%d-%H%M%S"),
+                storage_path=str(storage.resolve()),
+                failure_config=tune.FailureConfig(max_failures=LOST_NODES),
+                callbacks=[Callback(watch, by_folder)],
+                verbose=0,
+            ),
+        )
+        results = tuner.fit()
+        for result in results:
+            run = by_folder[result.config["folder"]]
+            if folders.record_of(run) is None:
+                why = f"Ray gave up: {first_line(result.error)}" if result.error else "Ray left it out"
+                cell = run.cell
+                failure = RunRecord(
+                    dict(cell.configuration), cell.name, run.seed, cell.data, status="failed", error=error
+                )
+                failure.write(run.folder / RECORD_FILE)
+                watch.ended(run)
+    finally:
+        if ours:
+            ray.shutdown()  # ends the trials, whose processes end with them
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def shares(nodes: Sequence[Mapping[str, float]], jobs: int | None) -> tuple[int, float, int]:
+    """Return CPUs and GPUs a trial, and how many trials run at a time.
+
+    A trial is small enough for any node of the cluster, so that one that is lost has somewhere to go on.
+    """
+    cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if not cpus:
+        raise ValueError("no node of the Ray cluster has a CPU")
+    at_once = jobs or gpus or len(cpus)
+    return max(1, min(sum(cpus) // at_once, *cpus)), min(1.0, gpus / at_once), at_once
+
+
+def carry_out(config: Mapping[str, Any]) -> None:
+    """Carry out one run: the trial of Ray Tune."""
+    from ray import tune
+
+    folder = Path(config["folder"])
+    process = start(folder, config["environment"])
+    reported = 0
+    try:
+        while process.poll() is None:
+            time.sleep(0.5)
+            rows = read_results(folder)
+            if len(rows) > reported:
+                reported = len(rows)
+                tune.report({"epoch": reported, "map50_95": rows[-1].get(METRIC_COLUMNS["map50_95"])})
+    finally:
+        stop(process)
+    folders.record_death(folder, process.returncode)
+    tune.report({"epoch": reported})
