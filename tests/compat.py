@@ -82,9 +82,11 @@ def main() -> int:
     return 1 if any(value not in (OK, ABSENT) for result in results for value in result.values()) else 0
 
 
-def table(versions: tuple[str, ...] | list[str], results: list[dict[str, str]]) -> str:
-    """Return the results as a Markdown table, a version a column, and under it what failed."""
-    shown = [check for check in CHECKS if any(check in result for result in results)]
+def table(
+    versions: tuple[str, ...] | list[str], results: list[dict[str, str]], checks: tuple[str, ...] = CHECKS
+) -> str:
+    """Return the results as a Markdown table, one column for each version, and under it what failed."""
+    shown = [check for check in checks if any(check in result for result in results)]
     rows = [["", *versions], ["---"] * (len(versions) + 1)]
     for check in shown:
         cells = [result.get(check, "not run") for result in results]
