@@ -158,6 +158,10 @@ class Run:
         ]
         if self.settings.cls_scale != 1:
             terms[0] += f", times {self.settings.cls_scale:g}"
+        if branch.seg:
+            terms.append(f"seg_loss={self.settings.seg_loss} {_one_line(branch.seg)}")
+            if self.settings.seg_scale != 1:
+                terms[-1] += f", times {self.settings.seg_scale:g}"
         names = ", ".join(name for name in self.branches if name)
         say(f"{'; '.join(terms)}; equipped for {' and '.join(self.criteria)}{f' ({names})' if names else ''}")
         for module in branch.modules.values():

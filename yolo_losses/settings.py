@@ -9,7 +9,7 @@ from typing import Any
 
 from yolo_losses import registry
 from yolo_losses.parameters import Value, parse_value, shown
-from yolo_losses.registry import LossSpec, unknown_loss, unknown_name
+from yolo_losses.registry import Kind, LossSpec, unknown_loss, unknown_name
 
 CHOICES: Mapping[str, str | float] = MappingProxyType(
     {
@@ -18,12 +18,15 @@ CHOICES: Mapping[str, str | float] = MappingProxyType(
         "dfl_loss": "stock",
         "cls_target": "auto",
         "cls_scale": 1.0,
+        "seg_loss": "stock",
+        "seg_scale": 1.0,
         "loss_branches": "both",
     }
 )
 DFL_VALUES = ("stock", "dfl", "off")
 TARGETS = ("auto", "tal", "iou", "ciou", "hard")
 BRANCHES = ("both", "one2many", "one2one")
+ONLY_STOCK_MASKS = "allowed are seg_loss=stock and seg_scale=1.0"
 TASKS = ("detect", "segment", "pose", "obb")
 
 RENAMED_PREFIX = "yl_"
@@ -66,6 +69,8 @@ class LossSettings:
         dfl_loss: `stock`, `dfl` or `off`.
         cls_target: `auto`, `tal`, `iou`, `ciou` or `hard`.
         cls_scale: a factor on the class term, above 0.
+        seg_loss: `stock` or the registered name of a mask loss.
+        seg_scale: a factor on the mask term, above 0.
         loss_branches: `both`, `one2many` or `one2one`.
         parameters: every parameter of the chosen losses, by key.
         unused: keys that were set but that no chosen loss has.
@@ -76,6 +81,8 @@ class LossSettings:
     dfl_loss: str = "stock"
     cls_target: str = "auto"
     cls_scale: float = 1.0
+    seg_loss: str = "stock"
+    seg_scale: float = 1.0
     loss_branches: str = "both"
     parameters: Mapping[str, Value] = field(default_factory=dict, hash=False)
     unused: tuple[str, ...] = ()
@@ -113,9 +120,10 @@ class LossSettings:
             if key not in CHOICES and key not in declared:
                 hint = registry.did_you_mean(str(key), [*CHOICES, *declared])
                 raise ValueError(f"'{shown(key)}' is not a key of yolo_losses.{hint}")
-        cls_spec = _cls_loss(keys.get("cls_loss"))
+        cls_spec = _registered("cls", keys.get("cls_loss"))
+        seg_spec = _registered("seg", keys.get("seg_loss"))
         modifiers, base = _box_loss(keys.get("box_loss"))
-        chosen = [spec for spec in (cls_spec, *modifiers, base) if spec is not None]
+        chosen = [spec for spec in (cls_spec, *modifiers, base, seg_spec) if spec is not None]
         own = {p.key for spec in chosen for p in spec.parameters}
         used = registry.parse_keys(chosen, {key: keys[key] for key in declared if key in keys and key in own})
         others = {key: declared[key].parse(keys[key]) for key in declared if key in keys and key not in own}
@@ -124,7 +132,9 @@ class LossSettings:
             registry.box_name(modifiers, base) if base else "stock",
             _dfl_loss(keys.get("dfl_loss", "stock")),
             _choice("cls_target", keys.get("cls_target"), TARGETS),
-            _scale(keys.get("cls_scale")),
+            _scale("cls_scale", keys.get("cls_scale")),
+            seg_spec.name if seg_spec else "stock",
+            _scale("seg_scale", keys.get("seg_scale")),
             _choice("loss_branches", keys.get("loss_branches"), BRANCHES),
             MappingProxyType(used),
             tuple(key for key, value in others.items() if value != declared[key].default),
@@ -132,7 +142,7 @@ class LossSettings:
         if settings.swaps_nothing and (settings.unused or settings.loss_branches != "both"):
             key = settings.unused[0] if settings.unused else "loss_branches"
             raise ValueError(
-                f"'{key}={shown(keys[key])}' would change nothing: cls_loss, box_loss and dfl_loss are all 'stock'."
+                f"'{key}={shown(keys[key])}' would change nothing: every term is 'stock'."
                 f" Choose the loss as well{_owner(key)}"
             )
         return settings
@@ -148,14 +158,26 @@ class LossSettings:
         return self.box_loss != "stock"
 
     @property
+    def swaps_seg(self) -> bool:
+        """Whether the mask term is this package's."""
+        return (self.seg_loss, self.seg_scale) != ("stock", 1.0)
+
+    @property
     def swaps_nothing(self) -> bool:
         """Whether every term is stock."""
-        return not self.swaps_cls and not self.swaps_box and self.dfl_loss == "stock"
+        return not (self.swaps_cls or self.swaps_box or self.swaps_seg) and self.dfl_loss == "stock"
 
     @property
     def cls_spec(self) -> LossSpec:
         """The loss of the class term where it is swapped: a stock loss with a target or a scale of its own is BCE."""
         spec = registry.find("cls", "bce" if self.cls_loss == "stock" else self.cls_loss)
+        assert spec is not None
+        return spec
+
+    @property
+    def seg_spec(self) -> LossSpec:
+        """The loss of the mask term where it is swapped: a stock loss with a scale of its own is BCE."""
+        spec = registry.find("seg", "bce" if self.seg_loss == "stock" else self.seg_loss)
         assert spec is not None
         return spec
 
@@ -185,6 +207,9 @@ class LossSettings:
             key, value = next(iter(self.non_default().items()))
             raise ValueError(f"'{key}={value}' cannot be used in the task '{task}': allowed are {', '.join(TASKS)}")
         self.check_boxes(rotated=task == "obb")
+        if self.swaps_seg and task != "segment":
+            key = "seg_loss" if self.seg_loss != "stock" else "seg_scale"
+            raise ValueError(f"'{key}={getattr(self, key)}' is for the task segment, not '{task}': {ONLY_STOCK_MASKS}")
 
     def check_boxes(self, rotated: bool) -> None:
         """Raise a `ValueError` where what is chosen is for the other kind of boxes."""
@@ -204,12 +229,15 @@ class LossSettings:
         if self.cls_scale != 1:
             extra["scale"] = f"{self.cls_scale:g}"
         box = registry.split_box_name(self.box_loss) if self.swaps_box else ([], None)
+        scale = {"scale": f"{self.seg_scale:g}"} if self.seg_scale != 1 else {}
+        mask = [f"seg={self.seg_spec.name}" + self._with([self.seg_spec], scale)] if self.swaps_seg else []
         return " ".join(
             (
                 f"cls={self.cls_spec.name if self.swaps_cls else 'stock'}"
                 + self._with(([self.cls_spec] if self.swaps_cls else []), extra),
                 f"box={self.box_loss}" + self._with([spec for spec in (*box[0], box[1]) if spec], {}),
                 f"dfl={self.dfl_loss}",
+                *mask,
             )
         )
 
@@ -224,12 +252,12 @@ def _is_default(value: Any, default: str = "stock") -> bool:
     return value is None or (isinstance(value, str) and registry.normal(value) in ("none", default))
 
 
-def _cls_loss(value: Any) -> LossSpec | None:
+def _registered(kind: Kind, value: Any) -> LossSpec | None:
     if _is_default(value):
         return None
-    spec = registry.find("cls", value) if isinstance(value, str) else None
+    spec = registry.find(kind, value) if isinstance(value, str) else None
     if spec is None:
-        raise unknown_loss("cls", value)
+        raise unknown_loss(kind, value)
     return spec
 
 
@@ -258,12 +286,12 @@ def _choice(key: str, value: Any, allowed: tuple[str, ...]) -> str:
     return word
 
 
-def _scale(value: Any) -> float:
-    if isinstance(value, str) and registry.normal(value) == "auto":
+def _scale(key: str, value: Any) -> float:
+    if key == "cls_scale" and isinstance(value, str) and registry.normal(value) == "auto":
         raise ValueError("'cls_scale=auto' is not available yet: allowed is a number > 0 (default 1.0)")
-    number = parse_value(value, float, CHOICES["cls_scale"])
+    number = parse_value(value, float, CHOICES[key])
     if not isinstance(number, float) or number <= 0:
-        raise ValueError(f"'cls_scale={shown(value)}' is not valid: allowed is a number > 0 (default 1.0)")
+        raise ValueError(f"'{key}={shown(value)}' is not valid: allowed is a number > 0 (default 1.0)")
     return number
 
 

@@ -21,13 +21,38 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from ultralytics.utils.ops import crop_mask
 
-from yolo_losses.criteria.parts import Part
+from yolo_losses.criteria.parts import Branch, Part
 from yolo_losses.masks._base import cropped
+from yolo_losses.settings import ONLY_STOCK_MASKS, LossSettings
 
 METHOD = "single_mask_loss"
 SHARE = 4  # of an image's masks, a fourth is worked on at a time
 LEAST_PIXELS = 2**16  # at a time
 MOST_PIXELS = 2**22
+
+
+def check(criterion: Any, settings: LossSettings) -> None:
+    """Raise a `ValueError` where the criterion has no mask term."""
+    if not hasattr(criterion, METHOD):
+        key = "seg_loss" if settings.seg_loss != "stock" else "seg_scale"
+        raise ValueError(
+            f"'{key}={getattr(settings, key)}' cannot be used with {type(criterion).__name__}, which has no mask term:"
+            f" {ONLY_STOCK_MASKS}"
+        )
+
+
+def put(criterion: Any, branch: Branch) -> None:
+    """Put the mask part of a branch in place."""
+    setattr(criterion, METHOD, MaskPart(getattr(criterion, METHOD), branch))
+
+
+def restore(criterion: Any) -> None:
+    """Put the stock method back."""
+    part = getattr(criterion, METHOD, None)
+    if isinstance(part, MaskPart):
+        delattr(criterion, METHOD)
+        if getattr(criterion, METHOD) is not part.stock:  # it was an attribute of the instance before
+            setattr(criterion, METHOD, part.stock)
 
 
 class MaskPart(Part):

@@ -21,6 +21,7 @@ from yolo_losses.classification._base import ClassificationLoss
 from yolo_losses.criteria import parts
 from yolo_losses.criteria.parts import Branch, Part
 from yolo_losses.formula import formula_arguments
+from yolo_losses.parameters import Value
 from yolo_losses.registry import LossSpec
 from yolo_losses.settings import LossSettings
 from yolo_losses.step import Step
@@ -49,9 +50,11 @@ def check(settings: LossSettings) -> LossSettings:
         if not _fits(spec):
             allowed = ", ".join(["stock", *(s.name for s in registry.specs("cls") if _fits(s))])
             raise ValueError(f"'cls_loss={settings.cls_loss}' cannot be used with RT-DETR: allowed are {allowed}")
-    reasons = {
+    reasons: dict[str, tuple[Value, str]] = {
         "dfl_loss": ("stock", "which predicts no distribution: allowed is stock"),
         "loss_branches": ("both", "whose head has one branch: allowed is both"),
+        "seg_loss": ("stock", "which predicts no masks: allowed is stock"),
+        "seg_scale": (1.0, "which predicts no masks: allowed is 1.0"),
     }
     if settings.cls_target not in ("auto", "iou"):
         reasons["cls_target"] = ("auto", "whose targets are the IoUs of its matched pairs: allowed are auto, iou")
@@ -70,11 +73,12 @@ def check(settings: LossSettings) -> LossSettings:
 def _fits(spec: LossSpec) -> bool:
     """Return whether a class loss is one value an element, by its logit and target alone.
 
-    What weighs elements by where the batch's positives lie (slide), or by the density over all of its anchors (ghm),
+    What weighs elements by where the batch's positives lie (slide), by the density over all of its anchors (ghm), or by
+    the gradients that a class had (efl, eqfl),
     has another meaning for a few hundred queries of which a handful are matched, layer by layer.
     """
     module: type[ClassificationLoss] = spec.module
-    return not module.own_divisor and "mean_iou" not in formula_arguments(module.formula)
+    return not module.own_divisor and not {"mean_iou", "pos_neg_ratio"}.intersection(formula_arguments(module.formula))
 
 
 @dataclass
@@ -109,8 +113,9 @@ class QueryBranch(Branch):
         if self.step is not None:
             return
         self.step = Step(iou, matched, torch.is_grad_enabled())
-        for term, module in self.modules.items():
-            self.supplied[term] = module.to(iou.device).prepare(self.step)
+        for term, module in (("cls", self.cls), ("box", self.box)):
+            if module is not None:
+                self.supplied[term] = module.to(iou.device).prepare(self.step)
 
 
 class ForwardPart(Part):
