@@ -1,9 +1,9 @@
-"""What every box loss shares: reduction around the formula, the module, and the modifiers' composition."""
+"""Base of the box losses: the module, and the composition of modifiers."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
@@ -40,21 +40,20 @@ def register_modifier(
 
 
 class BoxLoss(LossModule):
-    """A box loss as a module, called as MMDetection's are.
+    """A box loss as a module, with MMDetection's calling convention.
 
-    A subclass names its `formula` and, where it has more than the formula's parameters (state has), declares them as
-    annotated attributes. The parameters become attributes of the module. A loss that is `1 - IoU` plus penalties may
-    name its `terms` too, a function of the formula's arguments that returns them; modifiers then put another value
-    in the place of that IoU.
+    A subclass sets `formula`, and declares parameters beyond the formula's (such as those of state) as annotated
+    attributes. The parameters become attributes of the module. A loss of the form `1 - IoU + penalties` may set `terms`
+    too, a function of the formula's arguments that returns IoU and penalties; modifiers then replace that IoU.
 
     Args:
         reduction: `mean`, `sum` or `none`.
-        loss_weight: a factor on the result.
+        loss_weight: weight of the loss.
         **parameters: the declared parameters, by name.
 
     Raises:
-        TypeError: on a parameter that is not declared.
-        ValueError: on one out of range, or an unknown reduction.
+        TypeError: on an undeclared parameter.
+        ValueError: on a parameter out of range, or an unknown reduction.
     """
 
     formula: ClassVar[Formula]
@@ -80,12 +79,12 @@ class BoxLoss(LossModule):
         """Return the loss of predicted boxes against targets.
 
         Args:
-            pred: boxes `xyxy`, shape `(..., 4)`.
+            pred: boxes `xyxy`, shape `(..., 4)`, or `xywhr`, shape `(..., 5)`, where the loss is `rotated`.
             target: of the same shape.
-            weight: one a pair, or of the boxes' shape, where the mean over the four is taken.
-            avg_factor: what `mean` divides by in place of the number of pairs.
-            reduction_override: used in place of the module's reduction.
-            **supplied: what the formula needs of the scene, such as `image_wh`.
+            weight: per pair, or of the boxes' shape, in which case its mean over the coordinates is used.
+            avg_factor: divisor of `mean`, in place of the number of pairs.
+            reduction_override: overrides the module's reduction.
+            **supplied: what the formula needs from the criterion, such as `image_wh`.
 
         Raises:
             ValueError: on an unknown reduction or shapes that do not fit.
@@ -97,7 +96,7 @@ class BoxLoss(LossModule):
         return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)
 
     def pairs(self, pred: Tensor, target: Tensor, **supplied: Any) -> Tensor:
-        """Return the loss of every pair, in float32 or more; `supplied` holds what the formula may ask of the scene."""
+        """Return the loss per pair, in float32 or float64; the formula takes what it needs from `supplied`."""
         return type(self).formula(pred, target, **self.arguments(supplied))
 
     @property
@@ -108,7 +107,7 @@ class BoxLoss(LossModule):
 
     @property
     def iou_share(self) -> float:
-        """Share of the IoU in the loss: what modifiers put in its place counts as much."""
+        """Weight of `1 - IoU` in the loss, which the IoU of the modifiers takes over."""
         return 1.0
 
     def prepare(self, step: Step) -> dict[str, Any]:
@@ -117,13 +116,14 @@ class BoxLoss(LossModule):
 
 
 class BoxModifier(LossModule):
-    """What is written in front of a box loss's name and changes a part of it; a subclass says which.
+    """A modifier of box losses: its name is a prefix of theirs, and it changes a part of the loss, as `inner_siou`.
 
     Args:
         **parameters: the declared parameters, by name.
 
     Attributes:
-        bases: the losses that it goes in front of; `None`: every axis-aligned one.
+        bases: the axis-aligned losses that it goes in front of; `None`: every one.
+        rotated_bases: the rotated losses that it goes in front of.
         position: its place in the canonical name, outermost first; what stands further in acts first.
 
     Raises:
@@ -132,12 +132,19 @@ class BoxModifier(LossModule):
     """
 
     bases: ClassVar[tuple[str, ...] | None] = None
+    rotated_bases: ClassVar[tuple[str, ...]] = ()
     position: ClassVar[int] = 100
 
     @classmethod
     def fits(cls, base: str, rotated: bool) -> bool:
         """Return whether this goes in front of a box loss, given its name and whether its boxes are rotated."""
-        return not rotated if cls.bases is None else base in cls.bases
+        if rotated:
+            return base in cls.rotated_bases
+        return cls.bases is None or base in cls.bases
+
+    def prepare(self, step: Step) -> dict[str, Any]:
+        """Return what the loss is to be supplied with in this step; a modifier with state updates it here, in training."""
+        return {}
 
     def overlap(self, iou: Tensor, pred: Tensor, target: Tensor) -> Tensor:
         """Return what takes the place of the overlap `iou` of these boxes."""
@@ -147,8 +154,19 @@ class BoxModifier(LossModule):
         """Return what takes the place of a penalty; only for losses with `terms`."""
         return term
 
-    def result(self, loss: Tensor, iou: Tensor) -> Tensor:
-        """Return what takes the place of the whole loss, given the plain IoU."""
+    def result(
+        self, loss: Tensor, iou: Tensor, pred: Tensor, target: Tensor, base: str, supplied: Mapping[str, Any]
+    ) -> Tensor:
+        """Return what takes the place of the whole loss.
+
+        Args:
+            loss: per pair, shape `(...)`.
+            iou: the plain IoU of each.
+            pred: the boxes.
+            target: of the same shape.
+            base: the registered name of the loss without modifiers.
+            supplied: what the call was supplied with, by name.
+        """
         return loss
 
 
@@ -179,7 +197,8 @@ class ModifiedBoxLoss(BoxLoss):
             if names.count(name) > 1:
                 raise ValueError(f"the modifier '{name}_' is repeated")
             if not modifier.fits(base.registered_name, base.rotated):
-                fitting = "axis-aligned losses" if modifier.bases is None else ", ".join(modifier.bases)
+                bases = ("axis-aligned losses",) if modifier.bases is None else modifier.bases
+                fitting = ", ".join((*bases, *modifier.rotated_bases))
                 raise ValueError(f"'{name}_' goes in front of {fitting}, not of '{base.registered_name}'")
         self.base = base
         ordered: list[BoxModifier] = sorted(modifiers, key=lambda modifier: modifier.position)
@@ -196,13 +215,20 @@ class ModifiedBoxLoss(BoxLoss):
         return self.base.wanted
 
     def prepare(self, step: Step) -> dict[str, Any]:
-        """Return what the base loss is supplied with in this step."""
-        return self.base.prepare(step)
+        """Return what the base loss and the modifiers are supplied with in this step."""
+        supplied = self.base.prepare(step)
+        for modifier in self._modifiers():
+            supplied |= modifier.prepare(step)
+        return supplied
+
+    def _modifiers(self) -> list[BoxModifier]:
+        """Return the modifiers in the order in which they act."""
+        return cast("list[BoxModifier]", [*self.modifiers][::-1])
 
     def pairs(self, pred: Tensor, target: Tensor, **supplied: Any) -> Tensor:
         """Return the loss of every pair, in float32 or more."""
         pred, target = upcast(pred, target)
-        modifiers = cast("list[BoxModifier]", [*self.modifiers][::-1])
+        modifiers = self._modifiers()
         terms = type(self.base).terms
         penalties: list[Tensor] = []
         if terms is None:
@@ -220,5 +246,5 @@ class ModifiedBoxLoss(BoxLoss):
         else:
             loss = total((instead, *penalties))
         for modifier in modifiers:
-            loss = modifier.result(loss, iou)
+            loss = modifier.result(loss, iou, pred, target, self.base.registered_name, supplied)
         return loss

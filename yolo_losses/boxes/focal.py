@@ -1,8 +1,9 @@
-"""Focal-IoU: the whole loss by the overlap, so that good boxes weigh more."""
+"""Focal-EIoU's weighting: loss multiplied by IoU^gamma, detached."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
@@ -11,20 +12,27 @@ from yolo_losses.numerics import power
 from yolo_losses.parameters import Param
 
 
-@register_modifier("focal", source="arXiv 2101.08158")
+@register_modifier(
+    "focal",
+    summary="Focal-EIoU's weighting: loss multiplied by IoU^gamma, detached",
+    source="arXiv 2101.08158",
+)
 class FocalModifier(BoxModifier):
-    """Focal-IoU, of Focal-EIoU: the loss times `I^iou_gamma`, through which no gradient flows.
+    """Focal-EIoU's weighting: loss multiplied by IoU^gamma, detached.
 
-    Boxes that do not meet their object weigh nothing.
+    Disjoint boxes have weight 0.
 
     Source:
         Zhang et al., arXiv 2101.08158, whose gamma is 0.5.
     """
 
-    # `focal_gamma` is the classification loss's key: hence the name.
+    # Not `gamma`: `focal_gamma` is a key of the classification loss.
     position: ClassVar[int] = 0
-    iou_gamma: Annotated[float, Param("how much more boxes that fit well weigh; 0: not at all", low=0)] = 0.5
+    rotated_bases: ClassVar[tuple[str, ...]] = ("rotated_iou",)
+    iou_gamma: Annotated[float, Param("focusing exponent on the IoU; 0 disables it", low=0)] = 0.5
 
-    def result(self, loss: Tensor, iou: Tensor) -> Tensor:
+    def result(
+        self, loss: Tensor, iou: Tensor, pred: Tensor, target: Tensor, base: str, supplied: Mapping[str, Any]
+    ) -> Tensor:
         """Return the weighted loss."""
         return power(iou.detach(), self.iou_gamma) * loss

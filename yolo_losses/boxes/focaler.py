@@ -1,4 +1,4 @@
-"""Focaler-IoU: overlaps from d to u, stretched to all of [0, 1]."""
+"""Focaler-IoU: IoU mapped linearly from [d, u] to [0, 1]."""
 
 from __future__ import annotations
 
@@ -11,28 +11,35 @@ from yolo_losses.boxes._base import BoxModifier, register_modifier
 from yolo_losses.parameters import Param
 
 
-@register_modifier("focaler", source="arXiv 2401.10525")
+@register_modifier(
+    "focaler",
+    summary="Focaler-IoU: IoU mapped linearly from [d, u] to [0, 1]",
+    source="arXiv 2401.10525",
+)
 class FocalerModifier(BoxModifier):
-    """Focaler-IoU: `clamp((I - d)/(u - d), 0, 1)` in place of the IoU; outside (d, u) it gives no gradient.
+    """Focaler-IoU: IoU mapped linearly from [d, u] to [0, 1].
+
+    `clamp((I - d)/(u - d), 0, 1)` replaces the IoU; outside (d, u) its gradient is 0.
 
     Raises:
-        ValueError: where u is not above d.
+        ValueError: if u is not above d.
 
     Source:
-        Zhang and Zhang, arXiv 2401.10525, equal to the authors' line.
+        Zhang and Zhang, arXiv 2401.10525, equal to the authors' code.
     """
 
     position: ClassVar[int] = 2
-    d: Annotated[float, Param("IoU up to which all boxes count as 0; must be below u", low=0, high=1)] = 0.0
-    u: Annotated[float, Param("IoU from which on all boxes count as 1; must be above d", low=0, high=1)] = 0.95
+    rotated_bases: ClassVar[tuple[str, ...]] = ("rotated_iou",)
+    d: Annotated[float, Param("IoU that is mapped to 0; must be below u", low=0, high=1)] = 0.0
+    u: Annotated[float, Param("IoU that is mapped to 1; must be above d", low=0, high=1)] = 0.95
 
     @classmethod
     def check_parameters(cls, values: Mapping[str, float]) -> None:
-        """Raise a `ValueError` where the interval is empty."""
+        """Raise a `ValueError` if the interval is empty."""
         low, high = (next((k, v) for k, v in values.items() if k.endswith(f"focaler_{end}")) for end in "du")
         if low[1] >= high[1]:
             raise ValueError(f"'{high[0]}={high[1]}' is not valid: allowed is a number above '{low[0]}={low[1]}'")
 
     def overlap(self, iou: Tensor, pred: Tensor, target: Tensor) -> Tensor:
-        """Return the stretched overlap."""
+        """Return the mapped IoU."""
         return ((iou - self.d) / (self.u - self.d)).clamp(0, 1)

@@ -1,13 +1,15 @@
-"""Inner-IoU: the overlap of the boxes' cores, or of boxes grown, in place of theirs."""
+"""Inner-IoU: IoU of auxiliary boxes scaled by a ratio about their centres."""
 
 from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
+import torch
 from torch import Tensor
 
 from yolo_losses.boxes._base import BoxModifier, register_modifier
 from yolo_losses.boxes._geometry import Corners, corners, overlap_and_union
+from yolo_losses.boxes._polygon import rotated_overlap
 from yolo_losses.parameters import Param
 
 
@@ -18,22 +20,34 @@ def scaled(boxes: Tensor, ratio: float) -> Corners:
     return top_left + margin, bottom_right - margin
 
 
-@register_modifier("inner", source="arXiv 2311.02877, its authors' code")
-class InnerModifier(BoxModifier):
-    """Inner-IoU: the IoU of both boxes scaled by `ratio` about their centres, in place of the IoU.
+def _scaled_rotated(boxes: Tensor, ratio: float) -> Tensor:
+    """Return rotated boxes `xywhr` with the same centres and angles and sides `ratio` times as long."""
+    return torch.cat((boxes[..., :2], boxes[..., 2:4] * ratio, boxes[..., 4:]), -1)
 
-    Below 1 boxes must meet more closely to overlap at all; above 1 boxes that do not meet can. At 1 the loss is the
-    base loss itself.
+
+@register_modifier(
+    "inner",
+    summary="Inner-IoU: IoU of auxiliary boxes scaled by a ratio about their centres",
+    source="arXiv 2311.02877, its authors' code",
+)
+class InnerModifier(BoxModifier):
+    """Inner-IoU: IoU of auxiliary boxes scaled by a ratio about their centres.
+
+    It replaces the IoU. According to the paper, ratios below 1 speed up the regression of high-IoU boxes, and ratios
+    above 1, where disjoint boxes can overlap too, that of low-IoU boxes. At 1 the loss equals the base loss.
 
     Source:
-        Zhang et al., arXiv 2311.02877; the authors' code, whose ratios are 0.5 to 1.5, has eps on the union alone.
+        Zhang et al., arXiv 2311.02877; the authors' code, with ratios from 0.5 to 1.5, has eps on the union only.
     """
 
     position: ClassVar[int] = 3
-    ratio: Annotated[float, Param("size of the boxes that must overlap, by their own", above=0)] = 0.7
+    rotated_bases: ClassVar[tuple[str, ...]] = ("rotated_iou",)
+    ratio: Annotated[float, Param("scale of the auxiliary boxes; 1 gives the base loss", above=0)] = 0.7
 
     def overlap(self, iou: Tensor, pred: Tensor, target: Tensor) -> Tensor:
-        """Return the IoU of the scaled boxes."""
+        """Return the IoU of the auxiliary boxes."""
         if self.ratio == 1:
             return iou
+        if pred.shape[-1] == 5:
+            return rotated_overlap(*(_scaled_rotated(boxes, self.ratio) for boxes in (pred, target)))
         return overlap_and_union(scaled(pred, self.ratio), scaled(target, self.ratio))[0]
