@@ -1,4 +1,4 @@
-"""How a loss enters the registry: the decorators of `classification`, `boxes` and `masks` end here."""
+"""Registration of losses: what the decorators of `classification`, `boxes` and `masks` share."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def declares(
         if not inspect.isclass(declared):
             public = with_reduction(declared)
             module = _module_of(base, declared, public)
-            # The class stands beside its formula, where a pickle looks for it.
+            # In the module of its formula, where pickle looks for the class.
             vars(sys.modules[module.__module__]).setdefault(module.__name__, module)
         built_in = module.__module__.startswith("yolo_losses.")
         if not built_in:
-            registry.load()  # so that a name that is taken is refused here
+            registry.load()  # so that a taken name is refused here
         module.registered_name = name
         spec = LossSpec(
             name=name,

@@ -1,6 +1,6 @@
-"""What a loss is made of: a formula with the shared arguments around it, and declared parameters.
+"""Formulas and modules: reduction around a formula, and a module with the formula's declared parameters.
 
-Class and box losses alike: a formula is a function of two tensors and its parameters, per element or per pair.
+A formula is a function of two tensors and its parameters that returns the loss per element, per pair or per mask.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CONVENTION = (
 
 
 def with_reduction(formula: Formula) -> Formula:
-    """Give a formula the arguments `weight`, `reduction` and `avg_factor`, float32 or more inside, and range checks."""
+    """Add the arguments `weight`, `reduction` and `avg_factor`, computation in float32 or float64, and range checks."""
     signature = inspect.signature(formula)
     names = list(signature.parameters)
 
@@ -40,10 +40,10 @@ def with_reduction(formula: Formula) -> Formula:
         **kwargs: Any,
     ) -> Tensor:
         check_reduction(reduction)
-        # The two tensors may come by name as well: focal_loss(logits=..., targets=...).
+        # The two tensors may be keyword arguments as well: focal_loss(logits=..., targets=...).
         given = [*args, *(kwargs.pop(name) for name in names[len(args) : 2] if name in kwargs)]
         if len(given) < 2:
-            raise TypeError(f"{formula.__name__}() needs {names[0]} and {names[1]}")
+            raise TypeError(f"{formula.__name__}() missing required arguments: {names[0]} and {names[1]}")
         first, second, *rest = given
         for name, value in (*zip(names[2:], rest, strict=False), *kwargs.items()):
             if isinstance(value, float | int | str) and name in declared:
@@ -59,20 +59,20 @@ def with_reduction(formula: Formula) -> Formula:
 
 @functools.cache
 def formula_arguments(formula: Formula) -> tuple[str, ...]:
-    """Return the names of a formula's arguments after the two tensors, without the shared ones."""
+    """Return the names of a formula's arguments after the two tensors, without those of the reduction."""
     parameters = list(inspect.signature(formula).parameters.values())[2:]
     return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
 
 
 class LossModule(nn.Module):
-    """A module around a formula, whose declared parameters are its attributes.
+    """Base of the loss modules: a formula whose declared parameters are the module's attributes.
 
     Args:
         **parameters: the declared parameters, by name.
 
     Raises:
-        TypeError: on a parameter that is not declared.
-        ValueError: on one out of range.
+        TypeError: on an undeclared parameter.
+        ValueError: on a parameter out of range.
     """
 
     formula: ClassVar[Any] = None
@@ -89,7 +89,7 @@ class LossModule(nn.Module):
         for name, parameter in declared.items():
             value = parameters.get(name, parameter.default)
             if value is None:
-                value = parameter.limits.off  # as in the function, where `None` is not the default but off
+                value = parameter.limits.off  # as in the function, where `None` switches the parameter off
             setattr(self, name, parameter.parse(value))
         self.check_parameters({p.key: getattr(self, p.name) for p in declared.values()})
 
@@ -103,13 +103,13 @@ class LossModule(nn.Module):
         return [*found, *attribute_parameters(cls, prefix)]
 
     def arguments(self, supplied: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the formula's arguments: this module's parameters, and of what is supplied what the formula takes."""
+        """Return the formula's arguments: this module's parameters, and those of `supplied` that the formula takes."""
         known = {name: supplied[name] for name in formula_arguments(type(self).formula) if name in supplied}
         return {**{name: getattr(self, name) for name in _own_arguments(type(self))}, **known}
 
     @classmethod
     def check_parameters(cls, values: Mapping[str, Any]) -> None:
-        """Raise a `ValueError` where parameters, given by key, do not go together."""
+        """Raise a `ValueError` on an invalid combination of parameters, given by key."""
 
     def extra_repr(self) -> str:
         """Return the parameters for `print(module)`: `gamma=1.5, alpha=0.25`."""
@@ -118,5 +118,5 @@ class LossModule(nn.Module):
 
 @functools.cache
 def _own_arguments(module: type[LossModule]) -> tuple[str, ...]:
-    """Return the names of the arguments of a module's formula that are its parameters."""
+    """Return the names of the formula's arguments that are parameters of the module."""
     return tuple(p.name for p in formula_parameters(module.formula, "loss_", module.supplied_arguments))

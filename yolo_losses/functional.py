@@ -1,6 +1,6 @@
-"""The pure functions: every `*_loss` of the registered losses, and the distribution's.
+"""Functional interface: the `*_loss` functions of all registered losses, and `distribution_focal_loss`.
 
-A new loss's function is here because it is registered; nothing is listed by hand.
+The functions are found through the registry; nothing is listed by hand.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def _functions() -> dict[str, Any]:
     for spec in registry.specs():
         home = spec.module.__module__
         for name, value in vars(sys.modules[home]).items():
-            # What a loss's file imports is not its own; of two with one name the first, a built-in, stays.
+            # Imported functions do not count; of two with the same name the first, a built-in one, wins.
             if name.endswith("_loss") and callable(value) and getattr(value, "__module__", "") == home:
                 found.setdefault(name, value)
     return found

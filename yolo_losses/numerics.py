@@ -1,4 +1,4 @@
-"""Elementary functions whose value and gradient stay finite where the textbook form's do not."""
+"""Numerically stable elementary functions: finite values and gradients where the naive form has none."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 def power(base: Tensor, exponent: float) -> Tensor:
     """Return `base ** exponent` for a base in [0, 1], with a finite gradient at 0 for every exponent >= 0.
 
-    Integer and half-integer exponents up to 4 are made of products and one square root: `pow` costs several times
-    as much. Below 1 the slope at 0 is infinite; there the base is held at the smallest normal number, and the
-    gradient is 0.
+    Integer and half-integer exponents up to 4 are computed by products and one square root, since `pow` is several
+    times slower. For exponents below 1 the derivative at 0 is infinite; the base is clamped at the smallest normal
+    number, and the gradient there is 0.
 
     Raises:
-        ValueError: on an exponent below 0.
+        ValueError: on a negative exponent.
     """
     if exponent < 0:
-        raise ValueError(f"an exponent of {exponent} is below 0, where the loss is infinite")
+        raise ValueError(f"exponent must be at least 0, not {exponent}")
     if exponent == 0:
         return torch.ones_like(base)
     if exponent % 1 and exponent < 1:
@@ -32,7 +32,7 @@ def power(base: Tensor, exponent: float) -> Tensor:
 
 
 def power_without_gradient(base: Tensor, exponent: float) -> Tensor:
-    """Return `base ** exponent` for a base in [0, 1] in fewer and cheaper steps; no gradient is to flow through it."""
+    """Return `base ** exponent` for a base in [0, 1], faster than `power`; not differentiable."""
     if exponent == 0:
         return torch.ones_like(base)
     if exponent > 4 or exponent % 0.5:
@@ -43,17 +43,17 @@ def power_without_gradient(base: Tensor, exponent: float) -> Tensor:
         result = result.mul_(result if whole == 4 else base)
     if exponent % 1 == 0:
         return result
-    # On the CPU a quotient by rsqrt takes two thirds of the time of a product with sqrt. At a base of 0 rsqrt is
+    # On the CPU dividing by rsqrt takes two thirds of the time of multiplying by sqrt. At a base of 0 rsqrt is
     # infinite and the quotient 0.
     root = base.rsqrt()
     return root.reciprocal_() if whole == 0 else result / root
 
 
 def sigmoid_and_softplus(logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return `p = sigmoid(z)`, written to `out` where given, and `softplus(z)`, without gradient.
+    """Return `p = sigmoid(z)`, written to `out` if given, and `softplus(z)`, without gradient.
 
-    On the CPU softplus costs an exponential and a logarithm. It is `-log(1-p)` too, whose exponential has been paid;
-    but for logits above 5, `1-p` has lost too many digits for that (2e-6 relative at 5).
+    On the CPU softplus costs an exponential and a logarithm. `-log(1-p)` reuses the exponential of the sigmoid, but
+    cancels for logits above 5 (relative error 2e-6 at 5).
     """
     p = torch.sigmoid(logits, out=out)
     eager = logits.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -1,4 +1,4 @@
-"""A declared parameter of a loss: its type, range, default and help, and how a value of its training key is parsed."""
+"""Declared parameters of a loss: type, range, default and help, and the parsing of their training keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 Value = float | int | bool | str
 
-# Arguments of this package's own formulas that are constants of the formula, not training keys.
+# Arguments of the built-in formulas that are constants, not training keys.
 CONSTANTS = frozenset({"eps", "pos_weight"})
 
 TRUTH = {
@@ -24,14 +24,14 @@ TRUTH = {
 
 @dataclass(frozen=True)
 class Param:
-    """What a parameter's annotation says beside its type: `gamma: Annotated[float, Param("exponent", low=0)] = 2.0`.
+    """Help and range in a parameter's annotation: `gamma: Annotated[float, Param("exponent", low=0)] = 2.0`.
 
     Args:
-        help: what the parameter does, in a few words.
-        low: smallest allowed value.
-        high: largest allowed value.
+        help: description of a few words.
+        low: inclusive lower bound.
+        high: inclusive upper bound.
         above: exclusive lower bound.
-        off: value of the training key that stands for `None`, where `None` is allowed.
+        off: value of the training key that means `None`, if `None` is allowed.
         words: allowed values of a parameter of type `str`.
     """
 
@@ -49,9 +49,9 @@ class Parameter:
 
     Attributes:
         key: the training key, such as `focal_gamma`.
-        name: the argument's name, such as `gamma`.
+        name: name of the argument, such as `gamma`.
         type: `float`, `int`, `bool` or `str`.
-        default: the key's default.
+        default: default of the key.
         limits: range and help.
     """
 
@@ -63,7 +63,7 @@ class Parameter:
 
     @property
     def allowed(self) -> str:
-        """The allowed values in words, for messages and listings."""
+        """The allowed values as text, for messages and listings."""
         if self.type is bool:
             return "True or False"
         if self.type is str:
@@ -79,13 +79,13 @@ class Parameter:
         return " ".join(["an integer" if self.type is int else "a number", " and ".join(bounds)]).strip()
 
     def parse(self, value: Any) -> Value:
-        """Return the value of the training key as the declared type.
+        """Return a value of the training key in the declared type.
 
-        Strings that spell a number or a truth value are understood (YAML reads `1e-1` as a string); integers may
-        arrive as whole floats (a tuner's do); `None` and `none` mean the default, unless `none` is one of the words.
+        Numbers and booleans may be strings (YAML reads `1e-1` as one), integers may be integral floats (as from the
+        tuner). `None` and `none` mean the default, unless `none` is one of the words.
 
         Raises:
-            ValueError: of one line, that names key, value, range and default.
+            ValueError: in one line that names key, value, range and default.
         """
         if self.type is str:
             word = "none" if value is None else value.strip().lower() if isinstance(value, str) else ""
@@ -100,10 +100,10 @@ class Parameter:
         return number
 
     def check(self, value: Any) -> None:
-        """Refuse an argument of a function that the training key would not take.
+        """Check an argument of a function as a value of the training key.
 
         Raises:
-            ValueError: of one line, that names argument, value and range.
+            ValueError: in one line that names argument, value and range.
         """
         try:
             self.parse(value)
@@ -111,7 +111,7 @@ class Parameter:
             raise ValueError(f"'{self.name}={shown(value)}' is not valid: allowed is {self.allowed}") from None
 
     def in_range(self, number: Any) -> bool:
-        """Return whether a number is within the declared bounds."""
+        """Return whether a number is within the bounds."""
         return bool(self.limits.low <= number <= self.limits.high and number > self.limits.above)
 
     def _error(self, value: Any) -> ValueError:
@@ -121,17 +121,17 @@ class Parameter:
 
 
 def shown(value: Any) -> str:
-    """Return `value` for a message: on one line, printable, and not longer than a person reads."""
+    """Return `value` as text for a message: on one line, printable, at most 60 characters."""
     try:
         text = value if isinstance(value, str) else repr(value)
-    except Exception:  # a third party's __repr__ must not replace our message by its own
+    except Exception:  # an error in a third party's __repr__ must not replace the message
         text = f"<{type(value).__name__}>"
     text = text[:200].encode("unicode_escape", "replace").decode("ascii") if not text.isprintable() else text
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def parse_value(value: Any, kind: type, default: Value | None) -> Value | None:
-    """Return `value` as a finite `kind`, the default where it is `None` or `none`, and `None` where it is no `kind`."""
+    """Return `value` as a finite `kind`, the default for `None` and `none`, or `None` if it is not a `kind`."""
     if isinstance(value, str):
         value = value.strip()
     if value is None or (isinstance(value, str) and value.lower() == "none"):
@@ -146,7 +146,7 @@ def parse_value(value: Any, kind: type, default: Value | None) -> Value | None:
         if len(value) > 40 or not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", value, re.ASCII):
             return None
         value = float(value)
-    if not isinstance(value, numbers.Real):  # NumPy's scalars are, and a sweep over an array passes them
+    if not isinstance(value, numbers.Real):  # includes NumPy scalars, as in a sweep over an array
         return None
     try:
         number = float(value)
@@ -168,15 +168,15 @@ def annotated_parameters(formula: Callable[..., Any]) -> dict[str, Parameter]:
 
 
 def formula_parameters(formula: Callable[..., Any], prefix: str, supplied: Collection[str]) -> Iterator[Parameter]:
-    """Yield the parameters of a formula: its positional arguments after the two tensors that nobody supplies.
+    """Yield the parameters of a formula: its positional arguments after the two tensors that are not supplied.
 
     Args:
         formula: a function of two tensors and its parameters.
-        prefix: what the training keys start with, such as `focal_`.
-        supplied: names of arguments that the criterion supplies from the step at hand.
+        prefix: prefix of the training keys, such as `focal_`.
+        supplied: names of arguments that the criterion supplies.
 
     Raises:
-        ValueError: where a declaration is not usable; it names the parameter.
+        ValueError: on an invalid declaration; it names the parameter.
     """
     built_in = formula.__module__.startswith("yolo_losses.")
     hints = get_type_hints(formula, include_extras=True)
@@ -197,7 +197,7 @@ def formula_parameters(formula: Callable[..., Any], prefix: str, supplied: Colle
 
 
 def attribute_parameters(module: type, prefix: str) -> Iterator[Parameter]:
-    """Yield the parameters that a module class declares as attributes annotated with `Param`."""
+    """Yield the parameters that a module class declares as attributes, annotated with `Param`."""
     for name, hint in get_type_hints(module, include_extras=True).items():
         if _limits(hint) is not None:
             yield _parameter(prefix, name, hint, getattr(module, name))
@@ -217,7 +217,8 @@ def _parameter(prefix: str, name: str, hint: Any, default: Any) -> Parameter:
         hint = next(kind for kind in get_args(hint) if kind is not type(None))
     if hint not in (float, int, bool) and not (hint is str and limits.words):
         raise ValueError(
-            f"the parameter '{name}' of the loss '{prefix[:-1]}' must be a float, an int, a bool, or a str with Param(words=...)"
+            f"the parameter '{name}' of the loss '{prefix[:-1]}' must be a float, an int, a bool,"
+            " or a str with Param(words=...)"
         )
     if default is None:
         default = limits.off

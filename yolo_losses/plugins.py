@@ -1,4 +1,4 @@
-"""Where losses come from: this package's own, installed entry points, and the files of `YOLO_LOSSES_PLUGINS`."""
+"""Sources of losses: built-in ones, installed entry points, and the files in `YOLO_LOSSES_PLUGINS`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ BUILT_IN_PACKAGES = ("yolo_losses.classification", "yolo_losses.boxes", "yolo_lo
 def load() -> None:
     """Register the built-in losses, those of installed entry points, and those of `YOLO_LOSSES_PLUGINS`.
 
-    A plugin that fails to import is left out and kept in `registry.problems()`: a fault in it takes down neither this
-    package nor Ultralytics.
+    A plugin that fails to import is skipped and reported by `registry.problems()`: it breaks neither this package nor
+    Ultralytics.
     """
     for package in BUILT_IN_PACKAGES:
         importlib.import_module(package)
@@ -37,21 +37,21 @@ def _try(what: str, load_it: Callable[[], Any]) -> None:
     before = registry.snapshot()
     try:
         load_it()
-    except (Exception, SystemExit) as error:  # a script that parses its command line as it is imported exits
+    except (Exception, SystemExit) as error:  # a script that parses its command line on import exits
         registry.restore(before)
         registry.add_problem(f"{what}: {type(error).__name__}: {error}".replace("\n", " "))
 
 
 def run_file(path: str) -> None:
-    """Run a Python file that registers losses; `~` stands for the home folder.
+    """Run a Python file that registers losses; `~` is expanded.
 
     Raises:
-        ValueError: where there is no such file, or it is no Python file.
+        ValueError: if the file does not exist or is not a Python file.
     """
     file = os.path.abspath(os.path.expanduser(path))
     if not os.path.isfile(file):
         raise ValueError(f"there is no file {file}")
-    # Known by a name that is the same in every process: annotations and pickles are looked up by it.
+    # The module's name must be the same in every process: annotations and pickles are looked up by it.
     name = f"yolo_losses_plugin_{zlib.crc32(file.encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:

@@ -1,7 +1,7 @@
-"""The losses by name: their specifications, look-up, and the messages for a name that is not there.
+"""Registry of losses: specifications, look-up by name, and the errors for unknown names.
 
-A loss declares itself where it is written. Nothing is imported from here but what a declaration is made of; whoever
-provides losses (`plugins`) registers a loader, which is called before the first look-up.
+Losses register themselves in their own files. This module imports none of them: `plugins` sets a loader, which is
+called before the first look-up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from yolo_losses.parameters import Parameter, Value, shown
 
 Kind = Literal["cls", "box", "modifier", "seg"]
 
-# What the training key of a kind is called, and the names that no loss may take.
+# The training key of each kind, and names that no loss may have.
 TERM_KEYS: Mapping[Kind, str] = MappingProxyType({"cls": "cls_loss", "box": "box_loss", "seg": "seg_loss"})
 RESERVED = frozenset({"stock", "none", "off", "auto"})
 
@@ -35,11 +35,11 @@ class LossSpec:
         kind: `cls`, `box`, `seg` (mask losses), or `modifier` (a prefix of a box loss's name).
         module: its `nn.Module` class.
         aliases: other spellings that are understood.
-        source: paper or code whose numbers it matches.
-        summary: one line on what it does.
-        parameters: the parameters, in order of declaration.
-        rotated: for boxes, whether it takes rotated boxes (`xywhr`) rather than axis-aligned ones.
-        built_in: whether it is one of this package's own.
+        source: paper, and the code whose values it reproduces.
+        summary: one-line description.
+        parameters: declared parameters, in order.
+        rotated: whether a box loss takes rotated boxes (`xywhr`) rather than axis-aligned ones.
+        built_in: whether it is part of this package.
     """
 
     name: str
@@ -53,7 +53,7 @@ class LossSpec:
     built_in: bool = True
 
     def build(self, values: Mapping[str, Value] = MappingProxyType({}), **options: Any) -> Any:
-        """Return the module, its parameters taken from parsed training keys: `spec.build({"focal_gamma": 2.0})`."""
+        """Return the module with parameters from parsed training keys: `spec.build({"focal_gamma": 2.0})`."""
         chosen: dict[str, Any] = {p.name: values.get(p.key, p.default) for p in self.parameters}
         return self.module(**chosen, **options)
 
@@ -72,12 +72,12 @@ _table = _Table()
 
 
 def set_loader(loader: Callable[[], None]) -> None:
-    """Set what registers the losses that are not registered by hand; it is called once, before the first look-up."""
+    """Set the function that registers built-in losses and plugins; it is called once, before the first look-up."""
     _table.loader = loader
 
 
 def load() -> None:
-    """Call the loader, if it has not been called yet."""
+    """Call the loader unless it was called before."""
     with _table.lock:
         loader, _table.loader = _table.loader, None
         if loader is not None:
@@ -85,14 +85,16 @@ def load() -> None:
 
 
 def add(spec: LossSpec) -> None:
-    """Register a loss, replacing an earlier declaration of the same loss (a notebook's cell that runs again).
+    """Register a loss; a repeated declaration of the same loss, as by a notebook cell, replaces the earlier one.
 
     Raises:
-        ValueError: if the name is no identifier or is taken, a key is taken, or a listener refuses it.
+        ValueError: if the name is not an identifier, if a name or key is taken, or if a listener rejects the loss.
     """
     with _table.lock:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", spec.name):
-            raise ValueError(f"a loss's name is lower-case letters, digits and '_', not '{shown(spec.name)}'")
+            raise ValueError(
+                f"the name of a loss must consist of lower-case letters, digits and '_', not '{shown(spec.name)}'"
+            )
         before = _table.specs.get((spec.kind, spec.name))
         again = before is not None and _declared_at(before.module) == _declared_at(spec.module)
         others = [s for s in _table.specs.values() if not (again and s is before)]
@@ -116,7 +118,7 @@ def add(spec: LossSpec) -> None:
 
 
 def remove(kind: Kind, name: str) -> None:
-    """Remove a loss, and its training keys with it."""
+    """Remove a loss and its training keys."""
     with _table.lock:
         spec = _table.specs.pop((kind, name), None)
         if spec is not None:
@@ -125,15 +127,16 @@ def remove(kind: Kind, name: str) -> None:
 
 
 def _declared_at(module: type) -> tuple[str, str]:
-    """Return the file of a loss's declaration, or where there is none its module, and its name there."""
+    """Return file (or else module) and qualified name of a loss's declaration."""
     file = getattr(sys.modules.get(module.__module__), "__file__", None)
     return (os.path.realpath(file) if file else module.__module__), module.__qualname__
 
 
 def listen(added: Callable[[LossSpec], None], removed: Callable[[LossSpec], None]) -> None:
-    """Call `added` with every loss registered so far and with every later one, and `removed` as one is removed.
+    """Call `added` with every registered loss, now and later, and `removed` with every removed one.
 
-    A `ValueError` of `added` refuses the loss; one that is registered already is removed and kept in `problems()`.
+    A `ValueError` raised by `added` rejects the loss; one that is already registered is removed and reported by
+    `problems()`.
     """
     with _table.lock:
         load()
@@ -148,19 +151,19 @@ def listen(added: Callable[[LossSpec], None], removed: Callable[[LossSpec], None
 
 
 def forget(added: Callable[[LossSpec], None], removed: Callable[[LossSpec], None]) -> None:
-    """Stop calling these listeners."""
+    """Remove these listeners."""
     with _table.lock:
         _table.added[:] = [other for other in _table.added if other is not added]
         _table.removed[:] = [other for other in _table.removed if other is not removed]
 
 
 def snapshot() -> dict[tuple[Kind, str], LossSpec]:
-    """Return the registered losses without loading any; `restore` takes them back to this."""
+    """Return the currently registered losses, without loading any, for `restore`."""
     return dict(_table.specs)
 
 
 def restore(specs: Mapping[tuple[Kind, str], LossSpec]) -> None:
-    """Remove what was registered since a `snapshot`."""
+    """Restore the losses of a `snapshot`."""
     with _table.lock:
         for kind, name in _table.specs.keys() - specs.keys():
             remove(kind, name)
@@ -168,24 +171,24 @@ def restore(specs: Mapping[tuple[Kind, str], LossSpec]) -> None:
 
 
 def add_problem(problem: str) -> None:
-    """Keep a line about a plugin that could not be loaded."""
+    """Record a plugin that could not be loaded, in one line."""
     _table.problems.append(problem)
 
 
 def problems() -> list[str]:
-    """Return a line for each plugin that could not be loaded."""
+    """Return one line for each plugin that could not be loaded."""
     load()
     return list(_table.problems)
 
 
 def specs(kind: Kind | None = None) -> list[LossSpec]:
-    """Return the registered losses, of one kind if given, in order of registration."""
+    """Return the registered losses, optionally of one kind, in order of registration."""
     load()
     return [spec for spec in _table.specs.values() if kind in (None, spec.kind)]
 
 
 def find(kind: Kind, name: str) -> LossSpec | None:
-    """Return the loss registered under `name` or one of its aliases, whatever its case and hyphens, or `None`."""
+    """Return the loss with this name or alias, ignoring case and hyphens, or `None`."""
     load()
     wanted = normal(name)
     if (kind, wanted) in _table.specs:
@@ -194,10 +197,10 @@ def find(kind: Kind, name: str) -> LossSpec | None:
 
 
 def split_box_name(name: str) -> tuple[list[LossSpec], LossSpec]:
-    """Return the modifiers, in canonical order, and the base of a box loss's name.
+    """Split the name of a box loss into its modifiers, in canonical order, and its base.
 
     Raises:
-        ValueError: if a part is unknown, a modifier is repeated, or a modifier does not fit the base.
+        ValueError: if a part is unknown, or if a modifier is repeated or does not apply to the base.
     """
     modifiers: list[LossSpec] = []
     rest = normal(name)
@@ -206,14 +209,14 @@ def split_box_name(name: str) -> tuple[list[LossSpec], LossSpec]:
         if prefix is None:
             raise unknown_box_loss(name)
         if prefix in modifiers:
-            raise ValueError(f"'box_loss={shown(name)}' is not valid: '{prefix.name}_' is repeated")
+            raise ValueError(f"'box_loss={shown(name)}' is not valid: the modifier '{prefix.name}_' is repeated")
         modifiers.append(prefix)
         rest = next(rest[len(n) + 1 :] for n in (prefix.name, *prefix.aliases) if rest.startswith(f"{n}_"))
     for spec in modifiers:
         allowed = [s.name for s in specs("box") if spec.module.fits(s.name, s.rotated)]
         if base.name not in allowed:
             raise ValueError(
-                f"'box_loss={shown(name)}' is not valid: '{spec.name}_' goes in front of {', '.join(allowed)}"
+                f"'box_loss={shown(name)}' is not valid: the modifier '{spec.name}_' applies to {', '.join(allowed)}"
             )
     return sorted(modifiers, key=lambda s: s.module.position), base
 
@@ -224,10 +227,10 @@ def box_name(modifiers: list[LossSpec], base: LossSpec) -> str:
 
 
 def parse_keys(of: Sequence[LossSpec], keys: Mapping[str, Any]) -> dict[str, Value]:
-    """Return every parameter of the losses `of` by key: parsed from `keys`, or the default.
+    """Return all parameters of the losses `of` by key, parsed from `keys` or at their defaults.
 
     Raises:
-        ValueError: on a key that is none of theirs, or a value out of range.
+        ValueError: on a key that is not theirs, or a value out of range.
     """
     parameters = {p.key: p for spec in of for p in spec.parameters}
     for key in keys:
@@ -235,7 +238,8 @@ def parse_keys(of: Sequence[LossSpec], keys: Mapping[str, Any]) -> dict[str, Val
             own = ", ".join(parameters) or "none"
             names = "_".join(spec.name for spec in of)
             raise ValueError(
-                f"'{key}' is not a parameter of '{names}', whose own are: {own}.{did_you_mean(key, list(parameters))}"
+                f"'{key}' is not a parameter of '{names}'; its parameters are: {own}."
+                f"{did_you_mean(key, list(parameters))}"
             )
     values = {key: p.parse(keys[key]) if key in keys else p.default for key, p in parameters.items()}
     for spec in of:
@@ -246,24 +250,24 @@ def parse_keys(of: Sequence[LossSpec], keys: Mapping[str, Any]) -> dict[str, Val
 
 
 def normal(name: Any) -> str:
-    """Return a name as it is compared: lower case, `-` and blanks as `_`."""
+    """Return the normal form of a name: lower case, with `_` for `-` and white space."""
     return re.sub(r"[-\s]+", "_", str(name).strip().lower())
 
 
 def did_you_mean(name: str, names: list[str]) -> str:
-    """Return ` Did you mean 'x'?`, or nothing where no name is near."""
+    """Return ` Did you mean 'x'?`, or an empty string if no name is similar."""
     near = difflib.get_close_matches(normal(name)[:100], names, n=1)
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def unknown_name(key: str, name: Any, names: list[str], near: list[str] | None = None, more: str = "") -> ValueError:
-    """Return the error for a value that names nothing: the value, what is allowed, and the nearest name."""
+    """Return the error for an unknown value: the value, the allowed ones, and the most similar one."""
     hint = did_you_mean(name, near or names) if isinstance(name, str) else ""
     return ValueError(f"'{key}={shown(name)}' is not valid: allowed are {', '.join(names)}{more}.{hint}")
 
 
 def unknown_loss(kind: Kind, name: Any) -> ValueError:
-    """Return the error for a loss name that is not registered for a term, with the advice that fits the name."""
+    """Return the error for a name that is not a loss of this kind, with a hint that fits the name."""
     key = TERM_KEYS[kind]
     names = ["stock", *(s.name for s in specs(kind))]
     if not isinstance(name, str):
@@ -279,7 +283,7 @@ def unknown_loss(kind: Kind, name: Any) -> ValueError:
                 f"'{key}={shown(name)}' is not valid: '{spec.name}' is a {what} loss, {other_key}={spec.name};"
                 f" allowed are {', '.join(names)}."
             )
-    # A spelling near an alias is answered by the name that the list shows.
+    # For a spelling similar to an alias the hint is the registered name.
     spellings = {word: s.name for s in specs(kind) for word in (*s.aliases, s.name)}
     near = difflib.get_close_matches(normal(name)[:100], [*spellings, "stock"], n=1)
     hint = f" Did you mean '{spellings.get(near[0], near[0])}'?" if near else ""
@@ -287,7 +291,7 @@ def unknown_loss(kind: Kind, name: Any) -> ValueError:
 
 
 def unknown_box_loss(name: Any) -> ValueError:
-    """Return the error for a box loss name of which some part is unknown."""
+    """Return the error for a box loss name with an unknown part."""
     words = normal(name)
     if traps.find(words) is not None:
         return unknown_loss("box", name)
@@ -297,7 +301,7 @@ def unknown_box_loss(name: Any) -> ValueError:
     if modifier is not None:
         also = f" (the class loss is cls_loss={words})" if find("cls", words) else ""
         return ValueError(
-            f"'box_loss={shown(name)}' is not valid: '{modifier.name}_' is a modifier and goes in front of a box loss,"
+            f"'box_loss={shown(name)}' is not valid: '{modifier.name}_' is a modifier, a prefix of box losses,"
             f" such as {modifier.name}_{_example_base(modifier)}{also}"
         )
     version = re.fullmatch(r"(.+?)_?v(\d)", words)

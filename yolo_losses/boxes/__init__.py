@@ -1,4 +1,4 @@
-"""Box losses and their modifiers, one a file: function, module and declaration together."""
+"""Box losses and their modifiers, one per file: function, module and declaration."""
 
 import importlib
 import pkgutil

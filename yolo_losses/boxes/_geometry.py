@@ -1,4 +1,4 @@
-"""The geometry that the box losses share: of boxes by their `corners`, one number a pair, shape `(...)`."""
+"""Geometry shared by the box losses: functions of the boxes' `corners`, per pair, shape `(...)`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Terms = tuple[Tensor, ...]
 
 
 def total(terms: Terms) -> Tensor:
-    """Return the loss that IoU and penalties make: `1 - IoU + penalties`."""
+    """Return `1 - IoU + penalties`."""
     iou, *penalties = terms
     loss = 1 - iou
     for penalty in penalties:
@@ -24,12 +24,12 @@ def total(terms: Terms) -> Tensor:
 
 
 def nonzero(x: Tensor, eps: float) -> Tensor:
-    """Return `x` with `eps` in place of an exact 0: a box turned inside out may cancel the eps in a denominator."""
+    """Return `x` with `eps` in place of an exact 0: an inverted box may cancel the eps in a denominator."""
     return torch.where(x == 0, eps, x)
 
 
 def corners(boxes: Tensor) -> Corners:
-    """Return the corners of boxes `xyxy`, shape `(..., 4)`; to be split once: backward joins them again."""
+    """Return the corners of boxes `xyxy`, shape `(..., 4)`; split once, since backward concatenates them."""
     top_left, bottom_right = boxes.chunk(2, -1)
     return top_left, bottom_right
 
@@ -41,7 +41,7 @@ def sides(boxes: Corners) -> tuple[Tensor, Tensor]:
 
 
 def intersection(pred: Corners, target: Corners) -> Tensor:
-    """Return the area that two boxes share."""
+    """Return the area of the intersection."""
     top_left = torch.maximum(pred[0], target[0])
     bottom_right = torch.minimum(pred[1], target[1])
     width, height = (bottom_right - top_left).clamp_min(0).unbind(-1)
@@ -49,7 +49,7 @@ def intersection(pred: Corners, target: Corners) -> Tensor:
 
 
 def enclosing(pred: Corners, target: Corners) -> tuple[Tensor, Tensor]:
-    """Return width and height of the smallest box around both."""
+    """Return width and height of the smallest enclosing box."""
     top_left = torch.minimum(pred[0], target[0])
     bottom_right = torch.maximum(pred[1], target[1])
     width, height = (bottom_right - top_left).unbind(-1)
@@ -57,21 +57,21 @@ def enclosing(pred: Corners, target: Corners) -> tuple[Tensor, Tensor]:
 
 
 def offset(pred: Corners, target: Corners) -> tuple[Tensor, Tensor]:
-    """Return the way from the centre of `pred` to that of `target`, along x and along y."""
-    # The difference first: the sum of two large coordinates would round away what separates the boxes.
+    """Return the offset from the centre of `pred` to that of `target`, in x and in y."""
+    # Differences first: the sum of two large coordinates would lose the difference to rounding.
     dx, dy = (((target[0] - pred[0]) + (target[1] - pred[1])) / 2).unbind(-1)
     return dx, dy
 
 
 def centre_penalty(pred: Corners, target: Corners, eps: float) -> Tensor:
-    """Return the squared distance of the centres over the squared diagonal of the enclosing box."""
+    """Return the squared centre distance over the squared diagonal of the enclosing box."""
     dx, dy = offset(pred, target)
     width, height = enclosing(pred, target)
     return (dx * dx + dy * dy) / (width * width + height * height + eps)
 
 
 def overlap(pred: Corners, target: Corners, eps: float = EPS) -> Tensor:
-    """Return the IoU as Ultralytics has it on `xyxy`: eps on both heights and on the union."""
+    """Return the IoU with Ultralytics' eps for `xyxy`: on both heights and on the union."""
     shared = intersection(pred, target)
     w1, h1 = sides(pred)
     w2, h2 = sides(target)
@@ -79,7 +79,7 @@ def overlap(pred: Corners, target: Corners, eps: float = EPS) -> Tensor:
 
 
 def overlap_and_union(pred: Corners, target: Corners, eps: float = EPS) -> tuple[Tensor, Tensor]:
-    """Return the IoU as torchvision has it, with eps on the union alone, and the union without eps."""
+    """Return the IoU with torchvision's eps, on the union only, and the union without eps."""
     shared = intersection(pred, target)
     w1, h1 = sides(pred)
     w2, h2 = sides(target)

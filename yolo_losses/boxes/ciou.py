@@ -1,4 +1,4 @@
-"""CIoU loss: IoU, the distance of the centres, and the aspect ratios."""
+"""Complete-IoU loss: adds centre distance and aspect ratio terms to 1 - IoU; the stock loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yolo_losses.formula import with_reduction
 
 
 def ciou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
-    """Return the IoU, the distance of the centres and the difference of the aspect ratios."""
+    """Return the IoU, the normalised centre distance and the weighted aspect ratio term."""
     a, b = corners(pred), corners(target)
     w1, h1 = sides(a)
     w2, h2 = sides(b)
@@ -29,32 +29,37 @@ def ciou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
 
 @with_reduction
 def ciou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
-    """CIoU loss, one value a pair: `1 - I + r2/c2 + a v`.
+    """CIoU loss, per pair: `1 - I + r2/c2 + a v`.
 
-    r2 is the squared distance of the centres, c2 the squared diagonal of the enclosing box,
-    `v = (4/pi^2) (atan(w/h) - atan(w'/h'))^2` and `a = v/(v - I + 1)`, through which no gradient flows.
+    r2 is the squared centre distance, c2 the squared diagonal of the enclosing box,
+    `v = (4/pi^2) (atan(w/h) - atan(w'/h'))^2` and `a = v/(v - I + 1)`, detached.
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
-        target: of the same shape.
+        target: same shape.
         eps: added to both heights and to the denominators.
-        weight: one a pair.
+        weight: per pair.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of pairs.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         At least 0 and below 3, shape `(...)`.
 
     Source:
         Zheng et al., arXiv 1911.08287, equal to one minus Ultralytics' `bbox_iou(CIoU=True)` on `xyxy`. MMDetection
-        and the authors drop a where I < 0.5; torchvision's is NaN at height 0.
+        and the authors set a to 0 where I < 0.5; torchvision's is NaN at height 0.
     """
     return total(ciou_terms(pred, target, eps))
 
 
-@register_box_loss("ciou", aliases=("ciouloss", "ciou_loss", "complete_iou"), source="arXiv 1911.08287; Ultralytics")
+@register_box_loss(
+    "ciou",
+    summary="Complete-IoU loss: adds centre distance and aspect ratio terms to 1 - IoU; the stock loss",
+    aliases=("ciouloss", "ciou_loss", "complete_iou"),
+    source="arXiv 1911.08287; Ultralytics",
+)
 class CIoULoss(BoxLoss):
-    """CIoU loss: IoU, the distance of the centres, and the aspect ratios."""
+    """Complete-IoU loss: adds centre distance and aspect ratio terms to 1 - IoU; the stock loss."""
 
     formula: ClassVar[Formula] = staticmethod(ciou_loss)
     terms: ClassVar[TermsFormula] = staticmethod(ciou_terms)

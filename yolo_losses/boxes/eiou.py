@@ -1,4 +1,4 @@
-"""EIoU loss: IoU, the distance of the centres, and the differences of width and height."""
+"""Efficient IoU loss: adds centre distance, width and height terms to 1 - IoU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yolo_losses.formula import with_reduction
 
 
 def eiou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
-    """Return the IoU, the distance of the centres, and the differences of width and of height."""
+    """Return the IoU, the normalised centre distance, and the width and height terms."""
     a, b = corners(pred), corners(target)
     (w1, h1), (w2, h2) = sides(a), sides(b)
     dx, dy = offset(a, b)
@@ -29,33 +29,36 @@ def eiou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
 
 @with_reduction
 def eiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
-    """EIoU loss, one value a pair: `1 - I + r2/c2 + (w-w')^2/cw^2 + (h-h')^2/ch^2`.
+    """EIoU loss, per pair: `1 - I + r2/c2 + (w-w')^2/cw^2 + (h-h')^2/ch^2`.
 
-    r2 is the squared distance of the centres, cw and ch are the enclosing box's sides, c2 = cw^2 + ch^2.
+    r2 is the squared centre distance, cw and ch are the enclosing box's sides, c2 = cw^2 + ch^2.
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
-        target: of the same shape.
+        target: same shape.
         eps: added to both heights within I, and to the denominators.
-        weight: one a pair.
+        weight: per pair.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of pairs.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In [0, 4), shape `(...)`.
 
     Source:
-        Zhang et al., *Focal and Efficient IoU*, arXiv 2101.08158. Two others bear the name: MMDetection's `EIoULoss`
-        is Extended IoU, and the wiou repository's has another distance.
+        Zhang et al., *Focal and Efficient IoU*, arXiv 2101.08158. Two other losses have this name: MMDetection's
+        `EIoULoss` is Extended IoU, and the wiou repository's has a different distance.
     """
     return total(eiou_terms(pred, target, eps))
 
 
 @register_box_loss(
-    "eiou", aliases=("eiouloss", "eiou_loss", "efficient_iou", "efficientiou"), source="arXiv 2101.08158"
+    "eiou",
+    summary="Efficient IoU loss: adds centre distance, width and height terms to 1 - IoU",
+    aliases=("eiouloss", "eiou_loss", "efficient_iou", "efficientiou"),
+    source="arXiv 2101.08158",
 )
 class EIoULoss(BoxLoss):
-    """EIoU loss: IoU, the distance of the centres, and the differences of width and height."""
+    """Efficient IoU loss: adds centre distance, width and height terms to 1 - IoU."""
 
     formula: ClassVar[Formula] = staticmethod(eiou_loss)
     terms: ClassVar[TermsFormula] = staticmethod(eiou_terms)

@@ -1,4 +1,4 @@
-"""IoU loss: what two boxes do not share."""
+"""IoU loss: 1 - IoU."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from yolo_losses.formula import with_reduction
 
 
 def iou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
-    """Return the IoU, alone."""
+    """Return the IoU, without penalties."""
     a, b = corners(pred), corners(target)
     return (overlap(a, b, eps),)
 
 
 @with_reduction
 def iou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
-    """IoU loss, one value a pair: `1 - I`.
+    """IoU loss, per pair: `1 - I`.
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
-        target: of the same shape.
+        target: same shape.
         eps: added to both heights and to the union.
-        weight: one a pair.
+        weight: per pair.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of pairs.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
-        In [0, 1], shape `(...)`; 1, with no gradient, for boxes that do not meet.
+        In [0, 1], shape `(...)`; 1, without gradient, for disjoint boxes.
 
     Source:
         Equal to one minus Ultralytics' `bbox_iou` on `xyxy`; torchvision has no eps on the heights, which differs by
@@ -39,9 +39,14 @@ def iou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     return total(iou_terms(pred, target, eps))
 
 
-@register_box_loss("iou", aliases=("iouloss", "iou_loss"), source="Ultralytics; torchvision")
+@register_box_loss(
+    "iou",
+    summary="IoU loss: 1 - IoU",
+    aliases=("iouloss", "iou_loss"),
+    source="Ultralytics; torchvision",
+)
 class IoULoss(BoxLoss):
-    """IoU loss: what two boxes do not share."""
+    """IoU loss: 1 - IoU."""
 
     formula: ClassVar[Formula] = staticmethod(iou_loss)
     terms: ClassVar[TermsFormula] = staticmethod(iou_terms)

@@ -1,4 +1,4 @@
-"""NWD loss: the Wasserstein distance of the boxes as Gaussians, for objects of a few pixels."""
+"""Normalized Wasserstein distance loss for tiny objects, combined with CIoU."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from yolo_losses.reduction import upcast
 def nwd_loss(
     pred: Tensor,
     target: Tensor,
-    constant: Annotated[float, Param("the distance, in pixels, that counts; about the objects' size", above=0)] = 12.8,
+    constant: Annotated[float, Param("normalising constant in pixels, about the mean object size", above=0)] = 12.8,
     eps: float = EPS,
 ) -> Tensor:
-    """Loss of the normalised Wasserstein distance, one value a pair: `1 - exp(-D/constant)`.
+    """Normalized Wasserstein distance loss, per pair: `1 - exp(-D/constant)`.
 
-    `D = sqrt(r2 + ((w-w')^2 + (h-h')^2)/4)`, with r2 the squared distance of the centres.
+    `D = sqrt(r2 + ((w-w')^2 + (h-h')^2)/4)`, r2 the squared centre distance.
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in pixels.
-        target: of the same shape.
-        constant: in pixels, above 0; the paper takes the mean size of the data set's objects, 12.8 for AI-TOD.
-        eps: added below the root.
-        weight: one a pair.
+        target: same shape.
+        constant: in pixels, above 0; the mean object size of the data set in the paper, 12.8 for AI-TOD.
+        eps: added under the root.
+        weight: per pair.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of pairs.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
-        In (0, 1], shape `(...)`; for equal boxes 2.5e-5 by the default eps.
+        In (0, 1], shape `(...)`; 2.5e-5 for identical boxes at the default eps.
 
     Source:
         Wang et al., arXiv 2110.13389, equal to the authors' `wasserstein_loss(mode="exp")`.
@@ -49,27 +49,28 @@ def nwd_loss(
 
 @register_box_loss(
     "nwd",
+    summary="Normalized Wasserstein distance loss for tiny objects, combined with CIoU",
     aliases=("nwdloss", "nwd_loss", "wasserstein", "normalized_wasserstein"),
     source="arXiv 2110.13389, its authors' code",
 )
 class NWDLoss(BoxLoss):
-    """NWD loss: the Wasserstein distance of the boxes as Gaussians, `ratio` of it, the rest CIoU.
+    """Normalized Wasserstein distance loss for tiny objects, combined with CIoU.
 
-    Supplied with a `stride`, the pixels that are one unit of the boxes, it measures in pixels all the same. Alone
-    (`ratio=1`) it does not train well; half and half is what papers report. Modifiers act on the CIoU within.
+    The loss is `ratio` times NWD plus `1 - ratio` times CIoU. Boxes are in pixels, or in units of the `stride` that a
+    call supplies. NWD alone (`ratio=1`) does not train well; papers report 0.5. Modifiers act on the CIoU term.
     """
 
     formula: ClassVar[Formula] = staticmethod(nwd_loss)
     constant: float
-    ratio: Annotated[float, Param("its share, the rest is ciou", low=0, high=1)] = 0.5
+    ratio: Annotated[float, Param("weight of the NWD term; CIoU gets 1 - ratio", low=0, high=1)] = 0.5
 
     @property
     def iou_share(self) -> float:
-        """Share of the IoU in the loss."""
+        """Weight of 1 - IoU in the loss."""
         return 1 - self.ratio
 
     def pairs(self, pred: Tensor, target: Tensor, stride: Tensor | float | None = None, **supplied: Any) -> Tensor:
-        """Return the loss of every pair; `stride` has shape `(..., 1)`, without it the boxes are in pixels."""
+        """Return the loss per pair; boxes are in units of `stride`, shape `(..., 1)`, or in pixels without it."""
         pred, target = upcast(pred, target)
         scaled = (pred, target) if stride is None else (pred * stride, target * stride)
         loss = super().pairs(*scaled, **supplied)

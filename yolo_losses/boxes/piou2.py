@@ -1,4 +1,4 @@
-"""PIoU2 loss: PIoU with an attention that favours boxes of middling quality."""
+"""Powerful-IoU v2 loss: PIoU with a non-monotonic attention on boxes of medium quality."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from yolo_losses.parameters import Param
 def piou2_loss(
     pred: Tensor,
     target: Tensor,
-    lambda_: Annotated[float, Param("where the attention peaks: at exp(-P) = 0.7071 / lambda", above=0)] = 1.3,
+    lambda_: Annotated[float, Param("attention parameter; the peak is at exp(-P) = 0.7071 / lambda", above=0)] = 1.3,
     eps: float = EPS,
 ) -> Tensor:
-    """PIoU2 loss, one value a pair: `3 x exp(-x^2) (1 - I + 1 - exp(-P^2))`, `x = lambda exp(-P)`.
+    """PIoU2 loss, per pair: `3 x exp(-x^2) (1 - I + 1 - exp(-P^2))`, `x = lambda exp(-P)`.
 
-    P is the mean distance of the four edges, each by the target's side along it. Gradient flows through the
-    attention too: a bad enough box, whose attention rises as it improves, is pushed away.
+    P is the mean distance of the four edges, each divided by the target's side in that direction. The attention is not
+    detached: very poor boxes, whose attention rises as they improve, are pushed away from the target.
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
-        target: of the same shape.
-        lambda_: above 0; the higher, the worse the boxes that the attention favours.
+        target: same shape.
+        lambda_: above 0; the higher, the lower the quality at which the attention peaks.
         eps: added to both heights and to the union.
-        weight: one a pair.
+        weight: per pair.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of pairs.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
-        In [0, 2.6), shape `(...)`; not monotonic in the distance, and towards 0 for boxes far away.
+        In [0, 2.6), shape `(...)`; not monotonic in the distance, and tends to 0 for distant boxes.
 
     Source:
-        Liu et al., *Powerful-IoU*, Neural Networks 170 (2024), equal to the authors' code, which is NaN at targets
+        Liu et al., *Powerful-IoU*, Neural Networks 170 (2024), equal to the authors' code, which is NaN for targets
         of width 0.
     """
     a, b = corners(pred), corners(target)
@@ -50,11 +50,12 @@ def piou2_loss(
 
 @register_box_loss(
     "piou2",
+    summary="Powerful-IoU v2 loss: PIoU with a non-monotonic attention on boxes of medium quality",
     aliases=("piouv2", "piou_v2", "piou2loss", "piou2_loss", "powerful_iou2", "powerful_iou_v2", "powerfuliou2"),
     source="Powerful-IoU, its authors' code",
 )
 class PIoU2Loss(BoxLoss):
-    """PIoU2 loss: PIoU with an attention that favours boxes of middling quality."""
+    """Powerful-IoU v2 loss: PIoU with a non-monotonic attention on boxes of medium quality."""
 
     formula: ClassVar[Formula] = staticmethod(piou2_loss)
     lambda_: float

@@ -1,4 +1,4 @@
-"""ProbIoU loss: the Hellinger distance of rotated boxes as Gaussians."""
+"""ProbIoU loss: Hellinger distance between rotated boxes as Gaussians; the stock loss of obb."""
 
 from __future__ import annotations
 
@@ -14,39 +14,40 @@ from yolo_losses.formula import with_reduction
 
 @with_reduction
 def probiou_loss(pred: Tensor, target: Tensor, eps: float = EPS, floor: Tensor | float = 0.0) -> Tensor:
-    """ProbIoU loss, one value a pair: the Hellinger distance of two rotated boxes, each a Gaussian.
+    """ProbIoU loss, per pair: Hellinger distance between two rotated boxes as Gaussians.
 
     A box has the variances `w^2/12` and `h^2/12` along its own axes. The loss is `sqrt(1 - exp(-B))`, where B is the
     Bhattacharyya distance of the two Gaussians.
 
     Args:
         pred: boxes `xywhr`, shape `(..., 5)`: centre, sides, and angle in radians.
-        target: of the same shape.
-        eps: added below the root, to the denominators and to the logarithm's argument; B is no less than it.
-        floor: added to the variances, which bounds the gradient of small boxes; 0.01 in Ultralytics' loss of late,
-            0 in earlier ones and in its metric.
-        weight: one a pair.
+        target: same shape.
+        eps: added under the root, to the denominators and to the argument of the logarithm; lower bound of B.
+        floor: added to the variances, which bounds the gradient of small boxes; 0.01 in Ultralytics' current loss, 0
+            in earlier releases and in its metric.
+        weight: per pair.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of pairs.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
-        In (0, 1], shape `(...)`; for equal boxes 4.5e-4 by the default eps. Rotated by a right angle, or with a
-        square's angle changed, a box is the same Gaussian: the loss cannot tell.
+        In (0, 1], shape `(...)`; 4.5e-4 for identical boxes at the default eps. The angle of a square has no effect,
+        as its Gaussian is isotropic.
 
     Source:
-        Murrugarra-Llerena et al., arXiv 2106.06072, equal to one minus Ultralytics' `probiou`. Its determinants are
-        differences that float32 may take below 0 for long thin boxes; here they are sums of positive terms.
+        Murrugarra-Llerena et al., arXiv 2106.06072, equal to one minus Ultralytics' `probiou`. There the
+        determinants are differences, which float32 can round below 0 for thin boxes; here they are sums of positive
+        terms.
     """
     x1, y1, w1, h1, r1 = pred.unbind(-1)
     x2, y2, w2, h2, r2 = target.unbind(-1)
     # Variances along each box's own axes, and the determinants of the covariances.
     p1, q1, p2, q2 = (side.square() / 12 + floor for side in (w1, h1, w2, h2))
     det1, det2 = p1 * q1, p2 * q2
-    # The determinant of the sum of both, by the angle between the boxes.
+    # Determinant of the sum of the covariances, from the angle between the boxes.
     cos2 = (r1 - r2).cos().square()
     sin2 = (r1 - r2).sin().square()
     det = det1 + det2 + p1 * (p2 * sin2 + q2 * cos2) + q1 * (p2 * cos2 + q2 * sin2)
-    # Each covariance, turned by 90 degrees, along the way between the centres: that is their adjugate.
+    # Quadratic form of the centre offset with the adjugate: each covariance, rotated by 90 degrees.
     dx, dy = x2 - x1, y2 - y1
     along = torch.zeros_like(dx)
     for p, q, angle in ((p1, q1, r1), (p2, q2, r2)):
@@ -58,10 +59,13 @@ def probiou_loss(pred: Tensor, target: Tensor, eps: float = EPS, floor: Tensor |
 
 
 @register_box_loss(
-    "probiou", aliases=("probiouloss", "probiou_loss", "prob_iou"), source="arXiv 2106.06072; Ultralytics"
+    "probiou",
+    summary="ProbIoU loss: Hellinger distance between rotated boxes as Gaussians; the stock loss of obb",
+    aliases=("probiouloss", "probiou_loss", "prob_iou"),
+    source="arXiv 2106.06072; Ultralytics",
 )
 class ProbIoULoss(BoxLoss):
-    """ProbIoU loss: the Hellinger distance of rotated boxes (`xywhr`, shape `(..., 5)`) as Gaussians."""
+    """ProbIoU loss: Hellinger distance between rotated boxes as Gaussians; the stock loss of obb."""
 
     formula: ClassVar[Formula] = staticmethod(probiou_loss)
     rotated: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Shape-IoU loss: IoU, distance and shape, weighted by the target's own shape."""
+"""Shape-IoU loss: adds distance and shape costs weighted by the target's shape to 1 - IoU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def shape_iou_terms(pred: Tensor, target: Tensor, scale: float = 0.0, eps: float
     x2, y2 = dx * dx, dy * dy
     delta_w, delta_h = relative_difference(w1, w2, eps), relative_difference(h1, h2, eps)
     if scale:
-        # 2 w^s / (w^s + h^s), which overflows, as the logistic function of s log(w/h), which does not.
+        # 2 w^s / (w^s + h^s), written as the logistic function of s log(w/h), which cannot overflow.
         tiny = torch.finfo(pred.dtype).tiny
         tall = 2 * (scale * (h2.clamp_min(tiny).log() - w2.clamp_min(tiny).log())).sigmoid()
         wide = 2 - tall
@@ -47,38 +47,41 @@ def shape_iou_terms(pred: Tensor, target: Tensor, scale: float = 0.0, eps: float
 def shape_iou_loss(
     pred: Tensor,
     target: Tensor,
-    scale: Annotated[float, Param("how much the target's shape weighs; 0: not at all", low=0)] = 0.0,
+    scale: Annotated[float, Param("exponent of the target's sides in the shape weights; 0 disables them", low=0)] = 0.0,
     eps: float = EPS,
 ) -> Tensor:
-    """Shape-IoU loss, one value a pair: `1 - I + distance + shape/2`.
+    """Shape-IoU loss, per pair: `1 - I + distance + shape/2`.
 
-    With w' and h' the target's sides, `ww = 2 w'^scale / (w'^scale + h'^scale)` and `hh = 2 - ww`; dx, dy the way
+    With the target's sides w' and h', `ww = 2 w'^scale / (w'^scale + h'^scale)` and `hh = 2 - ww`; dx, dy the offset
     between the centres and c2 the squared diagonal of the enclosing box: `distance = (hh dx^2 + ww dy^2)/c2`, and
     `shape = (1 - exp(-hh |w-w'|/max(w,w')))^4 + (1 - exp(-ww |h-h'|/max(h,h')))^4`.
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
-        target: of the same shape.
-        scale: at least 0; the paper chooses it by the size of the data set's objects.
+        target: same shape.
+        scale: at least 0; the paper sets it by the object sizes of the data set.
         eps: added to the denominators.
-        weight: one a pair.
+        weight: per pair.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of pairs.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In [0, 4), shape `(...)`.
 
     Source:
-        Zhang and Zhang, arXiv 2312.17663, equal to the authors' code, which is NaN at targets of size 0.
+        Zhang and Zhang, arXiv 2312.17663, equal to the authors' code, which is NaN for targets of size 0.
     """
     return total(shape_iou_terms(pred, target, scale, eps))
 
 
 @register_box_loss(
-    "shape_iou", aliases=("shapeiou", "shapeiouloss", "shape_iou_loss"), source="arXiv 2312.17663; its authors' code"
+    "shape_iou",
+    summary="Shape-IoU loss: adds distance and shape costs weighted by the target's shape to 1 - IoU",
+    aliases=("shapeiou", "shapeiouloss", "shape_iou_loss"),
+    source="arXiv 2312.17663; its authors' code",
 )
 class ShapeIoULoss(BoxLoss):
-    """Shape-IoU loss: IoU, distance and shape, weighted by the target's own shape."""
+    """Shape-IoU loss: adds distance and shape costs weighted by the target's shape to 1 - IoU."""
 
     formula: ClassVar[Formula] = staticmethod(shape_iou_loss)
     terms: ClassVar[TermsFormula] = staticmethod(shape_iou_terms)

@@ -1,4 +1,4 @@
-"""SIoU loss: IoU, a distance that minds the direction, and the difference of the shapes."""
+"""SCYLLA-IoU loss: adds angle-aware distance and shape costs to 1 - IoU."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from yolo_losses.parameters import Param
 def siou_terms(pred: Tensor, target: Tensor, eps: float = EPS, theta: float = 4.0) -> Terms:
     """Return the IoU, half the distance cost and half the shape cost."""
     a, b = corners(pred), corners(target)
-    # The original keeps clear of coinciding centres by moving them apart by eps.
+    # As in the original, eps keeps coinciding centres apart.
     dx, dy = (d + eps for d in offset(a, b))
-    # sin(2 alpha) from the sides of its triangle: no arcsin, no root, and finite slopes where the centres do meet.
+    # sin(2 alpha) from the legs of the triangle: no arcsin, no root, and finite gradients where the centres coincide.
     angle = 2 * (dx * dy).abs() / (dx * dx + dy * dy).clamp_min(eps * eps)
     width, height = enclosing(a, b)
     near_x, near_y = (
@@ -45,38 +45,41 @@ def siou_loss(
     pred: Tensor,
     target: Tensor,
     eps: float = EPS,
-    theta: Annotated[float, Param("how little small differences of shape count", above=0)] = 4.0,
+    theta: Annotated[float, Param("exponent of the shape cost", above=0)] = 4.0,
 ) -> Tensor:
-    """SIoU loss, one value a pair: `1 - I + (distance + shape)/2`.
+    """SIoU loss, per pair: `1 - I + (distance + shape)/2`.
 
-    With dx, dy the way between the centres, alpha its angle to the nearer axis and cw, ch the enclosing box's sides:
+    With dx, dy the offset between the centres, alpha its angle to the nearer axis and cw, ch the enclosing box's sides:
     `distance = 2 - exp(-g (dx/cw)^2) - exp(-g (dy/ch)^2)`, `g = 2 - sin(2 alpha)`;
     `shape = (1 - exp(-|w-w'|/max(w,w')))^theta + (1 - exp(-|h-h'|/max(h,h')))^theta`.
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
-        target: of the same shape.
+        target: same shape.
         eps: added to the heights, to the union, and to dx and dy.
-        theta: exponent of the shape cost, above 0; the paper has 2 to 6.
-        weight: one a pair.
+        theta: exponent of the shape cost, above 0; 2 to 6 in the paper.
+        weight: per pair.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of pairs.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In [0, 3), shape `(...)`.
 
     Source:
-        Gevorgyan, arXiv 2205.12740, equal to YOLOv6's, which is NaN at pairs of width 0. MMDetection's default
-        has the angle's sign turned and rewards distance.
+        Gevorgyan, arXiv 2205.12740, equal to YOLOv6's, which is NaN for pairs of width 0. MMDetection's default
+        has the sign of the angle flipped, which rewards distance.
     """
     return total(siou_terms(pred, target, eps, theta))
 
 
 @register_box_loss(
-    "siou", aliases=("siouloss", "siou_loss", "scylla_iou", "scyllaiou"), source="arXiv 2205.12740; YOLOv6"
+    "siou",
+    summary="SCYLLA-IoU loss: adds angle-aware distance and shape costs to 1 - IoU",
+    aliases=("siouloss", "siou_loss", "scylla_iou", "scyllaiou"),
+    source="arXiv 2205.12740; YOLOv6",
 )
 class SIoULoss(BoxLoss):
-    """SIoU loss: IoU, a distance that minds the direction, and the difference of the shapes."""
+    """SCYLLA-IoU loss: adds angle-aware distance and shape costs to 1 - IoU."""
 
     formula: ClassVar[Formula] = staticmethod(siou_loss)
     terms: ClassVar[TermsFormula] = staticmethod(siou_terms)

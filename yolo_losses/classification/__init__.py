@@ -1,4 +1,4 @@
-"""Classification losses, one a file: function, module and declaration together."""
+"""Classification losses, one per file: function, module and declaration."""
 
 import importlib
 import pkgutil

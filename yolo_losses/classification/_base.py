@@ -1,4 +1,4 @@
-"""What every classification loss shares: the module, and the sum over a whole batch."""
+"""Base of the classification losses: the module, and the per-class sum over a batch."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from yolo_losses.step import Step
 
 @dataclass(frozen=True)
 class Positives:
-    """The positive elements of a batch: anchor i (flat over the batch) with its class.
+    """The positive elements of a batch: (anchor, class) pairs.
 
     Attributes:
-        index: their positions in the flattened logits, shape `(N,)`, at most one an anchor.
-        target: the target of each, shape `(N,)`.
-        valid: which of them count, shape `(N,)`; `None`: all. (On a GPU all anchors are listed and masked, since
-            selecting some would make the host wait.)
+        index: indices into the flattened logits, shape `(N,)`, at most one per anchor.
+        target: target of each, shape `(N,)`.
+        valid: mask of the valid ones, shape `(N,)`; `None`: all. (On a GPU all anchors are listed and masked, since
+            selecting them would synchronise.)
     """
 
     index: Tensor
@@ -38,31 +38,38 @@ def register_cls_loss(
 ) -> Callable[[Any], Any]:
     """Register a classification loss under `name`; a decorator for a formula or for a `ClassificationLoss`.
 
-    A formula is a function `(logits, targets, ...) -> loss per element`, all of one shape. Its further arguments are
-    the loss's parameters and become the training keys `{name}_{argument}`; `mean_iou` and `positive_mask` are
-    supplied by the criterion. The decorated formula also takes `weight`, `reduction` and `avg_factor`.
+    A formula is a function `(logits, targets, ...) -> loss per element`, all of the same shape. Its further arguments
+    are the loss's parameters and become the training keys `{name}_{argument}`; `mean_iou` and `positive_mask` are
+    supplied by the criterion. The decorated formula also takes `weight`, `reduction` and `avg_factor`. `summary` is one
+    line on the loss for listings and tables, the first line of the docstring by default.
 
     Raises:
-        ValueError: if the name is taken or no identifier, or a parameter's declaration is not usable.
+        ValueError: if the name is taken or is not an identifier, or a parameter's declaration is invalid.
     """
     return declares("cls", ClassificationLoss, name, aliases, source, summary)
 
 
 class ClassificationLoss(LossModule):
-    """A classification loss as a module, called as MMDetection's are.
+    """A classification loss as a module, with MMDetection's calling convention.
 
-    A subclass names its `formula` and, where it has more than the formula's parameters (state has), declares them as
-    annotated attributes. The parameters become attributes of the module.
+    A subclass sets `formula`, and declares parameters beyond the formula's (such as those of state) as annotated
+    attributes. The parameters become attributes of the module. What a loss may set or override beside:
+
+    `default_target`: what `cls_target=auto` means for it, `tal` or `iou`.
+    `own_divisor`: whether `class_sums` is already normalised; the criterion then cancels Ultralytics' division by the
+    sum of the target scores.
+    `background`: value and derivative of the formula at target 0 in closed form, which makes the class term faster.
+    `prepare`: what the formula is supplied with in a step; state is updated there.
 
     Args:
         reduction: `mean`, `sum` or `none`.
-        loss_weight: a factor on the result.
+        loss_weight: weight of the loss.
         activated: whether `pred` are probabilities rather than logits.
         **parameters: the declared parameters, by name.
 
     Raises:
-        TypeError: on a parameter that is not declared.
-        ValueError: on one out of range, or an unknown reduction.
+        TypeError: on an undeclared parameter.
+        ValueError: on a parameter out of range, or an unknown reduction.
     """
 
     formula: ClassVar[Formula]
@@ -91,13 +98,13 @@ class ClassificationLoss(LossModule):
         """Return the loss of predictions against targets.
 
         Args:
-            pred: logits, shape `(..., C)`; probabilities where the module is `activated`.
-            target: of the same shape, in [0, 1]; or integer labels of shape `(...)`, where C means background; or a
-                pair of such labels and the score of each.
+            pred: logits, shape `(..., C)`; probabilities if the module is `activated`.
+            target: same shape, in [0, 1]; or integer labels of shape `(...)`, where C means background; or a pair of
+                labels and scores, as in MMDetection's `QualityFocalLoss`.
             weight: of the shape of `pred`, of its leading dimensions, or flat.
-            avg_factor: what `mean` divides by in place of the number of elements.
-            reduction_override: used in place of the module's reduction.
-            **supplied: what the formula needs of the step, `mean_iou` or `positive_mask`.
+            avg_factor: divisor of `mean`, in place of the number of elements.
+            reduction_override: overrides the module's reduction.
+            **supplied: what the formula needs from the step, `mean_iou` or `positive_mask`.
 
         Raises:
             ValueError: on an unknown reduction or shapes that do not fit.
@@ -111,37 +118,40 @@ class ClassificationLoss(LossModule):
         return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)
 
     def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
-        """Return the loss of every element, in float32 or more."""
+        """Return the loss per element, in float32 or float64."""
         return type(self).formula(logits, targets, **self.arguments(supplied))
 
     def prepare(self, step: Step) -> dict[str, Any]:
-        """Return what the formula is supplied with in this step; a loss with state updates it here, in training."""
+        """Return what the formula is supplied with in this step; state is updated here, in training only."""
         return {"mean_iou": step.mean_iou} if "mean_iou" in formula_arguments(type(self).formula) else {}
 
+    def set_classes(self, classes: int) -> None:
+        """Prepare state that is by class; the criterion calls this when it is equipped."""
+
     def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
-        """Return value and derivative of the formula at target 0, or `None` where it has no closed form here.
+        """Return value and derivative of the formula at target 0, or `None` if there is no closed form.
 
         The derivative may be written to `out`, which saves a copy.
 
-        With a closed form the loss of a whole batch is worked through in pieces that stay in the cache, see `_dense`;
-        without, through `elementwise` and autograd.
+        With a closed form the background is processed without autograd, in chunks that fit the cache, see `_dense`;
+        without one the class term goes through `elementwise` and autograd.
         """
         return None
 
     def has_closed_form(self) -> bool:
-        """Return whether `background` tells the whole loss of elements of target 0, whatever their class."""
+        """Return whether `background` gives the whole loss of elements with target 0, in every class."""
         return type(self).background is not ClassificationLoss.background
 
     def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
-        """Return the loss of a whole batch summed over all but the classes.
+        """Return the loss of a whole batch, summed per class.
 
         Args:
             logits: shape `(b, anchors, C)`.
-            positives: the elements whose target is not that of the background.
-            step: what the criterion knows of the step.
+            positives: the positive elements and their targets; all others have target 0.
+            step: the positives' IoU and the mode, from the criterion.
 
         Returns:
-            Shape `(1, 1, C)`, float32 or more.
+            Shape `(1, 1, C)`, float32 or float64.
         """
         supplied = self.prepare(step)
         if self.has_closed_form():
@@ -157,17 +167,17 @@ class ClassificationLoss(LossModule):
 
 
 def as_logits(probabilities: Tensor) -> Tensor:
-    """Return the logits of probabilities: 100 and -100 at 1 and 0, where the gradient is 0 rather than infinite."""
+    """Return the logits of probabilities; 0 and 1 become -100 and 100, with gradient 0 rather than infinite."""
     limits = torch.finfo(probabilities.dtype)
     inside = probabilities.clamp(limits.tiny, 1 - limits.eps / 2).logit()
     return torch.where(probabilities <= 0, -100.0, torch.where(probabilities >= 1, 100.0, inside))
 
 
 def as_targets(target: Tensor | tuple[Tensor, Tensor], logits: Tensor) -> Tensor:
-    """Return targets of the logits' shape and type.
+    """Return targets in the logits' shape and type.
 
-    Integer labels become one-hot rows, the label C a row of zeros; a pair of labels and scores such rows times their
-    score.
+    Integer labels become one-hot rows, label C (background) a row of zeros; a pair of labels and scores gives one-hot
+    rows times the scores.
     """
     if not isinstance(target, Tensor):
         labels, score = target

@@ -1,7 +1,7 @@
-"""The closed forms that the backgrounds of several losses share.
+"""Closed forms of the background loss, value and derivative, that several losses share.
 
-On the CPU each step here is a pass over a piece in the cache, so there are as few as will do: results are overwritten
-where they are no longer needed, and factors ride along (`alpha=`, `value=`) rather than cost a step.
+On the CPU each operation is a pass over a chunk in the cache, so there are as few as possible: tensors are overwritten
+in place, and factors are fused into other operations (`alpha=`, `value=`).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ def modulated_background(
     epsilon: float = 0.0,
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return `scale p^gamma softplus(z) + epsilon p^(gamma+1)` and its derivative, written to `out` where given.
+    """Return `scale p^gamma softplus(z) + epsilon p^(gamma+1)` and its derivative, written to `out` if given.
 
-    With `detached` the weight `p^gamma` is taken as a constant.
+    With `detached` the weight `p^gamma` is detached.
     """
     p, value = sigmoid_and_softplus(logits)
     weight = power_without_gradient(p, gamma)
     slope = p
     if epsilon and gamma:
         # The derivative is p^gamma (p + gamma (1-p) (softplus + (gamma+1)/gamma ratio p)).
-        scale = scale or 1e-12  # what is taken out of both terms must not be 0
+        scale = scale or 1e-12  # factored out of both terms
         ratio = epsilon / scale
         steep = torch.add(value, p, alpha=ratio * (gamma + 1) / gamma)
         slope = torch.add(p, steep.addcmul_(p, steep, value=-1), alpha=gamma)
@@ -48,6 +48,6 @@ def modulated_background(
 
 
 def bce_background(logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return `softplus(z)` and its derivative, p, written to `out` where given."""
+    """Return `softplus(z)` and its derivative, p, written to `out` if given."""
     p, value = sigmoid_and_softplus(logits, out)
     return value, p

@@ -1,4 +1,4 @@
-"""Asymmetric loss: positives and negatives focus by exponents of their own, easy negatives are dropped."""
+"""Asymmetric loss: separate focusing exponents for positives and negatives, negatives with a margin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yolo_losses.formula import Formula, with_reduction
 from yolo_losses.numerics import power_without_gradient
 from yolo_losses.parameters import Param
 
-FLOOR = 1e-8  # the authors' smallest probability under a logarithm
+FLOOR = 1e-8  # the authors' clamp of probabilities before the logarithm
 BELOW_ONE = 1 - 2**-24  # largest float32 below 1
 
 
@@ -21,33 +21,33 @@ BELOW_ONE = 1 - 2**-24  # largest float32 below 1
 def asymmetric_loss(
     logits: Tensor,
     targets: Tensor,
-    gamma_pos: Annotated[float, Param("how much easy positives are played down", low=0)] = 1.0,
-    gamma_neg: Annotated[float, Param("how much easy negatives are played down", low=0)] = 4.0,
-    shift: Annotated[float, Param("probability up to which a negative counts nothing", low=0, high=1)] = 0.05,
-    detach_weight: Annotated[bool, Param("no gradient through the focusing weight, as the authors have it")] = True,
+    gamma_pos: Annotated[float, Param("focusing exponent of positives; 0 disables it", low=0)] = 1.0,
+    gamma_neg: Annotated[float, Param("focusing exponent of negatives; 0 disables it", low=0)] = 4.0,
+    shift: Annotated[float, Param("probability margin: negatives below it have no loss", low=0, high=1)] = 0.05,
+    detach_weight: Annotated[bool, Param("detach the focusing weight, as in the authors' code")] = True,
 ) -> Tensor:
-    """Asymmetric loss, one value an element: `-(t log p + (1-t) log(1-m)) (t (1-p) + (1-t) m)^g`.
+    """Asymmetric loss, per element: `-(t log p + (1-t) log(1-m)) (t (1-p) + (1-t) m)^g`.
 
-    `m = max(p - shift, 0)` and `g = t gamma_pos + (1-t) gamma_neg`. Logarithms stop at `log 1e-8`, where the gradient
-    is 0: a positive of a logit below -18.4 is beyond rescue, as in the authors' code.
+    `m = max(p - shift, 0)` and `g = t gamma_pos + (1-t) gamma_neg`. Logarithms are clamped at `log 1e-8`, where the
+    gradient is 0: positives with a logit below -18.4 receive none, as in the authors' code.
 
     Args:
         logits: any shape.
         targets: same shape, in [0, 1].
-        gamma_pos: exponent of the positives, at least 0.
-        gamma_neg: exponent of the negatives, at least 0.
-        shift: probability up to which a negative counts nothing, in [0, 1].
-        detach_weight: whether the focusing weight is taken as a constant.
+        gamma_pos: focusing exponent of positives, at least 0.
+        gamma_neg: focusing exponent of negatives, at least 0.
+        shift: probability margin, in [0, 1]; negatives with p below it have no loss.
+        detach_weight: whether the focusing weight is detached.
         weight: of the logits' shape, of its leading dimensions, or flat.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of elements.
+        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
         At least 0, at most 18.42.
 
     Source:
-        Ridnik et al., arXiv 2009.14119, Alibaba-MIIL/ASL, which returns the sum. Ours needs no probability near 1, so
-        that small losses keep their digits.
+        Ridnik et al., arXiv 2009.14119, Alibaba-MIIL/ASL, which returns the sum and computes `log(1 - p)` from p;
+        here the logarithms are taken of the logits, which keeps the precision of small losses.
     """
     margin = (logits.sigmoid() - shift).clamp_min(0)
     log_p = nn.functional.logsigmoid(logits).clamp_min(math.log(FLOOR))
@@ -64,10 +64,13 @@ def asymmetric_loss(
 
 
 @register_cls_loss(
-    "asl", aliases=("asymmetric", "asymmetricloss", "asymmetric_loss"), source="arXiv 2009.14119; Alibaba-MIIL/ASL"
+    "asl",
+    summary="Asymmetric loss: separate focusing exponents for positives and negatives, negatives with a margin",
+    aliases=("asymmetric", "asymmetricloss", "asymmetric_loss"),
+    source="arXiv 2009.14119; Alibaba-MIIL/ASL",
 )
 class AsymmetricLoss(ClassificationLoss):
-    """Asymmetric loss: positives and negatives focus by exponents of their own, easy negatives are dropped."""
+    """Asymmetric loss: separate focusing exponents for positives and negatives, negatives with a margin."""
 
     formula: ClassVar[Formula] = staticmethod(asymmetric_loss)
     gamma_pos: float

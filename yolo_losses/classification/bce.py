@@ -1,4 +1,4 @@
-"""Binary cross entropy, the loss that Ultralytics uses."""
+"""Binary cross entropy with logits, equal to the stock loss."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from yolo_losses.formula import Formula, with_reduction
 
 @with_reduction
 def bce_loss(logits: Tensor, targets: Tensor, pos_weight: Tensor | float | None = None) -> Tensor:
-    """Binary cross entropy with logits, one value an element.
+    """Binary cross entropy with logits, per element.
 
     Args:
         logits: any shape.
         targets: same shape, in [0, 1].
-        pos_weight: factor on the positive part, a number or one a class, as in `torch.nn.BCEWithLogitsLoss`.
-        weight: of the logits' shape, of its leading dimensions, flat, or one a class.
+        pos_weight: weight of positive examples, a number or per class, as in `torch.nn.BCEWithLogitsLoss`.
+        weight: of the logits' shape, of its leading dimensions, flat, or per class.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of elements.
+        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
-        At least 0; 0 in the limit of a certain and right prediction on a hard target.
+        At least 0; 0 in the limit of a correct prediction of a hard target.
     """
     weight = (
         None
@@ -38,14 +38,19 @@ def bce_loss(logits: Tensor, targets: Tensor, pos_weight: Tensor | float | None 
     )
 
 
-@register_cls_loss("bce", aliases=("binary_cross_entropy", "bceloss"), source="torch BCEWithLogitsLoss")
+@register_cls_loss(
+    "bce",
+    summary="Binary cross entropy with logits, equal to the stock loss",
+    aliases=("binary_cross_entropy", "bceloss"),
+    source="torch BCEWithLogitsLoss",
+)
 class BCELoss(ClassificationLoss):
-    """Binary cross entropy, equal to stock to float32 rounding.
+    """Binary cross entropy with logits, equal to the stock loss to float32 rounding.
 
     Args:
-        weight: on every call, of any shape that broadcasts to the loss's, such as one a class.
-        pos_weight: factor on the positive part, a number or one a class.
-        **convention: `reduction`, `loss_weight` and `activated`, as every module has them.
+        weight: applied in every call, of any shape that broadcasts to the loss's, such as per class.
+        pos_weight: weight of positive examples, a number or per class.
+        **convention: `reduction`, `loss_weight` and `activated`, as in every module.
     """
 
     formula: ClassVar[Formula] = staticmethod(bce_loss)
@@ -58,12 +63,12 @@ class BCELoss(ClassificationLoss):
         self.weight = weight
 
     def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
-        """Return the loss of every element."""
+        """Return the loss per element."""
         loss: Tensor = bce_loss(logits, targets, self.pos_weight)
         return loss if self.weight is None else loss * self.weight.to(loss)
 
     def has_closed_form(self) -> bool:
-        """Return whether no weight depends on the class."""
+        """Return whether the weights are the same for every class."""
         return self.weight is None and not isinstance(self.pos_weight, Tensor)
 
     def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:

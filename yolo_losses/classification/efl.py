@@ -1,4 +1,4 @@
-"""Equalized focal loss: focal loss whose exponent is larger for the rarer classes."""
+"""Equalized focal loss: focal loss with a larger focusing exponent on rarer classes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ def equalized_focal_loss(
     logits: Tensor,
     targets: Tensor,
     pos_neg_ratio: Tensor,
-    gamma: Annotated[float, Param("focusing exponent of a class in balance", above=0)] = 2.0,
-    alpha: Annotated[float | None, Param("weight of the positives; -1: no balance", low=-1, high=1, off=-1)] = 0.25,
-    scale: Annotated[float, Param("what is added to the exponent of a class without positives", low=0)] = 8.0,
+    gamma: Annotated[float, Param("focusing exponent of a balanced class", above=0)] = 2.0,
+    alpha: Annotated[
+        float | None, Param("weight of positives; negatives get 1 - alpha; -1 disables it", low=-1, high=1, off=-1)
+    ] = 0.25,
+    scale: Annotated[float, Param("added to the exponent of a class without positive gradients", low=0)] = 8.0,
 ) -> Tensor:
-    """Equalized focal loss per element: `(t a + (1-t)(1-a)) g_j/g (1-p_t)^g_j BCE`, `g_j = g + s (1 - q_j)`.
+    """Equalized focal loss, per element: `(t a + (1-t)(1-a)) g_j/g (1-p_t)^g_j BCE`, `g_j = g + s (1 - q_j)`.
 
-    Exponent and factor of a class are constants; gradient flows through the rest.
+    Exponent and factor of a class are detached.
 
     Args:
         logits: shape `(..., C)`.
         targets: same shape, in [0, 1].
         pos_neg_ratio: q, the accumulated gradients of each class's positives over those of its negatives, shape `(C,)`,
-            taken into [0, 1]. With 1 the class has focal loss.
+            clamped to [0, 1]. With 1 the class has focal loss.
         gamma: g, focusing exponent of a class whose q is 1, above 0.
-        alpha: a, weight of the positives against the negatives, in [0, 1]; below 0 or `None`: no balance.
-        scale: s, what the exponent gains as q falls to 0, at least 0.
+        alpha: a, weight of positives, in [0, 1]; negatives get 1 - alpha. Below 0 or `None`: no balancing.
+        scale: s, increase of the exponent at q = 0, at least 0.
         weight: of the logits' shape, of its leading dimensions, or flat.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of elements.
+        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
         At least 0.
@@ -54,11 +56,12 @@ def equalized_focal_loss(
 
 @register_cls_loss(
     "efl",
+    summary="Equalized focal loss: focal loss with a larger focusing exponent on rarer classes",
     aliases=("equalized_focal", "equalizedfocal", "equalized_focal_loss", "equalizedfocalloss"),
     source="arXiv 2201.02593; ModelTC/United-Perception",
 )
 class EqualizedFocalLoss(EqualizedLoss):
-    """Equalized focal loss: focal loss whose exponent is larger for the rarer classes.
+    """Equalized focal loss: focal loss with a larger focusing exponent on rarer classes.
 
     The exponent follows the ratio of the accumulated gradients of positives and negatives, see `EqualizedLoss`.
     """
@@ -70,5 +73,5 @@ class EqualizedFocalLoss(EqualizedLoss):
 
     @property
     def negative_weight(self) -> float:
-        """A factor on the negative elements."""
+        """Weight of negatives."""
         return 1 - self.alpha if self.alpha >= 0 else 1.0

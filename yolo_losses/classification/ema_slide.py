@@ -1,4 +1,4 @@
-"""Slide loss whose mean IoU is averaged over the steps."""
+"""Slide loss with an exponential moving average of the mean IoU as its threshold."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from yolo_losses.step import Step
 
 
 @register_cls_loss(
-    "ema_slide", aliases=("emaslide", "emaslideloss", "ema_slide_loss"), source="the community's EMASlideLoss"
+    "ema_slide",
+    summary="Slide loss with an exponential moving average of the mean IoU as its threshold",
+    aliases=("emaslide", "emaslideloss", "ema_slide_loss"),
+    source="the community's EMASlideLoss",
 )
 class EMASlideLoss(SlideLoss):
-    """Slide loss whose mean IoU is averaged over the steps: `m <- k m + (1-k) mean`, `k = decay (1 - e^(-n/tau))`.
+    """Slide loss with an exponential moving average of the mean IoU as its threshold.
 
-    It starts at 1; k is tiny in the first step, so that the first batch sets m. A batch without positives updates
-    nothing.
+    In step n, `m <- k m + (1-k) mean` with `k = decay (1 - exp(-n/tau))`. m starts at 1; k is close to 0 in the first
+    step, so that the first batch sets m. Batches without positives do not update it.
     """
 
     formula: ClassVar[Formula] = staticmethod(slide_loss)
-    decay: Annotated[float, Param("weight of the past once it has warmed up", low=0, high=1)] = 0.999
-    tau: Annotated[float, Param("steps over which the decay warms up", above=0)] = 2000.0
+    decay: Annotated[float, Param("decay of the moving average after warm-up", low=0, high=1)] = 0.999
+    tau: Annotated[float, Param("time constant of the decay's warm-up, in steps", above=0)] = 2000.0
     average: Tensor
     updates: Tensor
 
@@ -39,19 +42,19 @@ class EMASlideLoss(SlideLoss):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> EMASlideLoss:
         try:
             return super()._apply(fn, recurse)
-        except TypeError:  # Apple's Metal has no float64
+        except TypeError:  # MPS has no float64
             self.average, self.updates = self.average.float(), self.updates.float()
             return super()._apply(fn, recurse)
 
     def prepare(self, step: Step) -> dict[str, Any]:
-        """Return the averaged mean IoU, after this step's update in training."""
+        """Return the moving average of the mean IoU, updated first in training."""
         if step.training:
             self.update(step.joint_mean_iou, step.joint_positives > 0)
         return {"mean_iou": self.average}
 
     @torch.no_grad()
     def update(self, mean_iou: Tensor | float, counts: Tensor | bool = True) -> None:
-        """Take a batch's mean IoU into the average; `counts` false leaves it as it is."""
+        """Update the moving average with a batch's mean IoU, unless `counts` is false."""
         mean = torch.as_tensor(mean_iou, dtype=self.average.dtype, device=self.average.device)
         counted = torch.as_tensor(counts, device=self.average.device)
         self.updates += counted
@@ -66,7 +69,7 @@ class EMASlideLoss(SlideLoss):
         mean_iou: Tensor | float | None = None,
         **kw: Any,
     ) -> Tensor:
-        """Return the loss by the average, which a `mean_iou` given in training mode updates first."""
+        """Return the loss with the moving average as threshold, updated first by `mean_iou` in training mode."""
         if self.training and mean_iou is not None:
             self.update(mean_iou)
         return super().forward(pred, target, *args, mean_iou=self.average, **kw)

@@ -1,4 +1,4 @@
-"""Equalized quality focal loss: quality focal loss whose exponent is larger for the rarer classes."""
+"""Equalized quality focal loss: quality focal loss with a larger exponent on rarer classes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def equalized_quality_focal_loss(
     logits: Tensor,
     targets: Tensor,
     pos_neg_ratio: Tensor,
-    gamma: Annotated[float, Param("focusing exponent of a class in balance", above=0)] = 2.0,
-    scale: Annotated[float, Param("what is added to the exponent of a class without positives", low=0)] = 8.0,
+    gamma: Annotated[float, Param("focusing exponent of a balanced class", above=0)] = 2.0,
+    scale: Annotated[float, Param("added to the exponent of a class without positive gradients", low=0)] = 8.0,
     positive_mask: Tensor | None = None,
 ) -> Tensor:
-    """Equalized quality focal loss per element: `g_j/g |t - p|^g_j BCE`, `g_j = g + s (1 - q_j)`.
+    """Equalized quality focal loss, per element: `g_j/g |t - p|^g_j BCE`, `g_j = g + s (1 - q_j)`.
 
-    Exponent and factor of a class are constants; gradient flows through the rest.
+    Exponent and factor of a class are detached.
 
     Args:
         logits: shape `(..., C)`.
         targets: same shape, in [0, 1]: the quality at the positives, 0 elsewhere.
         pos_neg_ratio: q, the accumulated gradients of each class's positives over those of its negatives, shape `(C,)`,
-            taken into [0, 1]. With 1 the class has quality focal loss.
+            clamped to [0, 1]. With 1 the class has quality focal loss.
         gamma: g, focusing exponent of a class whose q is 1, above 0.
-        scale: s, what the exponent gains as q falls to 0, at least 0.
-        positive_mask: which elements are positive; the target of the others is taken as 0. `None`: by the targets.
+        scale: s, increase of the exponent at q = 0, at least 0.
+        positive_mask: positive elements; the targets of all others are set to 0. `None`: those with a target above 0.
         weight: of the logits' shape, of its leading dimensions, or flat.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of elements.
+        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
         At least 0; 0 at `p = t`.
@@ -53,11 +53,12 @@ def equalized_quality_focal_loss(
 
 @register_cls_loss(
     "eqfl",
+    summary="Equalized quality focal loss: quality focal loss with a larger exponent on rarer classes",
     aliases=("equalized_quality_focal", "equalizedqualityfocal", "equalized_quality_focal_loss"),
     source="arXiv 2201.02593; ModelTC/United-Perception",
 )
 class EqualizedQualityFocalLoss(EqualizedLoss):
-    """Equalized quality focal loss: quality focal loss whose exponent is larger for the rarer classes.
+    """Equalized quality focal loss: quality focal loss with a larger exponent on rarer classes.
 
     The exponent follows the ratio of the accumulated gradients of positives and negatives, see `EqualizedLoss`.
     """

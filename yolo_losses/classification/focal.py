@@ -1,4 +1,4 @@
-"""Focal loss: easy examples count less."""
+"""Focal loss: BCE weighted by (1 - p_t)^gamma, which down-weights easy examples."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from yolo_losses.parameters import Param
 def focal_loss(
     logits: Tensor,
     targets: Tensor,
-    gamma: Annotated[float, Param("how much easy examples are played down; 0: not at all", low=0)] = 1.5,
-    alpha: Annotated[float | None, Param("share of the positives; -1: no balance", low=-1, high=1, off=-1)] = 0.25,
+    gamma: Annotated[float, Param("focusing exponent; 0 disables it", low=0)] = 1.5,
+    alpha: Annotated[
+        float | None, Param("weight of positives; negatives get 1 - alpha; -1 disables it", low=-1, high=1, off=-1)
+    ] = 0.25,
 ) -> Tensor:
-    """Focal loss, one value an element: `(t a + (1-t)(1-a)) (1-p_t)^gamma BCE`, gradient through the whole of it.
+    """Focal loss, per element: `(t a + (1-t)(1-a)) (1-p_t)^gamma BCE`, a = alpha.
 
     Args:
         logits: any shape.
         targets: same shape, in [0, 1].
-        gamma: exponent on `1 - p_t`, at least 0.
-        alpha: balance of positives against negatives, in [0, 1]; below 0 or `None`: none.
+        gamma: focusing exponent on `1 - p_t`, at least 0; the gradient flows through the modulating factor.
+        alpha: weight of positives, in [0, 1]; negatives get 1 - alpha. Below 0 or `None`: no balancing.
         weight: of the logits' shape, of its leading dimensions, or flat.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of elements.
+        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
-        At least 0. With a soft target it is not 0 at `p = t`.
+        At least 0. With soft targets it is not 0 at `p = t`.
 
     Source:
         Lin et al., arXiv 1708.02002, whose gamma is 2; 1.5 is YOLOv5's. Unlike torchvision's, fvcore's and
@@ -40,7 +42,7 @@ def focal_loss(
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     p = logits.sigmoid()
-    # sigmoid(-z) rather than 1 - p: at large logits the latter is a difference of nearly equal numbers.
+    # sigmoid(-z) rather than 1 - p, which cancels at large logits.
     miss = targets * (-logits).sigmoid() + (1 - targets) * p
     loss = power(miss, gamma) * bce
     if alpha is not None and alpha >= 0:
@@ -48,9 +50,14 @@ def focal_loss(
     return loss
 
 
-@register_cls_loss("focal", aliases=("focalloss", "focal_loss"), source="arXiv 1708.02002; YOLOv5, torchvision")
+@register_cls_loss(
+    "focal",
+    summary="Focal loss: BCE weighted by (1 - p_t)^gamma, which down-weights easy examples",
+    aliases=("focalloss", "focal_loss"),
+    source="arXiv 1708.02002; YOLOv5, torchvision",
+)
 class FocalLoss(ClassificationLoss):
-    """Focal loss: easy examples count less."""
+    """Focal loss: BCE weighted by (1 - p_t)^gamma, which down-weights easy examples."""
 
     formula: ClassVar[Formula] = staticmethod(focal_loss)
     gamma: float

@@ -1,4 +1,4 @@
-"""Gradient harmonizing loss: elements count by how rare their gradient's size is."""
+"""Gradient harmonizing mechanism (GHM-C): BCE divided by the gradient density."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from yolo_losses.step import Step, sum_over_ranks
 
 
 def _bin(gap: Tensor, bins: int) -> Tensor:
-    """Return which of the equal bins over [0, 1] each gap falls into."""
+    """Return the index of the uniform bin over [0, 1] that each gradient norm `|p - t|` falls into."""
     return (gap * bins).int().clamp_(0, bins - 1)
 
 
@@ -25,13 +25,13 @@ def _counts(index: Tensor, bins: int, counted: Tensor | None = None) -> Tensor:
     """Return the number of elements in each bin."""
     if index.device.type == "cpu" and counted is None:
         return _bincount(index.reshape(-1), bins)
-    # On a GPU bincount makes the host wait.
+    # On a GPU bincount synchronises.
     each = [index == k for k in range(bins)]
     return torch.stack([(one if counted is None else one & counted).sum() for one in each])
 
 
 def _bincount(index: Tensor, bins: int) -> Tensor:
-    """Return `torch.bincount`, in less time: several numbers are counted as one, since counting is what takes long."""
+    """Return `torch.bincount`, faster: several indices are packed into one, since counting dominates the time."""
     half = index.numel() // 2
     if half < bins * bins:
         return torch.bincount(index, minlength=bins)
@@ -40,19 +40,19 @@ def _bincount(index: Tensor, bins: int) -> Tensor:
 
 
 def _weights(present: Tensor, share: Tensor) -> Tensor:
-    """Return the weight of each bin: one over its share of the elements and over the number of bins in use."""
+    """Return the weight of each bin: 1 / (its fraction of the elements x the number of non-empty bins)."""
     return torch.where(present, 1 / (share * present.sum().clamp_min(1)), 0)
 
 
 def _weighted(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Return the formula: BCE times the weight of the bin of `|p - t|`."""
+    """Return BCE times the weight of the bin of `|p - t|`, per element."""
     gap = (logits.detach().sigmoid() - targets).abs()
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return weights.to(logits.dtype)[_bin(gap, len(weights))] * bce
 
 
 def _counted(logits: Tensor, targets: Tensor, bins: int, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the number of elements in each bin, their total, and the mask of those that count, of a weight above 0."""
+    """Return the number of elements in each bin, their total, and the mask of valid ones (weight above 0)."""
     mask = None
     if weight is not None:
         mask = reduce_loss(torch.ones_like(logits), weight, "none") > 0
@@ -73,24 +73,23 @@ def _reduced(
 def ghm_loss(
     logits: Tensor,
     targets: Tensor,
-    bins: Annotated[int, Param("number of equal bins of the gradient norm", low=1, high=1000)] = 10,
+    bins: Annotated[int, Param("number of uniform bins over the gradient norm |p - t|", low=1, high=1000)] = 10,
     *,
     weight: Tensor | None = None,
     reduction: str = "none",
     avg_factor: float | Tensor | None = None,
 ) -> Tensor:
-    """Gradient harmonizing loss, one value an element: BCE over the density of `|p - t|` in this call's elements.
+    """GHM-C loss, per element: BCE divided by the density of `|p - t|` among the elements of this call.
 
-    The density of a bin is its share of the elements times the number of bins in use; no gradient flows through it.
+    The density of a bin is its fraction of the elements times the number of non-empty bins, detached.
 
     Args:
         logits: any shape.
         targets: same shape, in [0, 1].
-        bins: number of equal bins over [0, 1].
-        weight: of the logits' shape, of its leading dimensions, or flat: an element counts where it is above 0. Its
-            size plays no role.
-        reduction: `none`, `mean` (over the elements that count) or `sum`.
-        avg_factor: what `mean` divides by in place of the number of elements that count.
+        bins: number of uniform bins over [0, 1].
+        weight: of the logits' shape, of its leading dimensions, or flat: elements are valid where it is above 0.
+        reduction: `none`, `mean` (over the valid elements) or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of valid elements.
 
     Returns:
         At least 0.
@@ -99,7 +98,7 @@ def ghm_loss(
         ValueError: on an unknown reduction or a weight of another shape.
 
     Source:
-        Li et al., arXiv 1811.05181, as MMDetection's `GHMC` has it with momentum 0.
+        Li et al., arXiv 1811.05181, equal to MMDetection's `GHMC` with momentum 0.
     """
     check_reduction(reduction)
     logits, targets = upcast(logits, targets)
@@ -108,22 +107,27 @@ def ghm_loss(
     return _reduced(_weighted(logits, targets, weights), mask, total, reduction, avg_factor)
 
 
-@register_cls_loss("ghm", aliases=("ghmc", "ghmloss", "ghm_loss", "ghm_c"), source="arXiv 1811.05181; MMDetection GHMC")
+@register_cls_loss(
+    "ghm",
+    summary="Gradient harmonizing mechanism (GHM-C): BCE divided by the gradient density",
+    aliases=("ghmc", "ghmloss", "ghm_loss", "ghm_c"),
+    source="arXiv 1811.05181; MMDetection GHMC",
+)
 class GHMLoss(ClassificationLoss):
-    """Gradient harmonizing loss: elements count by how rare their gradient's size is.
+    """Gradient harmonizing mechanism (GHM-C): BCE divided by the gradient density.
 
-    The number of elements in a bin is averaged over the training steps; a bin that a batch leaves empty keeps its
-    average. The average starts at 0, so that the first steps weigh more, as MMDetection has it. It is kept relative to
-    the number of elements, so that a batch of another size (multi-scale, validation) does not change the weights.
-    In the criterion the class term is the mean over all elements.
+    The counts of the bins are moving averages over the training steps; a bin that is empty in a batch keeps its
+    average. They start at 0, which gives the first steps larger weights, as in MMDetection. They are kept relative to
+    the number of elements, so that the batch size (multi-scale, validation) does not change the weights. In the
+    criterion the class term is the mean over all elements.
     """
 
     formula: ClassVar[Formula] = staticmethod(ghm_loss)
     own_divisor: ClassVar[bool] = True
     bins: int
-    momentum: Annotated[float, Param("weight of the past batches' counts; 0: this batch alone", low=0, high=0.9999)] = (
-        0.75
-    )
+    momentum: Annotated[
+        float, Param("momentum of the bins' moving average; 0 uses the current batch only", low=0, high=0.9999)
+    ] = 0.75
     counts: Tensor
     total: Tensor
 
@@ -141,9 +145,9 @@ class GHMLoss(ClassificationLoss):
         reduction_override: str | None = None,
         **supplied: Any,
     ) -> Tensor:
-        """Return the loss as `ClassificationLoss.forward` does; in training mode the counts are averaged first.
+        """Return the loss as `ClassificationLoss.forward` does; in training mode the moving average is updated first.
 
-        An element counts where its `weight` is above 0.
+        Elements are valid where `weight` is above 0.
         """
         reduction = check_reduction(self.reduction, reduction_override)
         (logits,) = upcast(pred)
@@ -155,14 +159,14 @@ class GHMLoss(ClassificationLoss):
         return self.loss_weight * _reduced(loss, mask, total, reduction, avg_factor)
 
     def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
-        """Return the loss of every element; the counts are averaged first where `training` is supplied as true."""
+        """Return the loss per element; the moving average is updated first where `training` is supplied as true."""
         counts, total, _ = _counted(logits, targets, self.bins, None)
         training = bool(supplied.get("training"))
         return _weighted(logits, targets, self.weights(counts, total, training, logits.dtype))
 
     @torch.no_grad()
     def weights(self, counts: Tensor, total: Tensor, training: bool, dtype: torch.dtype) -> Tensor:
-        """Return the weight of each bin, shape `(bins,)`, given a batch's counts; training averages them in."""
+        """Return the weight of each bin, shape `(bins,)`, from a batch's counts; training updates the average."""
         present = counts > 0
         share = counts.to(dtype) / total
         if self.momentum > 0:
@@ -180,7 +184,7 @@ class GHMLoss(ClassificationLoss):
         return _weights(present, share)
 
     def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
-        """Return the mean over all elements, by class, shape `(1, 1, C)`; the density is that of the whole batch."""
+        """Return the mean over all elements, per class, shape `(1, 1, C)`; the density is that of the whole batch."""
         size = max(logits.numel(), 1)
         dtype = torch.promote_types(logits.dtype, torch.float32)
         with torch.no_grad():
@@ -198,7 +202,7 @@ class GHMLoss(ClassificationLoss):
         return _dense.class_sums(self.weighted_background, foreground, logits, positives, weights) / size
 
     def prepare(self, step: Step) -> dict[str, Any]:
-        """Return whether the counts are to be averaged."""
+        """Return whether the moving average is to be updated."""
         return {"training": step.training}
 
     def background_counts(self, logits: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Matchability-aware loss: positives train toward a power of their IoU at full weight."""
+"""Matchability-aware loss: BCE toward IoU^gamma, with negatives weighted by p^gamma."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ from yolo_losses.parameters import Param
 def matchability_loss(
     logits: Tensor,
     quality: Tensor,
-    gamma: Annotated[float, Param("exponent on the quality and on the negatives' probability", low=0)] = 1.5,
+    gamma: Annotated[
+        float, Param("exponent of the target IoU^gamma and of the negatives' weight p^gamma", low=0)
+    ] = 1.5,
     positive_mask: Tensor | None = None,
 ) -> Tensor:
-    """Matchability-aware loss, one value an element: BCE against `q^gamma`, weighed by `p^gamma` off the positives.
+    """Matchability-aware loss, per element: BCE toward `q^gamma`, weighted by 1 on positives, `p^gamma` on negatives.
 
     Args:
         logits: any shape.
         quality: same shape: the IoU, in [0, 1], at the positives, 0 elsewhere.
-        gamma: exponent on the quality and on the negatives' probability, at least 0.
-        positive_mask: which elements are positive; `None`: those whose quality is above 0.
+        gamma: exponent of the quality and of the negatives' weight, at least 0.
+        positive_mask: positive elements; `None`: those with a quality above 0.
         weight: of the logits' shape, of its leading dimensions, or flat.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of elements.
+        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
-        At least 0. The weight is taken as a constant, and is 1 at the positives.
+        At least 0. The weight is detached.
 
     Source:
         Huang et al. (DEIM), arXiv 2412.04234. A positive of quality 0 stays a positive only where `positive_mask`
@@ -46,18 +48,21 @@ def matchability_loss(
 
 
 @register_cls_loss(
-    "mal", aliases=("matchability", "matchability_loss", "malloss", "mal_loss"), source="arXiv 2412.04234; DEIM"
+    "mal",
+    summary="Matchability-aware loss: BCE toward IoU^gamma, with negatives weighted by p^gamma",
+    aliases=("matchability", "matchability_loss", "malloss", "mal_loss"),
+    source="arXiv 2412.04234; DEIM",
 )
 class MatchabilityLoss(ClassificationLoss):
-    """Matchability-aware loss: positives train toward a power of their IoU at full weight."""
+    """Matchability-aware loss: BCE toward IoU^gamma, with negatives weighted by p^gamma."""
 
     formula: ClassVar[Formula] = staticmethod(matchability_loss)
     default_target: ClassVar[str] = "iou"
     one2one_warning: ClassVar[str] = (
-        "mal on a one-to-one branch: a published run on YOLO26n lost 4 AP by it; loss_branches=one2many leaves it out"
+        "mal on a one-to-one branch: a published YOLO26n run lost 4 AP; loss_branches=one2many excludes that branch"
     )
     gamma: float
 
     def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return `p^gamma softplus(z)` and its derivative, the weight taken as a constant."""
+        """Return `p^gamma softplus(z)` and its derivative, with the weight detached."""
         return modulated_background(logits, self.gamma, detached=True, out=out)

@@ -1,4 +1,4 @@
-"""Poly focal loss: focal loss with the first term of its expansion weighted up."""
+"""PolyLoss: focal loss plus epsilon (1 - p_t)^(gamma + 1)."""
 
 from __future__ import annotations
 
@@ -18,36 +18,44 @@ from yolo_losses.parameters import Param
 def poly_focal_loss(
     logits: Tensor,
     targets: Tensor,
-    epsilon: Annotated[float, Param("weight of the added term; 0: focal loss", low=-1)] = 1.0,
-    gamma: Annotated[float, Param("how much easy examples are played down; 0: not at all", low=0)] = 2.0,
-    alpha: Annotated[float | None, Param("share of the positives; -1: no balance", low=-1, high=1, off=-1)] = 0.25,
+    epsilon: Annotated[float, Param("coefficient of the polynomial term; 0 gives focal loss", low=-1)] = 1.0,
+    gamma: Annotated[float, Param("focusing exponent; 0 disables it", low=0)] = 2.0,
+    alpha: Annotated[
+        float | None, Param("weight of positives; negatives get 1 - alpha; -1 disables it", low=-1, high=1, off=-1)
+    ] = 0.25,
 ) -> Tensor:
-    """Poly focal loss, one value an element: focal loss plus `epsilon (1-p_t)^(gamma+1)`, gradient through it all.
+    """PolyLoss, per element: focal loss plus `epsilon (1-p_t)^(gamma+1)`; nothing is detached.
 
     Args:
         logits: any shape.
         targets: same shape, in [0, 1].
-        epsilon: weight of the added term, at least -1.
-        gamma: exponent on `1 - p_t`, at least 0.
-        alpha: balance of positives against negatives in the focal part, in [0, 1]; below 0 or `None`: none.
+        epsilon: coefficient of the polynomial term, at least -1.
+        gamma: focusing exponent on `1 - p_t`, at least 0.
+        alpha: weight of positives in the focal term, in [0, 1]; negatives get 1 - alpha. Below 0 or `None`: no
+            balancing.
         weight: of the logits' shape, of its leading dimensions, or flat.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of elements.
+        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
-        At least 0 for an epsilon of at least 0. With a soft target it is not 0 at `p = t`.
+        At least 0 for an epsilon of at least 0. With soft targets it is not 0 at `p = t`.
 
     Source:
-        Leng et al., arXiv 2204.12511. The added term has no alpha; some ports balance it too.
+        Leng et al., arXiv 2204.12511. The polynomial term has no alpha; some ports apply it there too.
     """
     focal: Tensor = focal_loss(logits, targets, gamma, alpha)
     miss = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()
     return focal + epsilon * power(miss, gamma + 1)
 
 
-@register_cls_loss("poly", aliases=("polyloss", "poly_loss", "poly_focal", "polyfocal"), source="arXiv 2204.12511")
+@register_cls_loss(
+    "poly",
+    summary="PolyLoss: focal loss plus epsilon (1 - p_t)^(gamma + 1)",
+    aliases=("polyloss", "poly_loss", "poly_focal", "polyfocal"),
+    source="arXiv 2204.12511",
+)
 class PolyLoss(ClassificationLoss):
-    """Poly focal loss: focal loss with the first term of its expansion weighted up."""
+    """PolyLoss: focal loss plus epsilon (1 - p_t)^(gamma + 1)."""
 
     formula: ClassVar[Formula] = staticmethod(poly_focal_loss)
     epsilon: float

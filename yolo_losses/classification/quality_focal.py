@@ -1,4 +1,4 @@
-"""Quality focal loss: focal loss for targets that are a quality rather than 0 or 1."""
+"""Quality focal loss: BCE toward a soft quality target, weighted by |t - p|^beta."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from yolo_losses.parameters import Param
 def quality_focal_loss(
     logits: Tensor,
     targets: Tensor,
-    beta: Annotated[float, Param("exponent on the distance to the target", low=0)] = 2.0,
-    alpha: Annotated[float | None, Param("YOLOv5's balance; -1: none", low=-1, high=1, off=-1)] = None,
+    beta: Annotated[float, Param("focusing exponent on |t - p|; 0 disables it", low=0)] = 2.0,
+    alpha: Annotated[
+        float | None, Param("weight of positives; negatives get 1 - alpha; -1 disables it", low=-1, high=1, off=-1)
+    ] = None,
 ) -> Tensor:
-    """Quality focal loss, one value an element: `|t - p|^beta BCE`, gradient through the whole of it.
+    """Quality focal loss, per element: `|t - p|^beta BCE`, nothing detached.
 
     Args:
         logits: any shape.
         targets: same shape, in [0, 1]: the quality at the positives, 0 elsewhere.
-        beta: exponent on the distance, at least 0.
-        alpha: balance of positives against negatives as YOLOv5's `QFocalLoss` adds it; below 0 or `None`: none.
+        beta: focusing exponent, at least 0.
+        alpha: weight of positives, in [0, 1]; negatives get 1 - alpha, as in YOLOv5's `QFocalLoss`. Below 0 or `None`:
+            no balancing.
         weight: of the logits' shape, of its leading dimensions, or flat.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of elements.
+        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
         At least 0; 0 at `p = t`.
 
     Source:
-        Li et al., arXiv 2006.04388, as MMDetection has it. The first authors' code lacks the absolute value.
+        Li et al., arXiv 2006.04388, equal to MMDetection's. The authors' first code lacks the absolute value.
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     loss = power((targets - logits.sigmoid()).abs(), beta) * bce
@@ -46,11 +49,12 @@ def quality_focal_loss(
 
 @register_cls_loss(
     "qfl",
+    summary="Quality focal loss: BCE toward a soft quality target, weighted by |t - p|^beta",
     aliases=("qualityfocal", "quality_focal", "qualityfocalloss", "quality_focal_loss"),
     source="arXiv 2006.04388; MMDetection",
 )
 class QualityFocalLoss(ClassificationLoss):
-    """Quality focal loss: focal loss for targets that are a quality rather than 0 or 1."""
+    """Quality focal loss: BCE toward a soft quality target, weighted by |t - p|^beta."""
 
     formula: ClassVar[Formula] = staticmethod(quality_focal_loss)
     default_target: ClassVar[str] = "iou"

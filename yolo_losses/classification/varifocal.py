@@ -1,4 +1,4 @@
-"""Varifocal loss: positives count by their quality, negatives by how wrong they are."""
+"""Varifocal loss: BCE with positives weighted by their target and negatives by alpha p^gamma."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from yolo_losses.parameters import Param
 def varifocal_loss(
     logits: Tensor,
     targets: Tensor,
-    alpha: Annotated[float, Param("weight of the negatives", low=0)] = 0.75,
-    gamma: Annotated[float, Param("how much easy negatives are played down", low=0)] = 2.0,
-    iou_weighted: Annotated[bool, Param("weigh positives by their target; False: by 1")] = True,
-    detach_weight: Annotated[bool, Param("no gradient through the weight, as RT-DETR and DEIM have it")] = False,
+    alpha: Annotated[float, Param("weight of negatives", low=0)] = 0.75,
+    gamma: Annotated[float, Param("focusing exponent of negatives; 0 disables it", low=0)] = 2.0,
+    iou_weighted: Annotated[bool, Param("weight positives by their target; False: by 1")] = True,
+    detach_weight: Annotated[bool, Param("detach the weight, as in RT-DETR and DEIM")] = False,
     positive_mask: Tensor | None = None,
 ) -> Tensor:
-    """Varifocal loss, one value an element: BCE times the target where positive, times `alpha p^gamma` where not.
+    """Varifocal loss, per element: BCE weighted by the target on positives, by `alpha p^gamma` on negatives.
 
     Args:
         logits: any shape.
         targets: same shape, in [0, 1]: the quality (IoU or task-aligned score) at the positives, 0 elsewhere.
-        alpha: weight of the negatives, at least 0.
-        gamma: exponent on the negatives' probability, at least 0.
-        iou_weighted: whether a positive counts by its target; otherwise by 1.
-        detach_weight: whether the weight is taken as a constant.
-        positive_mask: which elements are positive; `None`: those whose target is above 0.
+        alpha: weight of negatives, at least 0.
+        gamma: focusing exponent of negatives, at least 0.
+        iou_weighted: whether positives are weighted by their target, or by 1.
+        detach_weight: whether the weight is detached.
+        positive_mask: positive elements; `None`: those with a target above 0.
         weight: of the logits' shape, of its leading dimensions, or flat.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of elements.
+        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
         At least 0.
 
     Source:
-        Zhang et al., arXiv 2008.13367, as VarifocalNet and MMDetection have it: gradient flows through the weight.
-        Ultralytics' own `VarifocalLoss` averages over the anchors as well.
+        Zhang et al., arXiv 2008.13367, equal to VarifocalNet's and MMDetection's: the gradient flows through the
+        weight. Ultralytics' own `VarifocalLoss` also averages over the anchors.
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     positive = targets > 0 if positive_mask is None else positive_mask
@@ -54,11 +54,12 @@ def varifocal_loss(
 
 @register_cls_loss(
     "vfl",
+    summary="Varifocal loss: BCE with positives weighted by their target and negatives by alpha p^gamma",
     aliases=("varifocal", "varifocalloss", "varifocal_loss"),
     source="arXiv 2008.13367; VarifocalNet, MMDetection",
 )
 class VarifocalLoss(ClassificationLoss):
-    """Varifocal loss: positives count by their quality, negatives by how wrong they are."""
+    """Varifocal loss: BCE with positives weighted by their target and negatives by alpha p^gamma."""
 
     formula: ClassVar[Formula] = staticmethod(varifocal_loss)
     alpha: float

@@ -1,1 +1,1 @@
-"""Losses of the distributions that a box's sides are predicted as."""
+"""Losses of the distributions that box sides are predicted as."""

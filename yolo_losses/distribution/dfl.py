@@ -1,4 +1,4 @@
-"""Distribution focal loss: a side as a distribution over bins, pulled to the two bins around the target."""
+"""Distribution focal loss: cross entropy with the two bins adjacent to the target, linearly weighted."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from yolo_losses.reduction import check_reduction
 
 @with_reduction
 def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Distribution focal loss, one value a side: cross entropy to the two bins around the target, weighted linearly.
+    """Distribution focal loss, per side: cross entropy with the two bins adjacent to the target, linearly weighted.
 
     Args:
         logits: shape `(..., bins)`, at least 2 bins.
-        target: the side's length in bins, shape `(...)`; taken no further than the outermost bins, and not written to.
-        weight: one a side.
+        target: in bins, shape `(...)`; clamped to `[0, bins - 1]`, not in place.
+        weight: per side.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of sides.
+        avg_factor: divisor of `mean`, in place of the number of sides.
 
     Returns:
-        At least 0, shape `(...)`; at a target between two bins it is no less than the entropy of their weights.
+        At least the entropy of the two weights, which is 0 for targets on a bin; shape `(...)`.
 
     Raises:
-        ValueError: on fewer than 2 bins, or targets of another shape than the logits' leading dimensions.
+        ValueError: on fewer than 2 bins, or if the targets' shape is not that of the logits' leading dimensions.
 
     Source:
         Li et al., arXiv 2006.04388, equal to MMDetection's, which needs `target < bins - 1`, and to Ultralytics'
-        before its mean over the four sides. Ultralytics clamps the target in place to `bins - 1.01`; here the last
-        bin itself can be the target, so clamp beforehand for its numbers there.
+        before its mean over the four sides. Ultralytics clamps the target in place to `bins - 1.01`; here the target
+        can be the last bin itself. Clamp beforehand to reproduce its values there.
     """
     bins = logits.shape[-1]
     if bins < 2 or target.shape != logits.shape[:-1]:
         raise ValueError(
             f"targets of shape {tuple(target.shape)} do not fit logits of shape {tuple(logits.shape)}: "
-            "wanted are logits (..., bins) with at least 2 bins, and targets (...)"
+            "expected logits (..., bins) with at least 2 bins, and targets (...)"
         )
     target = target.clamp(0, bins - 1)
     left = target.detach().floor().clamp_max(bins - 2)
@@ -46,11 +46,11 @@ def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class DistributionFocalLoss(nn.Module):
-    """Distribution focal loss as a module, called as MMDetection's is.
+    """Distribution focal loss as a module, with MMDetection's calling convention.
 
     Args:
         reduction: `mean`, `sum` or `none`.
-        loss_weight: a factor on the result.
+        loss_weight: weight of the loss.
 
     Raises:
         ValueError: on an unknown reduction.
@@ -75,9 +75,9 @@ class DistributionFocalLoss(nn.Module):
         Args:
             pred: logits, shape `(..., bins)`.
             target: in bins, shape `(...)`.
-            weight: one a side.
-            avg_factor: what `mean` divides by in place of the number of sides.
-            reduction_override: used in place of the module's reduction.
+            weight: per side.
+            avg_factor: divisor of `mean`, in place of the number of sides.
+            reduction_override: overrides the module's reduction.
 
         Raises:
             ValueError: on an unknown reduction or shapes that do not fit.

@@ -33,7 +33,12 @@ def mask_bce(logits: Tensor, targets: Tensor, area: Tensor | None = None) -> Ten
     return pixel_mean(bce_loss(*pixels(logits, targets)), area)
 
 
-@register_seg_loss("bce", aliases=("binary_cross_entropy", "bceloss"), source="Ultralytics v8SegmentationLoss")
+@register_seg_loss(
+    "bce",
+    summary="Binary cross entropy per pixel, equal to the stock loss",
+    aliases=("binary_cross_entropy", "bceloss"),
+    source="Ultralytics v8SegmentationLoss",
+)
 class MaskBCELoss(MaskLoss):
     """Binary cross entropy per pixel, equal to stock to float32 rounding."""
 

@@ -43,7 +43,12 @@ def bce_dice_loss(
     return ratio * dice_loss(logits, targets, smooth) + (1 - ratio) * mask_bce(logits, targets, area)
 
 
-@register_seg_loss("bce_dice", aliases=("bcedice", "bcediceloss", "dice_bce"), source="Ultralytics BCEDiceLoss")
+@register_seg_loss(
+    "bce_dice",
+    summary="Weighted sum of binary cross entropy and dice loss",
+    aliases=("bcedice", "bcediceloss", "dice_bce"),
+    source="Ultralytics BCEDiceLoss",
+)
 class BCEDiceLoss(MaskLoss):
     """Binary cross entropy and dice loss together."""
 

@@ -38,7 +38,12 @@ def dice_loss(
     return 1 - ratio(2 * both + smooth, predicted + size + smooth)
 
 
-@register_seg_loss("dice", aliases=("diceloss", "dice_loss"), source="MMDetection DiceLoss (naive); Ultralytics")
+@register_seg_loss(
+    "dice",
+    summary="Dice loss: 1 - dice coefficient of mask and target",
+    aliases=("diceloss", "dice_loss"),
+    source="MMDetection DiceLoss (naive); Ultralytics",
+)
 class DiceLoss(MaskLoss):
     """Dice loss: the overlap of two masks by their sizes, whatever the size of the object."""
 

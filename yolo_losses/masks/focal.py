@@ -42,7 +42,12 @@ def mask_focal(
     return pixel_mean(focal_loss(*pixels(logits, targets), gamma, alpha), area)
 
 
-@register_seg_loss("focal", aliases=("focalloss", "focal_loss"), source="arXiv 1708.02002; torchvision")
+@register_seg_loss(
+    "focal",
+    summary="Focal loss per pixel: BCE weighted by (1 - p_t)^gamma",
+    aliases=("focalloss", "focal_loss"),
+    source="arXiv 1708.02002; torchvision",
+)
 class MaskFocalLoss(MaskLoss):
     """Focal loss per pixel: easy pixels count less."""
 

@@ -61,6 +61,7 @@ def jaccard_steps(foreground: Tensor) -> Tensor:
 
 @register_seg_loss(
     "lovasz",
+    summary="Lovász hinge loss: convex surrogate of the Jaccard (IoU) loss",
     aliases=("lovasz_hinge", "lovaszhinge", "lovaszloss"),
     source="arXiv 1705.08790; bermanmaxim/LovaszSoftmax",
 )

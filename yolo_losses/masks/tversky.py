@@ -48,7 +48,10 @@ def tversky_loss(
 
 
 @register_seg_loss(
-    "tversky", aliases=("tverskyloss", "tversky_loss"), source="arXiv 1706.05721; segmentation_models.pytorch"
+    "tversky",
+    summary="Tversky loss: dice loss with separate weights for false positives and false negatives",
+    aliases=("tverskyloss", "tversky_loss"),
+    source="arXiv 1706.05721; segmentation_models.pytorch",
 )
 class TverskyLoss(MaskLoss):
     """Tversky loss: dice loss with weights of its own for false positives and false negatives."""
