@@ -192,7 +192,9 @@ def dry_run(request: Request, options: Options) -> str:
         lines.append(f"{cell.name}{f'  on {cell.data}' if several else ''}{mark}")
     runs, todo = grid.runs(options.out), unfinished(grid, options)
     seeds = ", ".join(str(seed) for seed in grid.seeds)
-    lines.append(f"{len(grid.cells)} configurations x {len(grid.seeds)} seeds ({seeds}) = {len(runs)} runs")
+    cells = _count(len({cell.name for cell in grid.cells}), "configuration")
+    where = f" on {len({cell.data for cell in grid.cells})} data sets" if several else ""
+    lines.append(f"{cells}{where}, {_count(len(grid.seeds), 'seed')} ({seeds}): {_count(len(runs), 'run')}")
     if len(todo) < len(runs):
         lines.append(f"{len(runs) - len(todo)} are finished in {options.out}, {len(todo)} are left")
     at_once = options.jobs or len(options.devices) or 1
@@ -200,6 +202,10 @@ def dry_run(request: Request, options: Options) -> str:
     if seconds and todo:
         lines.append(f"about {span(seconds)} left, {at_once} at a time")
     return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def report(options: Options, baseline: Mapping[str, Any] | None = None) -> pl.DataFrame:

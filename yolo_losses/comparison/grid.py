@@ -270,7 +270,10 @@ def build(request: Request) -> Grid:
     for key in default_keys().keys() - parameters:  # a loss that is named is what is compared, one value of it too
         if key.endswith("_loss") and key in settings:
             axes = {**axes, key: [settings[key]]}
-    axes = {key: axes[key] for key in sorted(axes, key=_position(request))}
+    # Ultralytics' own order of the keys, not that of the words: the names of the folders do not depend on how the grid
+    # was written down.
+    order = list(default_cfg())
+    axes = {key: axes[key] for key in sorted(axes, key=lambda k: order.index(k) if k in order else len(order))}
     settings = {key: value for key, value in settings.items() if key not in axes}
 
     seeds = axes.get("seed", [settings.pop("seed", 0)])
@@ -307,11 +310,6 @@ def build(request: Request) -> Grid:
     grid = Grid(tuple(cells), tuple(seeds), settings, axes)
     check(grid)
     return grid
-
-
-def _position(request: Request) -> Any:
-    order = [*request.axes, *request.settings]
-    return order.index
 
 
 def _without_idle_parameters(asked: Mapping[str, Any], parameters: set[str]) -> dict[str, Any]:

@@ -106,11 +106,8 @@ def run_all(
             run = by_folder[result.config["folder"]]
             if folders.record_of(run) is None:
                 why = f"Ray gave up: {first_line(result.error)}" if result.error else "Ray left it out"
-                cell = run.cell
-                failure = RunRecord(
-                    dict(cell.configuration), cell.name, run.seed, cell.data, status="failed", error=error
-                )
-                failure.write(run.folder / RECORD_FILE)
+                what = (dict(run.cell.configuration), run.cell.name, run.seed, run.cell.data)
+                RunRecord(*what, status="failed", error=why).write(run.folder / RECORD_FILE)
                 watch.ended(run)
     finally:
         if ours:
