@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import csv
 import math
+import os
+import tempfile
+import traceback
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from numbers import Real
@@ -26,7 +29,10 @@ from make_dataset import make_dataset
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg, parse_key_value_pair
 
-from yolo_losses import criterion, factory, hook, registry
+import yolo_losses
+from yolo_losses import arguments as policy
+from yolo_losses import registry
+from yolo_losses.criteria.parts import Branch
 from yolo_losses.settings import BRANCHES, DFL_VALUES, TARGETS, LossSettings, default_keys
 
 KEYS = default_keys()
@@ -129,6 +135,8 @@ def mappings(values: SearchStrategy[Any]) -> SearchStrategy[dict[str, Any]]:
 
 def means_the_default(key: str, value: Any) -> bool:
     """Return whether a value asks for nothing; written without the code that is tested."""
+    if key in PARAMETERS and PARAMETERS[key].type is str:
+        return str(value).strip().lower() == KEYS[key]
     if value is None:
         return True
     if isinstance(value, str):
@@ -159,17 +167,17 @@ def check(keys: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], LossSett
         return None
     asked = {key: value for key, value in keys.items() if not means_the_default(key, value)}
     assert parsed.swaps_nothing == (not asked)
-    again = LossSettings.from_mapping(parsed.non_default())
-    assert again.non_default() == parsed.non_default()
+    again = LossSettings.from_mapping(parsed.pinned())
+    assert again.pinned() == parsed.pinned()
     assert again.describe() == parsed.describe()
     assert all(type(value) in (str, float, int, bool) for value in parsed.non_default().values())
     for key, value in parsed.parameters.items():
-        assert math.isfinite(value)
-        assert PARAMETERS[key].limits.low <= value <= PARAMETERS[key].limits.high
-    if parsed.cls_loss != "stock":
-        factory.make_cls_loss(parsed.cls_loss, **criterion._own(parsed, "cls"))
-    if parsed.box_loss != "stock":
-        factory.make_box_loss(parsed.box_loss, **criterion._own(parsed, "box"))
+        if isinstance(value, str):
+            assert value in PARAMETERS[key].limits.words
+        else:
+            assert math.isfinite(value)
+            assert PARAMETERS[key].limits.low <= value <= PARAMETERS[key].limits.high
+    Branch.build(parsed)
     return parsed
 
 
@@ -177,20 +185,27 @@ def as_a_trainer_does(config: Any) -> LossSettings:
     """Check the keys where a trainer does; what is left on its arguments is what was asked for, and no more."""
     arguments = SimpleNamespace(**vars(config))
     trainer = SimpleNamespace(args=arguments, resume=False)
-    parsed = hook.check_arguments(trainer, {})
-    assert {k: v for k, v in vars(arguments).items() if k in KEYS} == parsed.non_default()
+    policy.check(trainer, {})
+    parsed: LossSettings = trainer.yolo_losses_settings
+    assert {k: v for k, v in vars(arguments).items() if k in KEYS} == parsed.pinned()
     return parsed
 
 
 def fuzz(how_many: int, given_keys: SearchStrategy[Any], test: Callable[[Any], None]) -> None:
-    """Try a test that often; few are always the same, many are new ones every time."""
+    """Try a test that often; few are always the same, many are new ones every time, so what failed is kept."""
 
     @settings(max_examples=how_many, deadline=None, database=None, derandomize=how_many < 1000)
     @given(given_keys)
     def one(keys: Any) -> None:
         test(keys)
 
-    one()
+    try:
+        one()
+    except BaseException as error:
+        kept = Path(tempfile.gettempdir()) / f"yolo_losses_fuzz_{os.getpid()}.txt"
+        kept.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+        print(f"the failing example and the traceback are kept in {kept}")
+        raise
 
 
 @pytest.mark.parametrize("how_many", HOW_MANY)
@@ -275,7 +290,7 @@ def test_the_ends_of_a_parameter_s_range_train_to_finite_numbers(key):
         if check(chosen, LossSettings.from_mapping) is None:
             continue
         stock = criterion_of("v8")
-        criterion.equip(stock, chosen)
+        yolo_losses.equip(stock, chosen)
         _, loss, gradients = run(stock, predictions("v8"), made_up_batch("v8"))
         assert loss.isfinite().all(), value
         assert all(g.isfinite().all() for g in gradients if g is not None), value

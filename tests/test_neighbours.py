@@ -32,7 +32,9 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.loss import v8DetectionLoss
 
 import yolo_losses
-from yolo_losses import criterion, hook
+from yolo_losses import hook
+from yolo_losses import run as runs
+from yolo_losses.criteria import anchors
 
 
 def results(trainer: Any) -> list[dict[str, str]]:
@@ -344,12 +346,12 @@ def test_callbacks_that_were_reset_before_training_do_not_lose_the_loss(tmp_path
 
 
 def test_callbacks_that_were_replaced_after_the_trainer_was_built_end_the_run() -> None:
-    """Nobody equipped the criterion: the first batch says so, where it would have been a silent stock run."""
+    """Nobody equipped the criterion: the end of the set-up says so, where it would have been a silent stock run."""
     args = SimpleNamespace(cls_loss="focal", imgsz=64, resume=False)
     model = SimpleNamespace(criterion=criterion_of("v8"))
     trainer = SimpleNamespace(args=args, model=model, ema=SimpleNamespace(ema=None), resume=False)
     with pytest.raises(RuntimeError, match="on_pretrain_routine_end"):
-        hook.prove_it_ran(trainer)
+        runs.check_started(trainer)
 
 
 # Other import hooks, broken plug-ins, an Ultralytics that has moved.
@@ -473,7 +475,7 @@ def test_a_trainer_whose_part_has_moved_is_named_and_the_keys_are_refused(moved:
 
 
 def test_a_criterion_without_its_parts_is_named_by_the_first_that_is_gone() -> None:
-    for part in criterion.PARTS:
+    for part in anchors.PARTS:
         own = criterion_of("v8")
         delattr(own, part)
         with pytest.raises(RuntimeError, match=rf"v8DetectionLoss has no '{part}'") as caught:

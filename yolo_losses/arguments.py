@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from yolo_losses import registry, settings
@@ -13,6 +17,14 @@ from yolo_losses.settings import LossSettings, argument
 ATTRIBUTE = "yolo_losses_settings"
 
 
+class Refused(ValueError, SystemExit):
+    """A refusal that ends the `yolo` command with its one line and exit code 1, without a traceback."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = message
+
+
 def check(trainer: Any, overrides: Any = None) -> None:
     """Check a trainer's keys before anything is read or written, and keep on its `args` those that define the run.
 
@@ -20,6 +32,23 @@ def check(trainer: Any, overrides: Any = None) -> None:
         ValueError: on a value that is not valid, a loss that the task cannot use, or, on resume, a key that differs
             from the checkpoint's.
     """
+    with _one_line_on_the_command_line():
+        _check(trainer, overrides)
+
+
+@contextlib.contextmanager
+def _one_line_on_the_command_line() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        # Only there: a notebook shows it better as it is, and a thread would end without a word.
+        command = Path(sys.argv[0] if sys.argv else "").stem
+        if command in ("yolo", "ultralytics") and threading.current_thread() is threading.main_thread():
+            raise Refused(str(error)) from None
+        raise
+
+
+def _check(trainer: Any, overrides: Any) -> None:
     given = vars(trainer.args)
     resumed = bool(getattr(trainer, "resume", trainer.args.resume))
     chosen = _parse(given, resumed)
@@ -126,7 +155,8 @@ def check_without_training(arguments: Any, mode: str) -> None:
     if getattr(arguments, "mode", mode) != mode:
         return
     given = vars(arguments)
-    chosen = LossSettings.from_arguments(given)
+    with _one_line_on_the_command_line():
+        chosen = LossSettings.from_arguments(given)
     for key in settings.default_keys():
         given.pop(argument(key), None)
     for key in (*chosen.non_default(), *chosen.unused):

@@ -1,9 +1,13 @@
-"""Loss modules from names and training keys."""
+"""Factory functions: loss modules from names and training keys."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from yolo_losses import registry
 from yolo_losses.boxes._base import BoxLoss, ModifiedBoxLoss
@@ -16,12 +20,12 @@ def make_cls_loss(name: str, *, reduction: str = "none", **keys: Any) -> Classif
     """Return the module of a classification loss by its registered name and keys.
 
     Args:
-        name: such as `"focal"`.
+        name: name or alias, such as `"focal"`.
         reduction: `none` (per element), `mean` or `sum`.
-        **keys: the loss's training keys, such as `focal_gamma=2.0`.
+        **keys: training keys of the loss, such as `focal_gamma=2.0`.
 
     Raises:
-        ValueError: on an unknown name, a key that is not this loss's, or a value out of range.
+        ValueError: on an unknown name, a key of another loss, or a value out of range.
     """
     spec = registry.find("cls", name)
     if spec is None:
@@ -33,12 +37,12 @@ def make_box_loss(name: str, *, reduction: str = "none", **keys: Any) -> BoxLoss
     """Return the module of a box loss, with any modifiers, by its registered name and keys.
 
     Args:
-        name: such as `"ciou"` or `"focaler_inner_ciou"`.
+        name: name or alias, such as `"ciou"` or `"focaler_inner_ciou"`.
         reduction: `none` (per pair), `mean` or `sum`.
-        **keys: the training keys of the loss and its modifiers, such as `inner_ratio=0.7`.
+        **keys: training keys of the loss and its modifiers, such as `inner_ratio=0.7`.
 
     Raises:
-        ValueError: on an unknown name, a key that is not this loss's, or a value out of range.
+        ValueError: on an unknown name, a key of another loss, or a value out of range.
     """
     modifiers, base = registry.split_box_name(name)
     return build_box_loss(modifiers, base, registry.parse_keys([*modifiers, base], keys), reduction=reduction)
@@ -48,6 +52,52 @@ def build_cls_loss(spec: LossSpec, values: Mapping[str, Value], **options: Any) 
     """Return the module of a classification loss from parsed keys."""
     module: ClassificationLoss = spec.build(values, **options)
     return module
+
+
+def check_cls_loss(spec: LossSpec, module: ClassificationLoss) -> None:
+    """Try the loss of a third party on a few logits and targets.
+
+    Raises:
+        ValueError: where it is not per element, has no gradient, or is not finite at logits of +-100.
+    """
+    logits = torch.tensor([-100.0, -3.0, 0.0, 3.0, 100.0]).repeat(6, 1).requires_grad_()
+    targets = torch.tensor([0.0, 0.0, 0.3, 0.7, 1.0, 1.0])[:, None].expand(6, 5)
+    trial = copy.deepcopy(module)  # whose state may move
+    _check(f"cls_loss={spec.name}", lambda: trial(logits, targets, reduction_override="none"), logits, logits.shape)
+
+
+def check_box_loss(spec: LossSpec, module: BoxLoss) -> None:
+    """Try the box loss of a third party on a few pairs: equal, overlapping, nested, apart, of no area.
+
+    Raises:
+        ValueError: where it is not per pair, has no gradient, or is not finite.
+    """
+    target = torch.tensor([[2.0, 2, 6, 6], [2, 2, 6, 6], [0, 0, 9, 9], [2, 2, 4, 4], [3, 3, 3, 3]])
+    pred = torch.tensor([[2.0, 2, 6, 6], [3, 3, 8, 7], [2, 2, 4, 4], [5, 6, 8, 8], [1, 1, 4, 4]])
+    if spec.rotated:
+        pred, target = (torch.cat((boxes, boxes[:, :1] / 10), -1) for boxes in (pred, target))
+    pred.requires_grad_()
+    trial = copy.deepcopy(module)
+    supplied = {"stride": torch.full((5, 1), 8.0), "image_wh": torch.full((5, 2), 16.0), "floor": 0.01}
+    _check(f"box_loss={spec.name}", lambda: trial.pairs(pred, target, **supplied), pred, pred.shape[:1])
+
+
+def _check(choice: str, call: Callable[[], Any], leaf: Tensor, shape: torch.Size) -> None:
+    with torch.enable_grad():
+        loss = call()
+        if not isinstance(loss, Tensor):
+            raise ValueError(f"'{choice}' returns a {type(loss).__name__}: wanted is a torch.Tensor")
+        if loss.shape != shape:
+            raise ValueError(
+                f"'{choice}' returns shape {tuple(loss.shape)} for an input of shape {tuple(leaf.shape)}:"
+                f" wanted is {tuple(shape)}, without a reduction"
+            )
+        if not loss.requires_grad:
+            raise ValueError(f"'{choice}' returns a value without gradient: it must stay in the graph of its input")
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+    for what, values in (("value", loss), ("gradient", gradient)):
+        if not values.isfinite().all():
+            raise ValueError(f"'{choice}' has a {what} that is not finite, at logits of +-100 or degenerate boxes")
 
 
 def build_box_loss(

@@ -201,7 +201,7 @@ def test_iou_targets_are_divided_by_the_number_of_positives(name):
 def test_without_positives_the_divisor_is_one(cls_loss):
     """An image without objects: what every background anchor costs, divided by 1."""
     outputs, batch = predictions("v8", images=1), made_up_batch("v8", images=1, each=0)
-    criterion, branches = equipped("v8", cls_loss=cls_loss)
+    criterion, _ = equipped("v8", cls_loss=cls_loss)
     items, _, gradients = run(criterion, outputs, batch)
     logits = outputs["scores"].detach().permute(0, 2, 1)
     module = factory.make_cls_loss(cls_loss)

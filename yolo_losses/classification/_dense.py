@@ -11,7 +11,6 @@ On the CPU the batch is worked through in pieces that stay in the cache; on a GP
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import mmap
 import os
@@ -148,6 +147,12 @@ def class_sums(
     return sums
 
 
+def kept_gradient(sums: Tensor) -> Tensor | None:
+    """Return the gradient by the logits that is kept for the backward pass of `class_sums`; `None`: none is."""
+    gradient: Tensor | None = getattr(sums.grad_fn, "gradient", None)
+    return gradient
+
+
 class _ClassSums(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -248,29 +253,15 @@ def _empty(shape: torch.Size, dtype: torch.dtype) -> Tensor:
     """Return an empty tensor on the CPU, in large pages where the system has them.
 
     A new block of this size comes from the kernel page by page as it is written. In pages of 4 KB that takes as long
-    as the loss itself.
+    as the loss itself. Nor is it filled with NaN, as the deterministic mode of some Ultralytics releases has it.
     """
-    tensor = torch.empty(shape, dtype=dtype, device="cpu")  # by name: the user may have set another default
-    advise = _madvise()
-    if advise is not None:
-        start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-        start, end = -(-start // LARGE_PAGE) * LARGE_PAGE, end // LARGE_PAGE * LARGE_PAGE
-        if start < end:
-            advise(start, end - start, mmap.MADV_HUGEPAGE)  # a wish: where it is not granted, nothing changes
-    return tensor
-
-
-@functools.cache
-def _madvise() -> Callable[[int, int, int], int] | None:
-    """Return the system call by which a program says how it will use its memory, `None` where there is none."""
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return None
-    try:
-        advise = ctypes.CDLL(None).madvise
-    except (OSError, AttributeError):
-        return None
-    advise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-    return advise
+    size = shape.numel() * dtype.itemsize
+    if size < LARGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(shape, dtype=dtype, device="cpu")  # by name: the user may have set another default
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):
+        block.madvise(mmap.MADV_HUGEPAGE)  # a hint: where it is not granted, nothing changes
+    return torch.frombuffer(block, dtype=dtype, count=shape.numel()).view(shape)
 
 
 @functools.cache
@@ -338,8 +329,8 @@ _gave_up = False
 
 
 def compiling(device: torch.device) -> bool:
-    """Return whether kernels are to be compiled: on a GPU, unless switched off, or tried in vain before."""
-    return device.type == "cuda" and not _gave_up and os.environ.get(COMPILE_VARIABLE, "1") != "0"
+    """Return whether kernels are to be compiled: on a GPU, where it is switched on and has not failed before."""
+    return device.type == "cuda" and not _gave_up and os.environ.get(COMPILE_VARIABLE, "0") == "1"
 
 
 def fused(function: Callable[..., Any], *tensors: Tensor) -> Any:
@@ -383,9 +374,7 @@ def _program(function: Callable[..., Any]) -> Callable[..., Any]:
 def _announce() -> None:
     from ultralytics.utils import LOGGER
 
-    LOGGER.info(
-        f"yolo_losses: compiling the class loss, once, which takes some seconds ({COMPILE_VARIABLE}=0 switches it off)"
-    )
+    LOGGER.info(f"yolo_losses: compiling the class loss, once, which takes some seconds ({COMPILE_VARIABLE}=1)")
 
 
 def _give_up(error: Exception) -> None:

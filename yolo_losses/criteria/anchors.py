@@ -26,7 +26,7 @@ from yolo_losses.boxes.ciou import ciou_loss
 from yolo_losses.boxes.iou import iou_loss
 from yolo_losses.boxes.probiou import probiou_loss
 from yolo_losses.classification._base import ClassificationLoss, Positives
-from yolo_losses.criteria import parts
+from yolo_losses.criteria import masks, parts
 from yolo_losses.criteria.parts import Branch, Part
 from yolo_losses.distribution.dfl import distribution_focal_loss
 from yolo_losses.log import say
@@ -41,10 +41,12 @@ TOLERANCE = 0.01  # relative, of a half-precision log
 
 
 class Assignment:
-    """What the assigner returned in this call, flat over batch and anchors; derived tensors are computed when asked for.
+    """What the assigner returned in this call, flat over batch and anchors; what follows from it is computed on demand.
 
     Attributes:
         scores: the target scores, shape `(b, anchors, C)`.
+        anchors: the anchor points in pixels, shape `(anchors, 2)`.
+        one_hot: whether each anchor has a score in one class only.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Assignment:
     ) -> None:
         self._labels, self._boxes, self.scores, self._foreground = assigned[:4]
         self._pred_boxes = pred_boxes
-        self._anchors = anchors
+        self.anchors = anchors
         self.one_hot = one_hot
         self._joined = joined
 
@@ -68,7 +70,7 @@ class Assignment:
 
     @cached_property
     def index(self) -> Tensor:
-        """The positives' anchors, flat over the batch, shape `(N,)`; on a GPU all anchors, since selecting synchronises."""
+        """The positives' anchors, flat over the batch, shape `(N,)`; on a GPU all anchors: selecting synchronises."""
         if self.mask.is_cuda:
             return torch.arange(self.mask.numel(), device=self.mask.device)
         return self.mask.nonzero().squeeze(1)
@@ -111,7 +113,7 @@ class Assignment:
 
     @cached_property
     def ciou(self) -> Tensor:
-        """CIoU of each one's predicted box with its object, detached, in [1e-6, 1], as the tutorials' losses take it."""
+        """CIoU of each one's predicted box with its object, detached, in [1e-6, 1], as tutorials' losses take it."""
         return self._positives_only((1 - ciou_loss(*self.boxes)).clamp(1e-6, 1))
 
     def _positives_only(self, values: Tensor) -> Tensor:
@@ -140,21 +142,13 @@ class Assignment:
         """The same with CIoU in place of IoU."""
         return Step(self.ciou, self.valid, torch.is_grad_enabled(), self._joined)
 
-    def supplied(self, names: frozenset[str], points: Tensor, stock: Any) -> dict[str, Any]:
-        """Return what a box loss asks for, in units of each positive's stride.
+    def strides(self, points: Tensor) -> Tensor:
+        """Return the pixels per unit of each anchor, shape `(anchors, 1)`; `points` are the anchors in these units."""
+        return (self.anchors / points).mean(-1, keepdim=True)
 
-        Args:
-            names: `stride` (pixels per unit, shape `(N, 1)`), `image_wh` (size of the image in these units), `floor`.
-            points: anchor points in units of the stride, shape `(anchors, 2)`.
-            stock: the stock box part; releases that floor a rotated box's variance keep that number there.
-        """
-        found: dict[str, Any] = {"floor": getattr(stock, "floor", 0.0)} if "floor" in names else {}
-        if names & {"stride", "image_wh"}:
-            strides = (self._anchors / points).mean(-1, keepdim=True)
-            found["stride"] = strides[self._foreground.nonzero(as_tuple=True)[1]].float()
-            if "image_wh" in names:
-                found["image_wh"] = (self._anchors + strides / 2).amax(0) / found["stride"]
-        return found
+    def image_wh(self, strides: Tensor) -> Tensor:
+        """Return width and height of the image in pixels, shape `(2,)`."""
+        return (self.anchors + strides / 2).amax(0)
 
 
 @dataclass
@@ -162,11 +156,11 @@ class AnchorBranch(Branch):
     """The branch of a criterion with anchors.
 
     Attributes:
-        one_hot: whether the assigner gives each anchor one class, so that the background is all zeros, and the criterion
-            only sums what its class part returns.
+        one_hot: whether the assigner gives each anchor one class, so that the background is all zeros, and the
+            criterion only sums what its class part returns.
         assignment: of the call at hand; each part takes it once.
         taken: the parts that took it.
-        returned: the class term that was returned in the call at hand, where it is to be compared with the reported one.
+        returned: the class term that was returned in the call at hand, to be compared with the reported one.
         running: the criterion whose call is at hand.
     """
 
@@ -196,7 +190,7 @@ class AnchorBranch(Branch):
         return self.assignment
 
     def checks(self, objects: bool) -> bool:
-        """Return whether this call is one that compares terms, which synchronises: the first with objects, per epoch."""
+        """Return whether this call compares terms, which synchronises: the first one with objects in each epoch."""
         return self.check_due and objects and torch.is_grad_enabled()
 
 
@@ -312,34 +306,51 @@ class BoxPart(Part):
 
     def __init__(self, stock: nn.Module, branch: AnchorBranch) -> None:
         super().__init__(stock, branch)
-        self.__dict__["_body"] = rebound(stock, IOU_FUNCTIONS[isinstance(stock, RotatedBboxLoss)], self._overlap)
+        name = IOU_FUNCTIONS[isinstance(stock, RotatedBboxLoss)]
+        self.__dict__["_forward"] = rebound(stock, name, self._overlap)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, pred_dist: Tensor, pred_bboxes: Tensor, anchor_points: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         """Return the box term and the distribution's term, weighted and divided as upstream does."""
-        self.__dict__["_points"] = kwargs["anchor_points"] if "anchor_points" in kwargs else args[2]
+        branch: AnchorBranch = self.branch
+        assert branch.box is not None
+        at = branch.take("box")
+        if branch.box.wanted & {"stride", "image_wh"}:
+            # Further columns of the boxes: upstream selects the positives' rows, and a second selection synchronises.
+            strides = at.strides(anchor_points)
+            columns = torch.cat((strides, at.image_wh(strides).expand(len(strides), 2)), -1)
+            pred_bboxes = torch.cat((pred_bboxes.float(), columns.expand(len(pred_bboxes), -1, -1)), -1)
+        self.__dict__["_at"] = at
         try:
-            result: tuple[Tensor, Tensor] = self._body(self.stock, *args, **kwargs)
+            result: tuple[Tensor, Tensor] = self._forward(
+                self.stock, pred_dist, pred_bboxes, anchor_points, *args, **kwargs
+            )
         finally:
-            self.__dict__["_points"] = None
+            self.__dict__["_at"] = None
         return result
 
     def _overlap(self, pred: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return `1 - loss` per pair, where upstream's body expects an overlap.
 
         Args:
-            pred: boxes of the positives in units of their stride, shape `(N, 4)` or `(N, 5)`.
-            target: their objects, of the same shape.
+            pred: boxes of the positives in units of their stride, shape `(N, 4)` or `(N, 5)`, and further columns.
+            target: their objects, shape `(N, 4)` or `(N, 5)`.
             *args: which overlap upstream would compute.
             **kwargs: the same.
         """
         branch: AnchorBranch = self.branch
         loss = branch.box
         assert loss is not None
-        at = branch.take("box")
         branch.called.add("box")
+        sides = target.shape[-1]
+        supplied: dict[str, Any] = {"floor": getattr(self.stock, "floor", 0.0)}
+        if pred.shape[-1] > sides:
+            stride = pred[:, sides : sides + 1].detach()
+            supplied.update(stride=stride, image_wh=pred[:, sides + 1 :].detach() / stride)
         with torch.autocast(pred.device.type, enabled=False):
-            supplied = {**at.supplied(loss.wanted, self._points, self.stock), **loss.prepare(at.step)}
-            return 1 - loss.pairs(pred.float(), target.float(), **supplied).unsqueeze(-1)
+            supplied.update(loss.prepare(self._at.step))
+            return 1 - loss.pairs(pred[:, :sides].float(), target.float(), **supplied).unsqueeze(-1)
 
 
 def rebound(stock: nn.Module, name: str, function: Any) -> Any:
@@ -499,16 +510,19 @@ def _places(criterion: Any, branch: AnchorBranch) -> Iterator[tuple[Any, str, ty
     if "distribution" in branch.expected:
         box = getattr(criterion.bbox_loss, "stock", criterion.bbox_loss)
         yield box, _distribution(box), DistributionPart
+    if "mask" in branch.expected:
+        yield criterion, masks.METHOD, masks.MaskPart
 
 
 def _reports_what_was_returned(criterion: Any, branch: AnchorBranch, result: Any) -> bool:
     """Return whether the class term that a criterion reports is made of what its class part returned.
 
-    Per-class sums must come out as their sum over the divisor, times the gain. Values per element may have been weighted:
-    then the reported term must be what the loss owes to them.
+    Per-class sums must come out as their sum over the divisor, times the gain. Values per element may have been
+    weighted: then the reported term must be what the loss owes to them.
     """
     term, at = branch.returned, branch.assignment
-    assert term is not None and at is not None
+    assert term is not None
+    assert at is not None
     loss, items = result[0], result[1]
     if isinstance(items, Mapping):
         reported = [items["cls_loss"]] if "cls_loss" in items else list(items.values())
@@ -581,8 +595,15 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
         raise ValueError(
             f"'dfl_loss={settings.dfl_loss}' is not valid: this head predicts no distribution, allowed is stock"
         )
+    if settings.swaps_seg:
+        masks.check(criterion, settings)
     if not isinstance(branch, AnchorBranch):
-        swapped = {"class": settings.swaps_cls, "box": settings.swaps_box, "distribution": swaps_distribution}
+        swapped = {
+            "class": settings.swaps_cls,
+            "box": settings.swaps_box,
+            "distribution": swaps_distribution,
+            "mask": settings.swaps_seg,
+        }
         branch = AnchorBranch.build(
             settings,
             expected=tuple(term for term, chosen in swapped.items() if chosen),
@@ -592,6 +613,8 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
                 type(x).__module__.startswith(("ultralytics.", "yolo_losses.")) for x in (criterion, criterion.assigner)
             ),
         )
+        if branch.cls is not None and hasattr(criterion, "nc"):
+            branch.cls.set_classes(criterion.nc)
         for module in branch.modules.values():
             if getattr(criterion, "device", None) is not None:
                 module.to(criterion.device)
@@ -602,6 +625,8 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
         parts.put(criterion, "bbox_loss", BoxPart(criterion.bbox_loss, branch))
     if settings.swaps_cls:
         parts.put(criterion, "bce", ClassPart(criterion.bce, branch))
+    if settings.swaps_seg:
+        masks.put(criterion, branch)
     parts.put(criterion, "assigner", AssignerPart(criterion.assigner, branch))
     criterion.yolo_losses_branch = branch
     kind: type = type(criterion)
@@ -625,6 +650,7 @@ def restore(criterion: Any) -> None:
     dfl = getattr(box, _distribution(box), None)
     if isinstance(dfl, DistributionPart):
         parts.put(box, _distribution(box), dfl.stock)
+    masks.restore(criterion)
     if isinstance(criterion, Watched):
         del criterion.yolo_losses_branch
         criterion.__class__ = unwatched_class(type(criterion))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from yolo_losses import factory, registry
 from yolo_losses.boxes._base import BoxLoss
 from yolo_losses.classification._base import ClassificationLoss
+from yolo_losses.masks._base import MaskLoss
 from yolo_losses.settings import LossSettings
 
 B = TypeVar("B", bound="Branch")
@@ -31,7 +32,8 @@ class Branch:
         settings: the parsed keys.
         cls: the module of the class term; `None`: stock.
         box: the module of the box term; `None`: stock.
-        expected: the swapped parts by the name of their term: `class`, `box`, `distribution`.
+        seg: the module of the mask term; `None`: stock.
+        expected: the swapped parts by the name of their term: `class`, `box`, `distribution`, `mask`.
         joined: whether state is joined over ranks.
         called: the terms whose part was called in the call at hand.
         batches: number of training calls; `validations`, of calls without gradients.
@@ -43,6 +45,7 @@ class Branch:
     settings: LossSettings
     cls: ClassificationLoss | None = None
     box: BoxLoss | None = None
+    seg: MaskLoss | None = None
     expected: tuple[str, ...] = ()
     joined: bool = True
     called: set[str] = field(default_factory=set)
@@ -54,20 +57,33 @@ class Branch:
 
     @classmethod
     def build(cls: type[B], settings: LossSettings, **options: Any) -> B:
-        """Return a branch with modules of its own, built from the parsed keys."""
-        class_loss = factory.build_cls_loss(settings.cls_spec, settings.parameters) if settings.swaps_cls else None
-        box_loss = None
+        """Return a branch with modules of its own, built from the parsed keys.
+
+        Raises:
+            ValueError: where a third party's loss is not usable; it is named.
+        """
+        class_loss = box_loss = None
+        if settings.swaps_cls:
+            spec = settings.cls_spec
+            class_loss = factory.build_cls_loss(spec, settings.parameters)
+            if not spec.built_in:
+                factory.check_cls_loss(spec, class_loss)
         if settings.swaps_box:
-            box_loss = factory.build_box_loss(*registry.split_box_name(settings.box_loss), settings.parameters)
-        return cls(settings, class_loss, box_loss, **options)
+            modifiers, base = registry.split_box_name(settings.box_loss)
+            box_loss = factory.build_box_loss(modifiers, base, settings.parameters)
+            if not all(spec.built_in for spec in (*modifiers, base)):
+                factory.check_box_loss(base, box_loss)
+        mask_loss = settings.seg_spec.build(settings.parameters) if settings.swaps_seg else None
+        return cls(settings, class_loss, box_loss, mask_loss, **options)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Branch:
         return self
 
     @property
-    def modules(self) -> dict[str, ClassificationLoss | BoxLoss]:
+    def modules(self) -> dict[str, ClassificationLoss | BoxLoss | MaskLoss]:
         """The modules of the swapped terms."""
-        found: dict[str, ClassificationLoss | BoxLoss | None] = {"cls": self.cls, "box": self.box}
+        found: dict[str, ClassificationLoss | BoxLoss | MaskLoss | None]
+        found = {"cls": self.cls, "box": self.box, "seg": self.seg}
         return {term: module for term, module in found.items() if module is not None}
 
     @property
@@ -161,14 +177,14 @@ def watch(
     if objects == 0:
         return result
     missing = [term for term in branch.expected if term not in branch.called]
-    if missing and not (set(missing) <= {"box", "distribution"} and no_positives()):
+    if missing and not (set(missing) <= {"box", "distribution", "mask"} and no_positives()):
         raise RuntimeError(not_called(criterion, branch, missing[0]))
     if objects and not missing and torch.is_grad_enabled():
         branch.calls += 1
     return result
 
 
-TERM_CHOICE = {"class": "cls_loss", "box": "box_loss", "distribution": "dfl_loss"}
+TERM_CHOICE = {"class": "cls_loss", "box": "box_loss", "distribution": "dfl_loss", "mask": "seg_loss"}
 
 
 def not_called(criterion: Any, branch: Branch, term: str) -> str:

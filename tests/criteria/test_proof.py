@@ -1,0 +1,398 @@
+"""No silent stock run: a part that does not run, or a term that a criterion changes, is noticed in the batch itself."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, criterion_of, head, logged, made_up_batch, predictions, run
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from ultralytics import YOLO
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.loss import BboxLoss, VarifocalLoss, v8DetectionLoss
+
+import yolo_losses
+from yolo_losses import registry
+from yolo_losses.criteria import parts
+
+CLS_LOSSES = [spec.name for spec in registry.specs("cls")]
+
+
+def step(criterion: Any, name: str = "v8", **batch: Any) -> dict[str, float]:
+    """Return the items of a training step."""
+    return run(criterion, predictions(name), made_up_batch(name, **batch))[0]
+
+
+class OwnClassTerm(v8DetectionLoss):
+    """A fork's criterion that computes its class term by itself."""
+
+    def loss(self, preds: Any, batch: Any) -> Any:
+        bce, self.bce = self.bce, nn.BCEWithLogitsLoss(reduction="none")
+        try:
+            return super().loss(preds, batch)
+        finally:
+            self.bce = bce
+
+
+class Weighting(v8DetectionLoss):
+    """A criterion that multiplies the class loss of positives by 2, as forks do after `self.bce(...)`."""
+
+    def get_assigned_targets_and_loss(self, preds: Any, batch: Any, **kwargs: Any) -> tuple[Any, ...]:
+        stock_bce, stock_assigner = self.bce, self.assigner
+        mask: list[Tensor] = []
+
+        class Assigner:
+            def __call__(inner, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+                assigned = stock_assigner(*args, **kwargs)
+                mask.append(assigned[3])
+                return assigned
+
+        def bce(*args: Any) -> Tensor:
+            return stock_bce(*args) * torch.where(mask[0][..., None], 2, 1)
+
+        self.__dict__.update(bce=bce, assigner=Assigner())
+        try:
+            return super().get_assigned_targets_and_loss(preds, batch, **kwargs)
+        finally:
+            self.__dict__.update(bce=stock_bce, assigner=stock_assigner)
+
+
+class Replacing(v8DetectionLoss):
+    """A fork with a varifocal loss pasted over `self.bce(...)`, so that `bce` is never called."""
+
+    def get_assigned_targets_and_loss(self, preds: Any, batch: Any, **kwargs: Any) -> tuple[Any, ...]:
+        stock = self.bce
+        self.__dict__["bce"] = lambda logits, targets: VarifocalLoss()(logits, targets, (targets > 0).float())
+        try:
+            return super().get_assigned_targets_and_loss(preds, batch, **kwargs)
+        finally:
+            self.__dict__["bce"] = stock
+
+
+class Adding(v8DetectionLoss):
+    """A criterion that calls `bce` and reports something else."""
+
+    def loss(self, preds: Any, batch: Any) -> Any:
+        loss, items = super().loss(preds, batch)
+        other = VarifocalLoss()(preds["scores"], preds["scores"].detach().sigmoid(), torch.ones_like(preds["scores"]))
+        loss = loss.clone()
+        loss[1] += other * len(batch["img"])
+        return loss, {**items, "cls_loss": items["cls_loss"] + other.detach()}
+
+
+class Auxiliary(v8DetectionLoss):
+    """A criterion that adds the loss of an auxiliary one."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.aux = [v8DetectionLoss(model)]
+
+    def loss(self, preds: Any, batch: Any) -> Any:
+        loss, items = super().loss(preds, batch)
+        return loss + 0.25 * self.aux[0].loss(preds, batch)[0], items
+
+
+class OwnBox(BboxLoss):
+    """A fork's box part with a formula of its own in its body."""
+
+    def forward(self, pred_dist: Any, pred_bboxes: Any, *args: Any) -> tuple[Tensor, Tensor]:
+        return pred_bboxes.sum() * 0 + 1, pred_dist.sum() * 0
+
+
+@pytest.mark.skipif(not hasattr(v8DetectionLoss, "get_assigned_targets_and_loss"), reason="this release has one body")
+def test_a_class_term_that_a_fork_computes_itself_is_an_error_in_its_first_batch() -> None:
+    for kind in (Replacing, OwnClassTerm):
+        criterion = kind(head("v8"))
+        yolo_losses.equip(criterion, {"cls_loss": "slide"})
+        with pytest.raises(RuntimeError, match=rf"{kind.__name__} computed its class term without .*cls_loss=slide"):
+            step(criterion)
+
+
+@pytest.mark.skipif(not hasattr(v8DetectionLoss, "get_assigned_targets_and_loss"), reason="this release has one body")
+def test_a_term_that_is_mixed_into_the_class_term_is_an_error() -> None:
+    criterion = Adding(head("v8"))
+    yolo_losses.equip(criterion, {"cls_loss": "slide"})
+    with pytest.raises(RuntimeError, match="Adding computed its class term without"):
+        step(criterion)
+
+
+@pytest.mark.skipif(not hasattr(v8DetectionLoss, "get_assigned_targets_and_loss"), reason="this release has one body")
+@pytest.mark.parametrize("cls_loss", ["bce", "slide", "qfl"])
+def test_elements_that_a_criterion_weights_get_their_weight_in_the_first_batch_already(cls_loss: str) -> None:
+    criterion, plain = Weighting(head("v8")), criterion_of("v8")
+    branch = yolo_losses.equip(criterion, {"cls_loss": cls_loss})[""]
+    yolo_losses.equip(plain, {"cls_loss": cls_loss})
+    branch.one_hot = True  # as for a fork whose classes are still called ultralytics.*
+    with logged() as lines:
+        found = step(criterion)["cls_loss"]
+    once = step(plain)["cls_loss"]
+    assert once < found < 2 * once
+    assert not branch.one_hot
+    assert any("weights the elements of its class term" in line for line in lines)
+    if cls_loss == "bce":
+        assert found == pytest.approx(step(Weighting(head("v8")))["cls_loss"], rel=1e-5)
+
+
+def test_an_auxiliary_criterion_is_equipped_too() -> None:
+    criterion = Auxiliary(head("v8"))
+    branches = yolo_losses.equip(criterion, {"cls_loss": "slide", "box_loss": "siou"})
+    assert list(branches) == ["", "aux.0"]
+    if hasattr(v8DetectionLoss, "loss"):
+        step(criterion)
+        assert [branch.calls for branch in branches.values()] == [1, 1]
+
+
+def test_a_box_part_with_a_formula_of_its_own_is_refused_by_name() -> None:
+    criterion = criterion_of("v8")
+    criterion.bbox_loss = OwnBox()
+    with pytest.raises(RuntimeError, match=r"does not know the box part .*OwnBox: it does not compute its IoU"):
+        yolo_losses.equip(criterion, {"box_loss": "siou"})
+    yolo_losses.equip(criterion, {"cls_loss": "slide"})  # whose box term is its own affair
+
+
+@pytest.mark.parametrize("name", ["assigner", "bce", "bbox_loss"])
+def test_a_part_that_is_replaced_after_set_up_is_an_error_before_the_batch(name: str) -> None:
+    criterion = criterion_of("v8")
+    stock = getattr(criterion, name)
+    yolo_losses.equip(criterion, {"cls_loss": "slide", "box_loss": "siou"})
+    step(criterion)
+    setattr(criterion, name, stock)
+    with pytest.raises(RuntimeError, match=f"'{name}' of v8DetectionLoss was replaced after set-up by a"):
+        step(criterion)
+
+
+def test_a_distribution_part_that_is_replaced_is_an_error() -> None:
+    criterion = criterion_of("v8")
+    stock = criterion.bbox_loss.dfl_loss
+    yolo_losses.equip(criterion, {"dfl_loss": "dfl"})
+    criterion.bbox_loss.dfl_loss = stock
+    criterion.bbox_loss.__dict__.pop("dfl_loss", None)
+    with pytest.raises(RuntimeError, match="'dfl_loss' of v8DetectionLoss was replaced"):
+        step(criterion)
+
+
+def test_an_assignment_is_used_once() -> None:
+    criterion = criterion_of("v8")
+    yolo_losses.equip(criterion, {"cls_loss": "slide"})
+    logits = torch.randn(2, 84, 3)
+    with pytest.raises(RuntimeError, match="asked for its class term without calling the assigner"):
+        criterion.bce(logits, torch.zeros_like(logits))
+    step(criterion)
+    with pytest.raises(RuntimeError, match="asked for its class term without calling the assigner"):
+        criterion.bce(logits, torch.zeros_like(logits))
+
+
+@pytest.mark.parametrize("name", ["v8", "26", "v8-obb"])
+def test_nothing_of_a_step_is_held_after_it(name: str) -> None:
+    criterion = criterion_of(name)
+    branches = yolo_losses.equip(criterion, {"cls_loss": "slide", "cls_target": "iou"})
+    outputs, batch = predictions(name), made_up_batch(name)
+    seen: list[weakref.ref[Tensor]] = []
+    for branch in branches.values():
+        assert isinstance(branch, parts.Branch)
+    leaf = getattr(criterion, "one2many", criterion)
+    stock = leaf.assigner.stock
+    stock.register_forward_hook(lambda module, args, result: seen.extend(weakref.ref(t) for t in result[:4]))
+    run(criterion, outputs, batch)
+    gc.collect()
+    assert seen
+    assert not [ref for ref in seen if ref() is not None]
+
+
+def test_a_copy_of_a_part_is_a_part() -> None:
+    criterion = criterion_of("v8")
+    branch = yolo_losses.equip(criterion, {"cls_loss": "slide", "box_loss": "siou", "dfl_loss": "off"})[""]
+    for part in (criterion.assigner, criterion.bce, criterion.bbox_loss, criterion.bbox_loss.dfl_loss):
+        copied = copy.copy(part)
+        assert type(copied) is type(part)
+        assert copied.branch is branch
+        assert copied.stock is part.stock
+    copied = copy.copy(criterion)
+    assert step(copied) == step(criterion)
+
+
+def test_without_objects_nothing_is_proven() -> None:
+    criterion = criterion_of("v8")
+    branch = yolo_losses.equip(criterion, {"cls_loss": "slide", "box_loss": "siou", "dfl_loss": "dfl"})[""]
+    step(criterion, each=0)
+    assert (branch.batches, branch.calls, branch.ratios) == (1, 0, {})
+    step(criterion)
+    assert (branch.batches, branch.calls) == (2, 1)
+    assert set(branch.ratios) == {"value", "pull"}
+
+
+@pytest.mark.parametrize("cls_loss", CLS_LOSSES)
+def test_the_pull_is_the_ratio_of_the_gradients_on_the_positives(cls_loss: str) -> None:
+    outputs, batch = predictions("v8"), made_up_batch("v8")
+    plain = criterion_of("v8")
+    seen: dict[str, Tensor] = {}
+    plain.assigner.register_forward_hook(lambda module, args, result: seen.update(mask=result[3], scores=result[2]))
+    stock = run(plain, outputs, batch)[2][1].transpose(1, 2)
+    criterion = criterion_of("v8")
+    branch = yolo_losses.equip(criterion, {"cls_loss": cls_loss})[""]
+    ours = run(criterion, outputs, batch)[2][1].transpose(1, 2)
+    positives = seen["scores"] > 0
+    wanted = ours[positives].norm() / stock[positives].norm()
+    assert branch.ratios["pull"] == pytest.approx(float(wanted), rel=1e-4)
+
+
+# ------------------------------------------------------------------------------------- targets soft in several classes
+
+
+def soft(name: str = "v8") -> tuple[Any, dict[str, Tensor]]:
+    """Return a criterion whose assigner gives a second class half the score, and what it said."""
+    criterion = criterion_of(name)
+    stock, seen = criterion.assigner, {}
+
+    class Soft:
+        num_classes = 3
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            labels, boxes, scores, mask, index = stock(*args, **kwargs)
+            scores = scores + 0.5 * scores.roll(1, -1)
+            seen.update(
+                labels=labels,
+                boxes=boxes,
+                scores=scores,
+                mask=mask,
+                pred=args[1] if len(args) > 1 else kwargs["pd_bboxes"],
+            )
+            return labels, boxes, scores, mask, index
+
+    criterion.assigner = Soft()
+    return criterion, seen
+
+
+def reference(cls_loss: str, logits: Tensor, seen: dict[str, Tensor]) -> Tensor:
+    """Return the class term by its definition, before the gain."""
+    scores, mask = seen["scores"].double(), seen["mask"]
+    label = seen["labels"].long().clamp(0, scores.shape[-1] - 1)
+    a, b = seen["pred"].double(), seen["boxes"].double()
+    wh = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp_min(0)
+    shared = wh.prod(-1)
+    iou = shared / ((a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared)
+    one_hot = torch.nn.functional.one_hot(label, scores.shape[-1]) * mask[..., None]
+    z, p = logits, logits.sigmoid()
+    if cls_loss == "qfl":
+        t = one_hot * iou[..., None]
+        return ((t - p).abs() ** 2 * binary_cross_entropy_with_logits(z, t, reduction="none")).sum() / mask.sum()
+    if cls_loss == "mal":
+        t = one_hot * iou[..., None] ** 1.5
+        positive = (one_hot > 0) | (t > 0)
+        weight = torch.where(positive, 1.0, p.detach() ** 1.5)
+        return (weight * binary_cross_entropy_with_logits(z, t, reduction="none")).sum() / mask.sum()
+    if cls_loss == "ghm":
+        loss = yolo_losses.GHMLoss(momentum=0.0, reduction="none")
+        return loss(z, scores).sum() / z.numel()
+    return binary_cross_entropy_with_logits(z, scores, reduction="sum") / scores.sum()
+
+
+@pytest.mark.parametrize("cls_loss", ["bce", "qfl", "mal", "ghm"])
+def test_soft_targets_in_several_classes_have_the_right_divisor(cls_loss: str) -> None:
+    """Upstream divides by the sum of all scores, of whichever classes."""
+    criterion, seen = soft()
+    keys = {"ghm_momentum": 0.0} if cls_loss == "ghm" else {}
+    yolo_losses.equip(criterion, {"cls_loss": cls_loss, **keys})
+    outputs, batch = predictions("v8"), made_up_batch("v8")
+    items, _, gradients = run(criterion, outputs, batch)
+    logits = outputs["scores"].detach().double().transpose(1, 2).requires_grad_()
+    wanted = reference(cls_loss, logits, seen) * criterion.hyp.cls
+    assert items["cls_loss"] == pytest.approx(float(wanted), rel=1e-5)
+    (gradient,) = torch.autograd.grad(wanted * len(batch["img"]), logits)
+    torch.testing.assert_close(gradients[1].transpose(1, 2).double(), gradient, rtol=1e-3, atol=1e-7)
+
+
+# --------------------------------------------------------------------------------------------- whole trainings
+
+
+def train(tmp_path: Path, data: Path, callbacks: dict[str, Any] | None = None, **keys: Any) -> list[str]:
+    """Train a model and return what the package said."""
+    model = YOLO("yolov8n.yaml")
+    for event, callback in (callbacks or {}).items():
+        model.add_callback(event, callback)
+    with logged() as lines:
+        model.train(data=str(data), project=str(tmp_path), **{**TINY, **keys})
+    return [line for line in lines if "yolo_losses: " in line]
+
+
+@pytest.mark.slow
+def test_keys_that_a_callback_changes_after_set_up_end_the_run(tmp_path: Path, data: Path) -> None:
+    """The checkpoint would name a loss that never ran."""
+
+    def change(trainer: Any) -> None:
+        trainer.args.cls_loss = "focal"
+
+    for keys in ({"cls_loss": "slide"}, {}):
+        for event in ("on_train_start", "on_train_epoch_end"):
+            with pytest.raises(RuntimeError, match="'cls_loss' was changed to focal after set-up"):
+                train(tmp_path, data, {event: change}, epochs=2, **keys)
+
+
+@pytest.mark.slow
+def test_an_override_of_run_callbacks_that_drops_events_ends_the_run(tmp_path: Path, data: Path) -> None:
+    class Quiet(DetectionTrainer):
+        def run_callbacks(self, event: str) -> None:
+            if event not in dropped:
+                super().run_callbacks(event)
+
+    overrides = {**TINY, "model": "yolov8n.yaml", "data": str(data), "project": str(tmp_path)}
+    for dropped, words in (
+        (["on_pretrain_routine_end"], "did not call the callbacks of 'on_pretrain_routine_end'"),
+        (["on_train_batch_start", "on_train_batch_end"], "did not call the callbacks of 'on_train_batch_end'"),
+    ):
+        with pytest.raises(RuntimeError, match=words):
+            Quiet(overrides={**overrides, "cls_loss": "slide"}).train()
+        Quiet(overrides=overrides).train()
+
+
+@pytest.mark.slow
+def test_a_model_whose_own_loss_ignores_the_criterion_ends_at_its_first_batch(tmp_path: Path, data: Path) -> None:
+    class Own(DetectionModel):
+        def loss(self, batch: Any, preds: Any = None) -> Any:
+            return v8DetectionLoss(self)(self.forward(batch["img"]) if preds is None else preds, batch)
+
+    class Trainer(DetectionTrainer):
+        def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+            return Own("yolov8n.yaml", nc=self.data["nc"], verbose=False)
+
+    overrides = {**TINY, "model": "yolov8n.yaml", "data": str(data), "project": str(tmp_path)}
+    with pytest.raises(RuntimeError, match="the loss of this batch was computed without the criterion"):
+        Trainer(overrides={**overrides, "cls_loss": "slide"}).train()
+
+
+@pytest.mark.slow
+def test_an_epoch_without_objects_claims_nothing_and_warns(tmp_path: Path, data: Path) -> None:
+    def empty(trainer: Any) -> None:
+        if not hasattr(trainer, "emptied"):
+            trainer.emptied, preprocess = True, trainer.preprocess_batch
+
+            def without_objects(batch: Any) -> Any:
+                batch = preprocess(batch)
+                if trainer.epoch == 0:
+                    batch.update({k: batch[k][:0] for k in ("cls", "bboxes", "batch_idx")})
+                return batch
+
+            trainer.preprocess_batch = without_objects
+
+    lines = train(tmp_path, data, {"on_train_start": empty}, cls_loss="slide", epochs=2)
+    assert len([line for line in lines if "no batch of epoch 1 had objects" in line]) == 1
+    ran = [line for line in lines if "ran in the first batch with objects" in line]
+    assert len(ran) == 1
+    assert lines.index(ran[0]) > next(i for i, line in enumerate(lines) if "no batch of epoch 1" in line)
+
+
+@pytest.mark.slow
+def test_an_assigner_that_a_callback_replaces_at_a_later_epoch_ends_the_run(tmp_path: Path, data: Path) -> None:
+    def replace(trainer: Any) -> None:
+        if trainer.epoch == 1:
+            trainer.model.criterion.assigner = criterion_of("v8").assigner
+
+    with pytest.raises(RuntimeError, match="'assigner' of v8DetectionLoss was replaced after set-up"):
+        train(tmp_path, data, {"on_train_epoch_start": replace}, cls_loss="slide", epochs=2)
