@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_losses import registry
-from yolo_losses.settings import LossSettings, default_keys
+from yolo_losses.settings import LossSettings, argument, default_keys
 
 OWN_KEYS = {  # keys of `yolo train` that compare sets by itself -> what to do instead
     "name": "each run's folder is named after its settings",
@@ -266,8 +266,8 @@ def build(request: Request) -> Grid:
             raise ValueError(
                 f"'{key}' is missing: compare {'model=yolov8n.yaml' if key == 'model' else 'data=my.yaml'}"
             )
-    parameters = {p.key for spec in registry.specs() for p in spec.parameters}
-    for key in default_keys().keys() - parameters:  # a loss that is named is what is compared, one value of it too
+    parameters = {argument(p.key) for spec in registry.specs() for p in spec.parameters}
+    for key in map(argument, default_keys()):  # a loss that is named is what is compared, one value of it too
         if key.endswith("_loss") and key in settings:
             axes = {**axes, key: [settings[key]]}
     # Ultralytics' own order of the keys, not that of the words: the names of the folders do not depend on how the grid
@@ -315,15 +315,15 @@ def build(request: Request) -> Grid:
 def _without_idle_parameters(asked: Mapping[str, Any], parameters: set[str]) -> dict[str, Any]:
     """Return the keys but those of losses that are not chosen."""
     choices = {k: v for k, v in asked.items() if k.endswith("_loss") and k not in parameters}
-    chosen = LossSettings.from_mapping(choices).parameters
+    chosen = set(map(argument, LossSettings.from_arguments(choices).parameters))
     return {k: v for k, v in asked.items() if k not in parameters or k in chosen}
 
 
 def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with the losses' keys as they are called and typed, whatever the spelling."""
-    defaults = default_keys()
-    own = LossSettings.from_mapping({k: v for k, v in settings.items() if k in defaults}).non_default()
-    return {k: own.get(k, defaults[k]) if k in defaults else v for k, v in settings.items()}
+    own = LossSettings.from_arguments(settings).non_default()
+    keys = {argument(key): own.get(key, default) for key, default in default_keys().items()}
+    return {key: keys.get(key, value) for key, value in settings.items()}
 
 
 def shown(value: Any) -> str:
@@ -387,7 +387,7 @@ def check(grid: Grid) -> None:
                 json.dumps(value)
             except TypeError:
                 raise ValueError(f"'{key}': a {type(value).__name__} cannot be handed to a process") from None
-        chosen = LossSettings.from_mapping(cell.settings)
+        chosen = LossSettings.from_arguments(cell.settings)
         model = str(cell.settings["model"])
         if model not in tasks:
             tasks[model] = _task(model, cell.settings.get("task"))
