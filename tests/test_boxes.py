@@ -33,10 +33,11 @@ from yolo_losses.step import Step
 GOLDEN = Path(__file__).parent / "golden"
 AXIS_ALIGNED = [
     *("iou", "giou", "diou", "ciou", "eiou", "siou", "mpdiou"),
-    *("shape_iou", "piou", "piou2", "wiou", "nwd"),
+    *("shape_iou", "piou", "piou2", "wiou", "nwd", "gcd", "sdiou"),
     *(spec.name for spec in registry.specs("box") if not spec.built_in and not spec.rotated),
 ]
-NAMES = [*AXIS_ALIGNED, "probiou"]
+ROTATED = ["probiou", "rotated_iou", "rotated_diou", "gwd", "kld", "kfiou"]
+NAMES = [*AXIS_ALIGNED, *ROTATED]
 MODIFIED = [
     "inner_siou",
     "focaler_inner_ciou",
@@ -49,6 +50,13 @@ MODIFIED = [
     "focal_piou2",
     "inner_mpdiou",
     "focaler_shape_iou",
+    "wise_iou",
+    "wise_ciou",
+    "wise_inner_siou",
+    "wise_nwd",
+    "inner_rotated_iou",
+    "focaler_rotated_iou",
+    "focal_alpha_focaler_inner_rotated_iou",
 ]
 IMAGE = torch.tensor([640.0, 480.0], dtype=torch.float64)
 DTYPES = [torch.float64, torch.float32]
@@ -83,8 +91,12 @@ def boxes(
     )
 
 
+def is_rotated(name: str) -> bool:
+    return registry.split_box_name(name)[1].rotated
+
+
 def pairs_for(name: str, count: int, **options) -> tuple[Tensor, Tensor]:
-    return boxes(count, rotated=name == "probiou", **options)
+    return boxes(count, rotated=is_rotated(name), **options)
 
 
 def gradient(loss, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,7 +236,7 @@ def test_probiou_is_ultralytics_own(floor: float) -> None:
 
 # What is detached on purpose has no derivative to compare with: CIoU's a, the focus of WIoU, focal's weight.
 @pytest.mark.parametrize(
-    "name", [n for n in NAMES + MODIFIED if not any(part in n for part in ("ciou", "wiou", "focal_"))]
+    "name", [n for n in NAMES + MODIFIED if not any(part in n for part in ("ciou", "sdiou", "wiou", "wise_", "focal_"))]
 )
 def test_gradient_is_the_derivative(name: str) -> None:
     pred, target = pairs_for(name, 6, seed=3)
@@ -245,7 +257,7 @@ def test_loss_and_gradient_are_finite_for_every_odd_box(name: str) -> None:
         [3, 1, 3, 1.001],
         [0, 0, 1e-3, 1e-3],
     ]
-    if name == "probiou":
+    if is_rotated(name):
         preds = torch.cat((preds, preds[:, :1] % 3), 1)
         targets = [[*target, 0.7] for target in targets]
     loss = loss_of(name)
@@ -266,7 +278,7 @@ def test_half_precision_boxes_are_computed_in_float32(name: str, dtype: torch.dt
 
 @pytest.mark.parametrize("name", NAMES + MODIFIED)
 def test_no_boxes_are_a_zero_in_the_graph(name: str) -> None:
-    pred = torch.zeros(0, 5 if name == "probiou" else 4, requires_grad=True)
+    pred = torch.zeros(0, 5 if is_rotated(name) else 4, requires_grad=True)
     module = make_box_loss(name, reduction="mean")
     loss = module(pred, pred.detach(), image_wh=IMAGE)
     loss.backward()
@@ -277,7 +289,8 @@ def test_no_boxes_are_a_zero_in_the_graph(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES + MODIFIED)
 def test_equal_boxes_cost_nothing(name: str) -> None:
     _, target = pairs_for(name, 20)
-    floor = {"probiou": 5e-4, "nwd": 2e-5, "focaler_nwd": 2e-5}.get(name, 1e-6)  # the square root's eps
+    # The eps of a square root; KFIoU is at most 1/3.
+    floor = {"probiou": 5e-4, "gwd": 1e-4, "kfiou": 0.67}.get(name, 2e-5 if name.endswith("nwd") else 1e-6)
     assert loss_of(name)(target, target).abs().max() < floor
 
 
@@ -288,12 +301,13 @@ def test_loss_is_never_negative(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in NAMES + MODIFIED if n not in ("piou2", "wiou", "inner_wiou") and "focal_" not in n]
+    "name",
+    [n for n in NAMES + MODIFIED if "piou2" not in n and not any(p in n for p in ("wiou", "wise_", "focal_"))],
 )
 def test_loss_falls_as_a_box_moves_onto_its_object(name: str) -> None:
-    target = torch.tensor([[100.0, 100, 30, 20, 0.3]] if name == "probiou" else [[100.0, 100, 130, 120]])
+    target = torch.tensor([[100.0, 100, 30, 20, 0.3]] if is_rotated(name) else [[100.0, 100, 130, 120]])
     way = torch.linspace(1, 0, 30).double()[:, None]
-    start = torch.tensor([[9.0, 5, 0, 0, 0]] if name == "probiou" else [[9.0, 5, 9, 5]]).double()
+    start = torch.tensor([[9.0, 5, 0, 0, 0]] if is_rotated(name) else [[9.0, 5, 9, 5]]).double()
     value = loss_of(name)(target + way * start, target.double().expand(30, -1))
     assert (value.diff() <= 1e-12).all()
     assert value[0] > value[-1]
@@ -304,23 +318,37 @@ def test_moving_both_boxes_changes_nothing(name: str) -> None:
     pred, target = pairs_for(name, 50)
     shift = torch.zeros(pred.shape[-1], dtype=pred.dtype)
     shift[:2] = torch.tensor([17.0, -5.0])
-    if name != "probiou":
+    if not is_rotated(name):
         shift[2:] = shift[:2]
     torch.testing.assert_close(loss_of(name)(pred + shift, target + shift), loss_of(name)(pred, target))
 
 
-@pytest.mark.parametrize("name", [n for n in AXIS_ALIGNED + MODIFIED if "mpdiou" not in n and "nwd" not in n])
+# SDIoU counts pixels, and ProbIoU has an eps in the square of the boxes' unit.
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES + MODIFIED if not any(part in n for part in ("mpdiou", "nwd", "sdiou", "probiou"))]
+)
 def test_scaling_both_boxes_changes_nothing(name: str) -> None:
-    pred, target = boxes(50)
-    torch.testing.assert_close(loss_of(name)(pred * 8, target * 8), loss_of(name)(pred, target), rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize("name", [n for n in AXIS_ALIGNED + MODIFIED if "mpdiou" not in n])
-def test_swapping_x_and_y_changes_nothing(name: str) -> None:
-    pred, target = boxes(50)
-    order = [1, 0, 3, 2]
+    pred, target = pairs_for(name, 50)
+    factor = torch.ones(pred.shape[-1], dtype=pred.dtype)
+    factor[:4] = 8
     torch.testing.assert_close(
-        loss_of(name)(pred[:, order], target[:, order]), loss_of(name)(pred, target), rtol=1e-6, atol=1e-7
+        loss_of(name)(pred * factor, target * factor), loss_of(name)(pred, target), rtol=1e-6, atol=1e-7
+    )
+
+
+def mirrored(boxes: Tensor) -> Tensor:
+    """The same boxes with x and y swapped."""
+    if boxes.shape[-1] == 4:
+        return boxes[..., [1, 0, 3, 2]]
+    x, y, w, h, r = boxes.unbind(-1)
+    return torch.stack((y, x, w, h, math.pi / 2 - r), -1)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES + MODIFIED if "mpdiou" not in n])
+def test_swapping_x_and_y_changes_nothing(name: str) -> None:
+    pred, target = pairs_for(name, 50)
+    torch.testing.assert_close(
+        loss_of(name)(mirrored(pred), mirrored(target)), loss_of(name)(pred, target), rtol=1e-6, atol=1e-7
     )
 
 
@@ -369,7 +397,7 @@ def test_weight_counts_once_a_pair(name: str) -> None:
 def test_registered_names_and_aliases_lead_to_the_loss(name: str) -> None:
     spec = registry.find("box", name)
     assert spec is not None
-    assert spec.rotated == (name == "probiou")
+    assert spec.rotated == (name in ROTATED)
     assert spec.source
     assert spec.summary
     assert spec.module.registered_name == name
@@ -396,7 +424,7 @@ def test_parameters_are_the_declared_ones() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ciou", "focaler_inner_siou"])
+@pytest.mark.parametrize("name", ["ciou", "focaler_inner_siou", "rotated_iou", "inner_rotated_iou", "gwd", "kfiou"])
 def test_traced_loss_is_the_loss(name: str) -> None:
     compiled_loss_is_the_loss(name, "aot_eager")
 
@@ -407,7 +435,7 @@ def test_compiled_loss_is_the_loss() -> None:
 
 
 def compiled_loss_is_the_loss(name: str, backend: str) -> None:
-    pred, target = boxes(64, dtype=torch.float32)
+    pred, target = pairs_for(name, 64, dtype=torch.float32)
     module = make_box_loss(name)
     value, grad = gradient(torch.compile(module, backend=backend, fullgraph=True), pred, target)
     expected, slope = gradient(module, pred, target)
@@ -708,6 +736,12 @@ def test_modifiers_in_any_order_have_one_name_and_one_value() -> None:
         ("focaler_inner_focaler_ciou", "repeated"),
         ("alpha_siou", "ciou, diou, giou, iou"),
         ("inner_probiou", "inner_"),
+        ("wise_wise_ciou", "repeated"),
+        ("wise_rotated_iou", "wise_"),
+        ("inner_rotated_diou", "rotated_iou"),
+        ("focaler_kld", "rotated_iou"),
+        ("alpha_gwd", "rotated_iou"),
+        ("focal_kfiou", "rotated_iou"),
         ("inner_nosuch", "nosuch"),
     ],
 )
@@ -717,7 +751,7 @@ def test_modifiers_that_do_not_fit_are_refused_by_name(name: str, said: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("base", "modifiers"), [("siou", ["alpha"]), ("ciou", ["inner", "inner"]), ("probiou", ["inner"])]
+    ("base", "modifiers"), [("siou", ["alpha"]), ("ciou", ["inner", "inner"]), ("probiou", ["inner"]), ("gwd", ["wise"])]
 )
 def test_modifiers_that_do_not_fit_are_refused_by_hand_too(base: str, modifiers: list[str]) -> None:
     parts = [spec.build() for m in modifiers for spec in registry.specs("modifier") if spec.name == m]
@@ -737,6 +771,11 @@ def test_modifiers_that_do_not_fit_are_refused_by_hand_too(base: str, modifiers:
         ("wiou", {"wiou_momentum": 2}),
         ("nwd", {"nwd_ratio": 1.1}),
         ("nwd", {"nwd_constant": 0}),
+        ("sdiou", {"sdiou_delta": 1.5}),
+        ("gwd", {"gwd_fun": "sine"}),
+        ("kld", {"kld_alpha": 0}),
+        ("kfiou", {"kfiou_centre": "pixels"}),
+        ("wise_ciou", {"wise_version": 0}),
     ],
 )
 def test_parameters_out_of_range_are_refused_by_their_key(name: str, keys: dict) -> None:

@@ -19,7 +19,8 @@ from yolo_losses.registry import LossSpec
 
 CLASSES = registry.specs("cls")
 BOXES = [spec for spec in registry.specs("box") if not spec.rotated]
-MODIFIED = ["inner_siou", "focaler_inner_ciou", "alpha_giou", "focal_eiou", "focal_alpha_focaler_inner_diou"]
+ROTATED = [spec.name for spec in registry.specs("box") if spec.rotated]
+MODIFIED = ["wise_ciou", "inner_siou", "focaler_inner_ciou", "alpha_giou", "focal_eiou", "focal_alpha_focaler_inner_diou"]
 NAMES = [*(spec.name for spec in BOXES), *MODIFIED]
 SIDE = 640.0
 
@@ -209,11 +210,11 @@ def test_box_loss_does_not_mind_where_the_boxes_are(name: str, boxes: Tensor, dx
     torch.testing.assert_close(loss(*moved), loss(*boxes), rtol=1e-9, atol=1e-9)
 
 
-# Two are of a length, the image's sides and a number of pixels; of a stranger's loss nothing is known.
+# Three are of a length, the image's sides or a number of pixels; of a stranger's loss nothing is known.
 UNITLESS = [spec.name for spec in BOXES if spec.module.__module__.startswith("yolo_losses.boxes.")] + MODIFIED
 
 
-@pytest.mark.parametrize("name", [name for name in UNITLESS if name not in ("mpdiou", "nwd")])
+@pytest.mark.parametrize("name", [name for name in UNITLESS if name not in ("mpdiou", "nwd", "sdiou")])
 @given(boxes=proper_boxes(), factor=single(0.25, 8))
 def test_box_loss_does_not_mind_the_unit(name: str, boxes: Tensor, factor: float) -> None:
     loss = box_loss(name)
@@ -221,7 +222,7 @@ def test_box_loss_does_not_mind_the_unit(name: str, boxes: Tensor, factor: float
 
 
 @given(boxes=proper_boxes(), factor=single(0.25, 8))
-def test_mpdiou_and_nwd_do_not_mind_the_unit_where_their_length_has_it_too(boxes: Tensor, factor: float) -> None:
+def test_losses_of_a_length_do_not_mind_the_unit_where_their_length_has_it_too(boxes: Tensor, factor: float) -> None:
     a, b = boxes
     torch.testing.assert_close(
         functional.mpdiou_loss(a * factor, b * factor, (SIDE * factor, SIDE * factor)),
@@ -235,6 +236,12 @@ def test_mpdiou_and_nwd_do_not_mind_the_unit_where_their_length_has_it_too(boxes
         rtol=1e-5,
         atol=1e-4,  # a root of eps
     )
+    torch.testing.assert_close(
+        functional.sdiou_loss(a * factor, b * factor, stride=1 / factor),
+        functional.sdiou_loss(a, b),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -246,7 +253,7 @@ def test_box_loss_falls_as_a_box_moves_onto_its_object(name: str, boxes: Tensor,
     shift = torch.tensor([*way, *way], dtype=torch.float64)
     steps = [target + shift * share for share in (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)]
     values = [box_loss(name)(pred, target).item() for pred in steps]
-    if name in ("piou2", "wiou") or name.startswith("focal_"):
+    if name in ("piou2", "wiou") or name.startswith(("focal_", "wise_")):
         # Their attention falls off for boxes far away; near the object they fall as the others do.
         values = [
             value for pred, value in zip(steps, values, strict=True) if functional.iou_loss(pred, target).item() < 0.2
@@ -260,6 +267,83 @@ def test_box_loss_of_pairs_is_that_of_each_pair(name: str, boxes: Tensor) -> Non
     both = box_loss(name)(boxes, boxes.flip(0))
     alone = torch.stack([box_loss(name)(boxes[0], boxes[1]), box_loss(name)(boxes[1], boxes[0])])
     torch.testing.assert_close(both, alone, rtol=1e-12, atol=1e-14)
+
+
+# Rotated boxes
+
+every_rotated_loss = pytest.mark.parametrize("name", ROTATED)
+TURNED_BOX = st.tuples(coordinate, coordinate, coordinate, coordinate, single(-10, 10))
+
+
+@st.composite
+def turned_boxes(draw: st.DrawFn) -> Tensor:
+    """Two rotated boxes of sides between 4 and 200 pixels."""
+    rows = [[*(draw(single(0, 640)) for _ in "xy"), *(draw(single(4, 200)) for _ in "wh"), draw(single(-3, 3))]]
+    rows.append([*(draw(single(0, 640)) for _ in "xy"), *(draw(single(4, 200)) for _ in "wh"), draw(single(-3, 3))])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@every_rotated_loss
+@given(
+    boxes=st.lists(st.tuples(TURNED_BOX, TURNED_BOX), min_size=1, max_size=6),
+    same=st.sampled_from(["", "centre", "box", "sides", "swapped", "flat", "touching"]),
+)
+def test_rotated_loss_is_finite_for_boxes_of_any_kind(name: str, boxes: list[Any], same: str) -> None:
+    a, b = torch.tensor(boxes).unbind(1)
+    b = {
+        "centre": torch.cat((a[:, :2], b[:, 2:]), 1),
+        "box": a.clone(),
+        "sides": torch.cat((b[:, :2], a[:, 2:]), 1),
+        "swapped": torch.stack((*a[:, [0, 1, 3, 2]].unbind(1), a[:, 4] + torch.pi / 2), 1),
+        "flat": torch.cat((b[:, :2], b[:, 2:3], 0 * b[:, 3:4], a[:, 4:]), 1),
+        "touching": torch.cat((a[:, :1] + (a[:, 2:3] + b[:, 2:3]) / 2, a[:, 1:2], b[:, 2:4], a[:, 4:] * 0), 1),
+    }.get(same, b)
+    for pred, target in ((a, b), (b, a)):
+        for dtype in (torch.float64, torch.float32):
+            boxes_ = pred.to(dtype).requires_grad_()
+            value = box_loss(name)(boxes_, target.to(dtype))
+            assert value.isfinite().all()
+            assert slopes(value, boxes_)[0].isfinite().all()
+        for dtype in (torch.float16, torch.bfloat16):
+            assert box_loss(name)(pred.to(dtype), target.to(dtype)).isfinite().all()
+
+
+@every_rotated_loss
+@given(boxes=turned_boxes())
+def test_rotated_loss_is_least_where_the_boxes_are_one(name: str, boxes: Tensor) -> None:
+    loss = box_loss(name)
+    pred, target = boxes
+    floor = {"probiou": 5e-4, "gwd": 1e-4, "kfiou": 2 / 3 + 1e-6}.get(name, 1e-12)
+    assert -1e-12 <= loss(target, target) <= floor
+    assert loss(pred, target) >= loss(target, target) - 1e-12
+
+
+@every_rotated_loss
+@given(boxes=turned_boxes(), turns=st.integers(-5, 5), which=st.integers(0, 1))
+def test_rotated_loss_does_not_mind_how_the_angle_is_written(name: str, boxes: Tensor, turns: int, which: int) -> None:
+    again = boxes.clone()
+    again[which, 4] += turns * torch.pi / 2
+    if turns % 2:
+        again[which, 2:4] = again[which, 2:4].flip(0)
+    torch.testing.assert_close(box_loss(name)(*again), box_loss(name)(*boxes), rtol=1e-9, atol=1e-9)
+
+
+@every_rotated_loss
+@given(boxes=turned_boxes(), dx=single(-1000, 1000), dy=single(-1000, 1000))
+def test_rotated_loss_does_not_mind_where_the_boxes_are(name: str, boxes: Tensor, dx: float, dy: float) -> None:
+    moved = boxes + torch.tensor([dx, dy, 0, 0, 0], dtype=torch.float64)
+    torch.testing.assert_close(box_loss(name)(*moved), box_loss(name)(*boxes), rtol=1e-7, atol=1e-9)
+
+
+@every_rotated_loss
+@given(boxes=turned_boxes(), way=st.tuples(single(-200, 200), single(-200, 200)))
+def test_rotated_loss_falls_as_a_box_moves_onto_its_object(
+    name: str, boxes: Tensor, way: tuple[float, float]
+) -> None:
+    target = boxes[1]
+    shift = torch.tensor([*way, 0, 0, 0], dtype=torch.float64)
+    values = [box_loss(name)(target + shift * share, target).item() for share in (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)]
+    assert all(near <= far + 1e-9 for far, near in itertools.pairwise(values))
 
 
 @given(
