@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test long compat clean
+.PHONY: help install demo test tables long compat environments clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s%s\n", $$1, $$2}' Makefile
 
 install: $(INSTALLED) ## set up .venv with the plugin (editable) and the tools
 
@@ -28,12 +28,19 @@ test: $(INSTALLED) ## lint, types and all tests but the long ones
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not long"
 
-long: $(INSTALLED) ## the tests that take long, about an hour, and `compat`
+tables: $(INSTALLED) ## write what follows from the declarations of the losses: the README's tables, the configs
+	$(BIN)/python docs/tables.py
+
+long: $(INSTALLED) ## the tests that take long, about an hour, and `compat` and `environments`
 	$(BIN)/python -m pytest -m long
 	$(BIN)/python tests/compat.py
+	$(BIN)/python tests/environments.py
 
 compat: $(INSTALLED) ## one battery on nine Ultralytics versions, and a table, some minutes
 	$(BIN)/python tests/compat.py
+
+environments: $(INSTALLED) ## the wheel with the oldest torch, and with Python 3.10, 3.12 and 3.13, about 20 minutes
+	$(BIN)/python tests/environments.py
 
 clean: ## remove what these commands made, .venv too
 	rm -rf $(VENV) runs/demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -65,22 +65,13 @@ def test_there_are_blocks_to_run() -> None:
     assert len(PYTHON) >= 3
 
 
-def test_every_loss_and_every_key_stands_in_a_table() -> None:
+def test_every_key_stands_in_a_table() -> None:  # that the losses' tables are current, test_tables.py says
     rows = "\n".join(line for line in TEXT.splitlines() if line.startswith("|"))
-    for spec in filter(lambda spec: spec.built_in, registry.specs()):
-        name = f"{spec.name}_" if spec.kind == "modifier" else spec.name
-        where = TEXT if spec.kind == "modifier" else rows
-        assert f"`{name}`" in where, name
-        for parameter in spec.parameters:
-            default = f"{parameter.default:g}" if isinstance(parameter.default, float) else str(parameter.default)
-            found = re.search(rf"`{parameter.key}` ([-\w.]+)", TEXT)
-            assert found, f"{parameter.key} is not in the README"
-            assert found[1].rstrip(".") in (default, str(parameter.default)), parameter.key
     for key in settings.CHOICES:
         assert f"`{key}" in rows
 
 
-@pytest.mark.parametrize("command", ["list", "list slide", "config slide", "config"])
+@pytest.mark.parametrize("command", ["list", "list -v", "list slide", "config slide", "config"])
 def test_the_own_commands_answer(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "yolo_losses", *command.split()],

@@ -1,4 +1,4 @@
-"""The command `yolo-losses`, one file a subcommand.
+"""The command `yolo-losses`, one file per subcommand.
 
 Each has `HELP`, `configure(parser)` and `run(args) -> exit code`; a new file here is a new subcommand.
 """
@@ -10,15 +10,32 @@ import importlib
 import pkgutil
 import sys
 
+from yolo_losses import __version__
+
+EXAMPLES = """examples:
+  yolo train model=yolov8n.yaml data=my.yaml cls_loss=slide   train with a loss, by the stock command
+  yolo-losses list                                            which losses there are
+  yolo-losses list slide                                      its parameters, ranges and source
+  yolo-losses doctor                                          is the plugin active here and in workers?
+  yolo-losses COMMAND --help                                  the options of a command
+"""
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; what is wrong with its arguments is said in one line, with exit code 1."""
-    parser = argparse.ArgumentParser(prog="yolo-losses", description="Pick the loss of an Ultralytics YOLO by name.")
+    """Run the command; an error in its arguments is reported in one line, with exit code 1."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="yolo-losses",
+        description="Train Ultralytics YOLO models with a loss chosen by name.",
+        epilog=EXAMPLES,
+        formatter_class=raw,
+    )
+    parser.add_argument("--version", action="version", version=f"yolo-losses {__version__}")
     subcommands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for found in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
         name = found.name.rstrip("_")
         module = importlib.import_module(f"{__name__}.{found.name}")
-        sub = subcommands.add_parser(name, help=module.HELP, description=module.HELP)
+        sub = subcommands.add_parser(name, help=module.HELP, description=module.HELP, formatter_class=raw)
         module.configure(sub)
         sub.set_defaults(run=module.run)
     args = parser.parse_args(argv)

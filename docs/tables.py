@@ -1,0 +1,125 @@
+"""Write what follows from the declarations of the losses: the tables of the README, and a config for each loss.
+
+    python docs/tables.py           # write them (`make tables`)
+    python docs/tables.py --check   # compare, exit code 1 where a file is not current
+
+In the README the text between `<!-- losses:GROUP -->` and `<!-- /losses -->` is written. In `configs/` the file of each
+loss is written whole; of a combination, such as `slide_inner_siou.yaml`, the comment at the top is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from yolo_losses import registry
+from yolo_losses.commands.list_ import group, grouped
+from yolo_losses.registry import TERM_KEYS, LossSpec
+from yolo_losses.settings import LossSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+HEADINGS = {
+    "class": "`cls_loss=`",
+    "box": "`box_loss=`",
+    "rotated": "`box_loss=` (task `obb`)",
+    "mask": "`seg_loss=` (task `segment`)",
+    "modifiers": "prefix of a box loss",
+}
+MODELS = {"rotated": "yolov8n-obb.yaml", "mask": "yolov8n-seg.yaml"}
+NOTES = {
+    "class": "Compare runs by mAP: the values of cls_loss of different losses are not comparable.",
+    "rotated": "For the task obb only.",
+    "mask": "For the task segment only.",
+}
+
+
+def table(name: str, specs: list[LossSpec]) -> str:
+    """Return the table of a group of losses."""
+    rows = [f"| {HEADINGS[name]} | what it computes | parameters (default) | source |", "|---|---|---|---|"]
+    for spec in specs:
+        word = f"{spec.name}_" if spec.kind == "modifier" else spec.name
+        parameters = ", ".join(f"`{p.key}` {p.default}" for p in spec.parameters)
+        source = re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", spec.source)
+        cells = (f"`{word}`", spec.summary.replace("|", "\\|"), parameters, source)
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def readme(text: str) -> str:
+    """Return the README with current tables.
+
+    Raises:
+        ValueError: if a group of losses has no place in it.
+    """
+    for name, specs in grouped([spec for spec in registry.specs() if spec.built_in]).items():
+        place = re.search(rf"<!-- losses:{name} -->\n(.*?)<!-- /losses -->", text, flags=re.DOTALL)
+        if place is None:
+            raise ValueError(f"README.md has no '<!-- losses:{name} -->' ... '<!-- /losses -->'")
+        text = text[: place.start(1)] + table(name, specs) + "\n" + text[place.end(1) :]
+    return text
+
+
+def settings_of(chosen: Mapping[str, str]) -> str:
+    """Return the lines of a config that chooses losses: their keys, and every parameter with its default."""
+    declared = {p.key: p for spec in registry.specs() for p in spec.parameters}
+    lines = ["mode: train", *(f"{key}: {name}" for key, name in chosen.items())]
+    for key, value in LossSettings.from_mapping(chosen).parameters.items():
+        limits = declared[key].limits
+        lines.append(f"{key}: {value} # {declared[key].allowed}" + (f": {limits.help}" if limits.help else ""))
+    return "\n".join(lines) + "\n"
+
+
+def comment_of(name: str, spec: LossSpec) -> str:
+    """Return the comment at the top of a loss's config."""
+    sentences = [f"{spec.summary}. Source: {spec.source}."]
+    if getattr(spec.module, "default_target", "tal") == "iou":
+        sentences.append("Positives are trained toward the IoU of their predicted boxes (cls_target=auto).")
+    sentences.append(NOTES.get(group(spec), ""))
+    words = textwrap.fill(" ".join(sentences), 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+    model = MODELS.get(group(spec), "yolov8n.yaml")
+    return f"{words}\n#\n#     yolo train cfg=$(yolo-losses config {name}) model={model} data=my.yaml\n"
+
+
+def configs() -> dict[Path, str]:
+    """Return the text of every config by its path."""
+    found: dict[Path, str] = {}
+    for spec in registry.specs():
+        if spec.built_in and spec.kind != "modifier":
+            name = f"seg_{spec.name}" if spec.kind == "seg" else spec.name
+            text = comment_of(name, spec) + settings_of({TERM_KEYS[spec.kind]: spec.name})
+            found[ROOT / "configs" / f"{name}.yaml"] = text
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        if path not in found:
+            text = path.read_text(encoding="utf-8")
+            keys = yaml.safe_load(text)
+            comment = re.match(r"(#.*\n)*", text)
+            chosen = {key: keys[key] for key in TERM_KEYS.values() if key in keys}
+            found[path] = (comment[0] if comment else "") + settings_of(chosen)
+    return found
+
+
+def main() -> int:
+    """Write the files, or with `--check` name those that are not current."""
+    parser = argparse.ArgumentParser(description="Write the README's tables and the configs from the declarations.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a file is not current")
+    args = parser.parse_args()
+    path = ROOT / "README.md"
+    wanted = {path: readme(path.read_text(encoding="utf-8")), **configs()}
+    stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
+    for p in stale:
+        if args.check:
+            print(f"{p.relative_to(ROOT)} does not follow from the declarations: run `make tables`")
+        else:
+            p.write_text(wanted[p], encoding="utf-8")
+            print(f"wrote {p.relative_to(ROOT)}")
+    return 1 if args.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""`yolo-losses list`, `--version` and `--help`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import yolo_losses
+from yolo_losses import commands, registry
+
+BUILT_IN = [spec for spec in registry.specs() if spec.built_in]
+
+
+def listed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert commands.main(["list", *words]) == 0
+    return capsys.readouterr().out
+
+
+def losses(capsys: pytest.CaptureFixture[str], *words: str) -> list[tuple[str, str]]:
+    """The losses that a call lists, as pairs of group and name."""
+    found = json.loads(listed(capsys, "--json", *words))["losses"]
+    return [(loss["group"], loss["name"]) for loss in found]
+
+
+@pytest.mark.parametrize("options", [[], ["-OO"]], ids=["plain", "without docstrings"])
+def test_every_summary_is_listed(options: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, *options, "-m", "yolo_losses", "list"], capture_output=True, text=True, check=True
+    )
+    lines = {" ".join(line.split()) for line in done.stdout.splitlines()}
+    for spec in BUILT_IN:
+        assert spec.summary
+        name = f"{spec.name}_" if spec.kind == "modifier" else spec.name
+        assert f"{name} {spec.summary}" in lines
+
+
+def test_summaries_are_one_line_without_a_full_stop() -> None:
+    for spec in BUILT_IN:
+        assert "\n" not in spec.summary
+        assert not spec.summary.endswith("."), spec.name
+        assert len(spec.summary) <= 110, spec.name
+
+
+def test_parameters_sources_and_aliases_are_behind_v_or_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    short, long, named = listed(capsys), listed(capsys, "-v"), listed(capsys, "focal")
+    for text in ("focal_gamma", "arXiv 1708.02002", "aliases: focalloss, focal_loss"):
+        assert text not in short
+        assert text in long
+        assert text in named
+    for spec in BUILT_IN:
+        for parameter in spec.parameters:
+            assert parameter.key in long
+            assert parameter.limits.help in long
+
+
+def test_names_are_names_aliases_wildcards_and_combinations(capsys: pytest.CaptureFixture[str]) -> None:
+    assert losses(capsys, "siou") == [("box", "siou")]
+    assert losses(capsys, "Varifocal-Loss") == [("class", "vfl")]
+    assert losses(capsys, "focal") == [("class", "focal"), ("modifiers", "focal"), ("mask", "focal")]
+    assert {"slide", "ema_slide"} == {name for _, name in losses(capsys, "*slide")}
+    assert losses(capsys, "focaler_inner_ciou") == [("box", "ciou"), ("modifiers", "focaler"), ("modifiers", "inner")]
+    assert len(losses(capsys)) == len(registry.specs())
+
+
+def test_groups_are_those_of_the_kinds(capsys: pytest.CaptureFixture[str]) -> None:
+    groups = dict.fromkeys(group for group, _ in losses(capsys))
+    assert set(groups) == {"class", "box", "rotated", "mask", "modifiers"}
+    assert ("rotated", "probiou") in losses(capsys)
+
+
+def test_unknown_names_are_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(["list", "slid"]) == 1
+    assert capsys.readouterr().err == "no loss matches 'slid'. Did you mean 'slide'?\n"
+
+
+def test_json_holds_the_declarations(capsys: pytest.CaptureFixture[str]) -> None:
+    (slide,) = json.loads(listed(capsys, "slide", "--json"))["losses"]
+    spec = registry.find("cls", "slide")
+    assert spec is not None
+    assert (slide["summary"], slide["source"], tuple(slide["aliases"])) == (spec.summary, spec.source, spec.aliases)
+    delta, min_iou = slide["parameters"]
+    assert (delta["key"], delta["type"], delta["default"], delta["low"], delta["high"]) == (
+        *("slide_delta", "float", 0.1),
+        *(0, 1),
+    )
+    assert (min_iou["low"], min_iou["above"]) == (None, 0)
+
+
+def test_version_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, text in (
+        (["--version"], f"yolo-losses {yolo_losses.__version__}"),
+        (["list", "--help"], "'focal*' siou"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            commands.main(words)
+        assert exit_.value.code == 0
+        assert text in capsys.readouterr().out
