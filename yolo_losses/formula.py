@@ -92,6 +92,8 @@ class LossModule(nn.Module):
                 value = parameter.limits.off  # as in the function, where `None` switches the parameter off
             setattr(self, name, parameter.parse(value))
         self.check_parameters({p.key: getattr(self, p.name) for p in declared.values()})
+        # Kept here because `torch.compile` traces through `functools.cache`.
+        self._own, self._taken = _argument_names(type(self))
 
     @classmethod
     def declared(cls, prefix: str = "") -> list[Parameter]:
@@ -104,8 +106,8 @@ class LossModule(nn.Module):
 
     def arguments(self, supplied: Mapping[str, Any]) -> dict[str, Any]:
         """Return the formula's arguments: this module's parameters, and those of `supplied` that the formula takes."""
-        known = {name: supplied[name] for name in formula_arguments(type(self).formula) if name in supplied}
-        return {**{name: getattr(self, name) for name in _own_arguments(type(self))}, **known}
+        known = {name: supplied[name] for name in self._taken if name in supplied}
+        return {**{name: getattr(self, name) for name in self._own}, **known}
 
     @classmethod
     def check_parameters(cls, values: Mapping[str, Any]) -> None:
@@ -117,6 +119,9 @@ class LossModule(nn.Module):
 
 
 @functools.cache
-def _own_arguments(module: type[LossModule]) -> tuple[str, ...]:
-    """Return the names of the formula's arguments that are parameters of the module."""
-    return tuple(p.name for p in formula_parameters(module.formula, "loss_", module.supplied_arguments))
+def _argument_names(module: type[LossModule]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of those arguments of a module's formula that are its parameters, and of all of them."""
+    if module.formula is None:
+        return (), ()
+    own = formula_parameters(module.formula, "loss_", module.supplied_arguments)
+    return tuple(p.name for p in own), formula_arguments(module.formula)
