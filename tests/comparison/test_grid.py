@@ -1,0 +1,210 @@
+"""The grid of a comparison: axes, cells, names, and what is refused before the first run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from yolo_losses.comparison import Options, dry_run, runs
+from yolo_losses.comparison.grid import (
+    Grid,
+    build,
+    data_hash,
+    merge,
+    read_data,
+    read_keywords,
+    read_words,
+    split_at_commas,
+)
+
+
+def grid(data: Path, *words: str) -> Grid:
+    return build(read_words(["model=yolov8n.yaml", f"data={data}", *words]))
+
+
+def options(out: Path, **keys: Any) -> Options:
+    pytest.importorskip("rich")
+    pytest.importorskip("scipy")
+    defaults = {"baseline": None, "metric": "map50_95", "rope": 0.005, "jobs": None, "devices": "", "engine": "local"}
+    return Options(**{**defaults, "address": None, "out": out, **keys})
+
+
+def names(of: Grid) -> list[str]:
+    return [cell.name for cell in of.cells]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("bce,focal", ["bce", "focal"]),
+        ("[0,1]", ["[0,1]"]),
+        ("[0,1],[2]", ["[0,1]", "[2]"]),
+        ("(0.5,1.5),1", ["(0.5,1.5)", "1"]),
+        ("'a,b',c", ["'a,b'", "c"]),
+    ],
+)
+def test_commas_outside_brackets_and_quotes_make_an_axis(text: str, parts: list[str]) -> None:
+    assert split_at_commas(text) == parts
+
+
+def test_a_grid_is_the_product_of_its_axes_and_seeds(data: Path) -> None:
+    found = grid(data, "cls_loss=bce,focal", "box_loss=ciou,siou", "imgsz=32,64", "seed=0,1,2")
+    assert len(found.cells) == 8
+    assert len(found.runs(Path("out"))) == 24
+    assert found.cells[0].configuration == {"imgsz": 32, "cls_loss": "bce", "box_loss": "ciou"}
+    assert found.cells[0].settings["imgsz"] == 32
+    assert len({cell.folder for cell in found.cells}) == 8
+
+
+def test_values_are_parsed_as_yolo_does(data: Path) -> None:
+    settings = grid(data, "lr0=0.02", "classes=[0,1]", "cos_lr", "epochs", "=", "3", "time=None").settings
+    assert settings["lr0"] == 0.02
+    assert settings["classes"] == [0, 1]
+    assert settings["cos_lr"] is True
+    assert settings["epochs"] == 3
+
+
+def test_parameters_of_a_loss_make_no_copies_of_cells_without_it(data: Path) -> None:
+    found = grid(data, "cls_loss=bce,focal", "focal_gamma=1,2", "focal_alpha=0.5")
+    assert names(found) == ["cls_loss=bce", "cls_loss=focal focal_gamma=1", "cls_loss=focal focal_gamma=2"]
+    assert "focal_alpha" not in found.cells[0].settings
+    assert found.cells[1].settings["focal_alpha"] == 0.5
+
+
+def test_names_do_not_depend_on_spelling_or_order_of_the_words(data: Path) -> None:
+    one = grid(data, "box_loss=inner_siou,ciou", "cls_loss=focal")
+    other = grid(data, "cls_loss=Focal", "box_loss=Inner-SIoU,ciou")
+    assert names(one) == names(other)
+    assert [c.folder for c in one.cells] == [c.folder for c in other.cells]
+
+
+def test_a_single_loss_has_the_name_that_it_has_in_a_grid_with_more(data: Path) -> None:
+    assert names(grid(data, "cls_loss=bce"))[0] == names(grid(data, "cls_loss=bce,focal"))[0] == "cls_loss=bce"
+
+
+def test_data_sets_are_told_apart_by_folder_and_left_out_of_the_configuration(datasets: Any) -> None:
+    one, other = datasets("detect"), datasets("segment")
+    found = build(read_words(["model=yolov8n.yaml", f"data={one},{other}", "cls_loss=bce,focal"]))
+    assert [c.data for c in found.cells] == [str(one), str(one), str(other), str(other)]
+    assert len({c.folder for c in found.cells}) == 4
+    assert all(set(c.configuration) == {"cls_loss"} for c in found.cells)
+
+
+def test_a_file_holds_a_grid_and_words_win_over_it(tmp_path: Path, data: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text("mode: train\nepochs: 7\nimgsz: 64\ngrid:\n  cls_loss: [bce, focal]\n  seed: [0, 1]\n")
+    found = grid(data, f"cfg={path}", "imgsz=32", "seed=5")
+    assert names(found) == ["cls_loss=bce", "cls_loss=focal"]
+    assert (found.settings["epochs"], found.settings["imgsz"], found.seeds) == (7, 32, (5,))
+
+
+def test_keywords_give_the_grid_of_the_words(data: Path) -> None:
+    words = read_words(["model=yolov8n.yaml", f"data={data}", "cls_loss=bce,focal", "seed=0,1", "classes=[0,1]"])
+    keywords = read_keywords(
+        {"model": "yolov8n.yaml", "data": data, "cls_loss": ["bce", "focal"], "seed": "0,1", "classes": [[0, 1]]}
+    )
+    assert build(keywords) == build(words)
+    assert merge(words, keywords) == keywords
+
+
+def test_the_baseline_is_the_first_cell_or_the_one_that_is_named(data: Path) -> None:
+    found = grid(data, "cls_loss=bce,focal", "box_loss=ciou,siou")
+    assert found.baseline(None) == {"cls_loss": "bce", "box_loss": "ciou"}
+    assert found.baseline("cls_loss=Focal") == {"cls_loss": "focal", "box_loss": "ciou"}
+    assert found.baseline({"cls_loss": "focal", "box_loss": "siou"}) == {"cls_loss": "focal", "box_loss": "siou"}
+
+
+REFUSED = [
+    (["cls_loss=bce,focl"], "'cls_loss=focl'.*Did you mean 'focal'"),
+    (["cls_loss=bce,focal", "focal_gamma=high"], "'focal_gamma=high'"),
+    (["cls_loss=bce", "focal_gamma=2"], "'focal_gamma' would change nothing"),
+    (["box_loss=ciou,probiou"], "'box_loss=probiou' is not for axis-aligned"),
+    (["cls_loss=bce,BCE"], "twice"),
+    (["cls_loss=bce,"], "lacks a value"),
+    (["seed=0,0"], "'seed' has a value twice"),
+    (["seed=0,x"], "seed=x"),
+    (["epoch=3"], "'epoch' is not a valid YOLO argument"),
+    (["epochs=abc"], "epochs=abc"),
+    (["epochs=1,abc"], "epochs=abc"),
+    (["nonsense"], "'nonsense' is not a key"),
+    (["epochs"], "'epochs' lacks a value"),
+    (["device=0,1"], "--devices"),
+    (["device=[0,1]"], "--devices"),
+    (["project=x"], "--out"),
+    (["resume=True"], "continues"),
+    (["mode=val"], "trains"),
+    (["model=none.yaml"], "model=none.yaml"),
+    (["model=yolov8n-cls.yaml"], "classify"),
+    (["cfg=none.yaml"], "none.yaml"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED, ids=lambda value: "_".join(value)[:30])
+def test_a_wrong_value_is_refused_in_one_line(data: Path, words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
+        grid(data, *words)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"metric": "map"}, "--metric map"),
+        ({"rope": -1}, "--rope"),
+        ({"jobs": 0}, "--jobs"),
+        ({"devices": "a"}, "--devices"),
+        ({"devices": "0,0"}, "--devices"),
+        ({"devices": "0,1", "jobs": 3}, "leave one out"),
+        ({"engine": "slurm"}, "--engine"),
+        ({"address": "x"}, "--engine ray"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_one_line(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        options(tmp_path, **keys)
+
+
+def test_a_baseline_that_is_not_in_the_grid_is_refused(data: Path) -> None:
+    found = grid(data, "cls_loss=bce,focal")
+    with pytest.raises(ValueError, match="no cell has 'cls_loss=slide'"):
+        found.baseline("cls_loss=slide")
+    with pytest.raises(ValueError, match="'epochs' is no axis"):
+        found.baseline("epochs=3")
+
+
+def test_a_missing_data_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere\.yaml"):
+        read_data(str(tmp_path / "nowhere.yaml"))
+
+
+def test_the_hash_of_a_data_set_follows_its_labels(tmp_path: Path) -> None:
+    from make_dataset import make_dataset
+
+    one = make_dataset(tmp_path / "one", train=2, val=2, imgsz=32)
+    moved = make_dataset(tmp_path / "moved", train=2, val=2, imgsz=32)
+    before = data_hash(read_data(str(one)))
+    assert before == data_hash(read_data(str(moved)))
+    label = next((tmp_path / "one" / "labels" / "val").glob("*.txt"))
+    label.write_text(label.read_text() + "0 0.5 0.5 0.1 0.1\n")
+    assert before != data_hash(read_data(str(one)))
+
+
+def test_a_folder_of_other_settings_is_refused_and_more_losses_are_taken_in(tmp_path: Path, data: Path) -> None:
+    runs.write_grid(grid(data, "epochs=2", "cls_loss=bce,focal", "seed=0"), tmp_path, "", {})
+    runs.write_grid(grid(data, "epochs=2", "cls_loss=slide", "seed=1"), tmp_path, "", {})
+    text = (tmp_path / runs.GRID_FILE).read_text()
+    assert all(f'"cls_loss={name}"' in text for name in ("bce", "focal", "slide"))
+    with pytest.raises(ValueError, match="epochs=2, not 3"):
+        runs.check_folder(grid(data, "epochs=3", "cls_loss=bce"), tmp_path)
+    with pytest.raises(ValueError, match="a comparison of cls_loss"):
+        runs.check_folder(grid(data, "epochs=2", "cls_loss=bce", "box_loss=ciou"), tmp_path)
+
+
+def test_a_dry_run_shows_the_grid_and_starts_nothing(tmp_path: Path, data: Path) -> None:
+    words = ["model=yolov8n.yaml", f"data={data}", "cls_loss=bce,focal", "seed=0,1,2"]
+    text = dry_run(read_words(words), options(tmp_path / "out"))
+    assert "cls_loss=bce  (baseline)" in text
+    assert "2 configurations, 3 seeds (0, 1, 2): 6 runs" in text
+    assert not (tmp_path / "out").exists()
