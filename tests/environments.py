@@ -24,7 +24,7 @@ from pathlib import Path
 from compat import OK, REPOSITORY, last_line, record, run, table, training_options
 
 TESTS = REPOSITORY / "tests"
-MATHS = ("test_classification.py", "test_boxes.py", "test_dense.py", "test_properties.py", "test_criterion.py")
+MATHS = ("test_classification.py", "test_boxes.py", "test_dense.py", "test_properties.py", "test_anchors.py")
 CHECKS = ("installs", "start-up files", "refused", "training", "maths")
 KEYS = {"cls_loss": "slide", "box_loss": "inner_siou"}
 

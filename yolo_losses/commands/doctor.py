@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yolo_losses
 from yolo_losses import hook, registry
-from yolo_losses.autoload.yolo_losses_autoload import is_disabled
+from yolo_losses.autoload import yolo_losses_autoload as autoload
 
 HELP = "tell whether the plugin is active in this interpreter, in the `yolo` command and in DDP workers"
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 def check_worker() -> tuple[bool, str, str]:
     """Return whether the plugin is active in a fresh process of this interpreter, and what to say of it."""
     _, active, answer = probe(sys.executable)
-    remedy = "unset YOLO_LOSSES_DISABLE" if is_disabled() else "use `python -m yolo_losses train ...`"
+    remedy = "unset YOLO_LOSSES_DISABLE" if autoload.is_disabled() else "use `python -m yolo_losses train ...`"
     return (
         active,
         "active in a fresh interpreter, so in DDP workers",
@@ -86,7 +86,7 @@ def check_yolo() -> tuple[bool, str, str]:
     prefix, active, answer = probe(python)
     same = bool(prefix) and os.path.realpath(prefix) == os.path.realpath(sys.prefix)
     other = "" if same else f", of another environment ({prefix or python})"
-    if is_disabled():
+    if autoload.is_disabled():
         remedy = "unset YOLO_LOSSES_DISABLE"
     elif other:
         remedy = f"activate {sys.prefix}, or run `{python} -m pip install yolo-losses`"
