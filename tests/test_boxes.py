@@ -577,7 +577,7 @@ def test_wiou_mean_starts_at_one_and_moves_in_training_alone() -> None:
 def step(*ious: float, training: bool = True) -> Step:
     """A step with these IoUs over all ranks, and others on this one."""
     made = Step(torch.tensor([0.99]), None, training)
-    made.__dict__["_joint_sums"] = torch.tensor([sum(ious), float(len(ious))])
+    made.__dict__["_joint_sums"] = torch.tensor(sum(ious)), torch.tensor(float(len(ious)))
     return made
 
 
@@ -751,7 +751,8 @@ def test_modifiers_that_do_not_fit_are_refused_by_name(name: str, said: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("base", "modifiers"), [("siou", ["alpha"]), ("ciou", ["inner", "inner"]), ("probiou", ["inner"]), ("gwd", ["wise"])]
+    ("base", "modifiers"),
+    [("siou", ["alpha"]), ("ciou", ["inner", "inner"]), ("probiou", ["inner"]), ("gwd", ["wise"])],
 )
 def test_modifiers_that_do_not_fit_are_refused_by_hand_too(base: str, modifiers: list[str]) -> None:
     parts = [spec.build() for m in modifiers for spec in registry.specs("modifier") if spec.name == m]

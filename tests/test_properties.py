@@ -20,7 +20,14 @@ from yolo_losses.registry import LossSpec
 CLASSES = registry.specs("cls")
 BOXES = [spec for spec in registry.specs("box") if not spec.rotated]
 ROTATED = [spec.name for spec in registry.specs("box") if spec.rotated]
-MODIFIED = ["wise_ciou", "inner_siou", "focaler_inner_ciou", "alpha_giou", "focal_eiou", "focal_alpha_focaler_inner_diou"]
+MODIFIED = [
+    "wise_ciou",
+    "inner_siou",
+    "focaler_inner_ciou",
+    "alpha_giou",
+    "focal_eiou",
+    "focal_alpha_focaler_inner_diou",
+]
 NAMES = [*(spec.name for spec in BOXES), *MODIFIED]
 SIDE = 640.0
 
@@ -337,9 +344,7 @@ def test_rotated_loss_does_not_mind_where_the_boxes_are(name: str, boxes: Tensor
 
 @every_rotated_loss
 @given(boxes=turned_boxes(), way=st.tuples(single(-200, 200), single(-200, 200)))
-def test_rotated_loss_falls_as_a_box_moves_onto_its_object(
-    name: str, boxes: Tensor, way: tuple[float, float]
-) -> None:
+def test_rotated_loss_falls_as_a_box_moves_onto_its_object(name: str, boxes: Tensor, way: tuple[float, float]) -> None:
     target = boxes[1]
     shift = torch.tensor([*way, 0, 0, 0], dtype=torch.float64)
     values = [box_loss(name)(target + shift * share, target).item() for share in (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)]

@@ -143,7 +143,7 @@ class BoxModifier(LossModule):
         return cls.bases is None or base in cls.bases
 
     def prepare(self, step: Step) -> dict[str, Any]:
-        """Return what the loss is to be supplied with in this step; a modifier with state updates it here, in training."""
+        """Return what the loss is supplied with in this step; a modifier with state updates it here, in training."""
         return {}
 
     def overlap(self, iou: Tensor, pred: Tensor, target: Tensor) -> Tensor:

@@ -46,9 +46,9 @@ def intersection(pred: Tensor, target: Tensor) -> Tensor:
     """Return the area of intersection of rotated boxes, per pair; the boxes are as `in_own_unit` returns them.
 
     In the frame of `target`, the rectangle `|x| <= a, |y| <= b`, the area is by Green's theorem the integral of
-    `clamp(x, -a, a) dy` along the boundary of `pred` where `|y| <= b`. On each edge of `pred` the integrand is linear in
-    at most three pieces. The integral is continuous in both boxes, so that coinciding and parallel edges
-    and crossings in a corner need no special case, unlike in methods that collect and sort vertices.
+    `clamp(x, -a, a) dy` along the boundary of `pred` where `|y| <= b`. On each edge of `pred` the integrand has at most
+    three linear pieces. The integral is continuous in both boxes, so that coinciding and parallel edges and crossings
+    in a corner need no special case, unlike in methods that collect and sort vertices.
     """
     dx, dy, w1, h1, r1 = pred.unbind(-1)
     _, _, w2, h2, r2 = target.unbind(-1)
@@ -81,6 +81,7 @@ def intersection(pred: Tensor, target: Tensor) -> Tensor:
 
 def _crossings(start: Tensor, edge: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
     """Return where along an edge, 0 to 1 from its start, a coordinate enters [-half, half] and where it leaves."""
-    edge = torch.where(edge.abs() < EPS, EPS, edge)
+    # The sign is kept: where the other coordinate enters and leaves goes by it.
+    edge = torch.where(edge.abs() < EPS, torch.where(edge < 0, -EPS, EPS), edge)
     low, high = (-half - start) / edge, (half - start) / edge
     return torch.minimum(low, high), torch.maximum(low, high)
