@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from ultralytics.utils.ops import crop_mask
 
 from yolo_losses.criteria.parts import Branch, Part
@@ -26,8 +25,10 @@ from yolo_losses.masks._base import cropped
 from yolo_losses.settings import ONLY_STOCK_MASKS, LossSettings
 
 METHOD = "single_mask_loss"
-SHARE = 4  # of an image's masks, a fourth is worked on at a time
-LEAST_PIXELS = 2**16  # at a time
+# An eighth of an image's masks at a time: what is made on the way, up to 60 bytes per pixel, then takes no more memory
+# than the masks that stock keeps for the backward pass.
+SHARE = 8
+LEAST_PIXELS = 2**16
 MOST_PIXELS = 2**22
 
 
@@ -116,7 +117,8 @@ class _Summed(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("yolo_losses: the mask term has no second derivative, for which masks would be kept")
         gradients = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         return *((grad_output * gradient).to(dtype) for gradient, dtype in gradients), None, None

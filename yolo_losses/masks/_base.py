@@ -122,7 +122,7 @@ def pixel_mean(loss: Tensor, area: Tensor | None) -> Tensor:
     """
     mean = loss.sum(1) / max(loss.shape[1], 1)
     # A box without an area has no pixel either: the quotient is 0.
-    return mean if area is None else mean / area.clamp_min(torch.finfo(mean.dtype).tiny)
+    return mean if area is None else ratio(mean, area.to(mean.dtype))
 
 
 def foreground(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
