@@ -89,6 +89,7 @@ class Parameter:
         """
         if self.type is str:
             word = "none" if value is None else value.strip().lower() if isinstance(value, str) else ""
+            word = "off" if value is False else word  # YAML reads a bare `off` as a truth value
             if word not in self.limits.words:
                 if word == "none":
                     return self.default

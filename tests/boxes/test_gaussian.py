@@ -243,6 +243,12 @@ def test_the_word_none_is_a_function_and_not_the_default() -> None:
     assert not torch.equal(make_box_loss("gwd", gwd_fun="none")(pred, target), make_box_loss("gwd")(pred, target))
     with pytest.raises(ValueError, match="log1p, sqrt, none"):
         gwd_loss(pred, target, fun="exp")
+    # YAML's `off` arrives as a truth value, and the command line's `none` as None.
+    assert make_box_loss("kfiou", kfiou_centre=False).centre == "off"
+    assert make_box_loss("gwd", gwd_fun=None).fun == "none"
+    for value in (True, 1, [1]):
+        with pytest.raises(ValueError, match="kfiou_centre"):
+            make_box_loss("kfiou", kfiou_centre=value)
     with pytest.raises(ValueError, match="size, unit, off"):
         kfiou_loss(pred, target, centre="middle")
 
