@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import criterion_of, made_up_batch, predictions, run
 from torch import Tensor
 
-from yolo_losses import functional, make_box_loss
+import yolo_losses
+from yolo_losses import functional, make_box_loss, registry
 from yolo_losses.boxes.probiou import probiou_loss
 from yolo_losses.boxes.rotated_diou import rotated_diou_loss
 from yolo_losses.boxes.rotated_iou import rotated_iou_loss
@@ -333,3 +335,30 @@ def test_cost_is_at_most_five_times_probious(loss) -> None:
     times = [(seconds(loss), seconds(probiou_loss)) for _ in range(60)]
     ours, theirs = (min(column) for column in zip(*times, strict=True))  # what other processes take is not ours
     assert ours < 5 * theirs
+
+
+# In Ultralytics' criteria
+
+
+ROTATED = [spec.name for spec in registry.specs("box") if spec.rotated]
+
+
+@pytest.mark.parametrize("head", ["v8-obb", "26-obb"])
+@pytest.mark.parametrize("name", [*ROTATED, *MODIFIED])
+def test_rotated_losses_train_every_obb_head(head: str, name: str) -> None:
+    outputs, batch = predictions(head), made_up_batch(head)
+    stock, _, _ = run(criterion_of(head), outputs, batch)
+    criterion = criterion_of(head)
+    yolo_losses.equip(criterion, {"box_loss": name})
+    items, loss, gradients = run(criterion, outputs, batch)
+    assert loss.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in gradients if gradient is not None)
+    others = {key for key in stock if key != "box_loss"}
+    assert {key: items[key] for key in others} == pytest.approx({key: stock[key] for key in others}, rel=1e-5)
+    assert (items["box_loss"] == pytest.approx(stock["box_loss"], rel=1e-4)) == (name == "probiou")
+
+
+@pytest.mark.parametrize("name", [*ROTATED, *MODIFIED])
+def test_rotated_losses_are_refused_for_axis_aligned_boxes(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'box_loss={registry.box_name(*registry.split_box_name(name))}' is not for"):
+        yolo_losses.equip(criterion_of("v8"), {"box_loss": name})
