@@ -27,7 +27,7 @@ def register_box_loss(
     `mean_loss` are supplied by the criterion.
 
     Raises:
-        ValueError: if the name is taken or no identifier, or a parameter's declaration is not usable.
+        ValueError: if the name is taken or is not an identifier, or a parameter's declaration is invalid.
     """
     return declares("box", BoxLoss, name, aliases, source, summary)
 
@@ -35,7 +35,7 @@ def register_box_loss(
 def register_modifier(
     name: str, *, aliases: tuple[str, ...] = (), source: str = "", summary: str = ""
 ) -> Callable[[Any], Any]:
-    """Register a `BoxModifier` class under `name`, a prefix of a box loss's name: `{name}_ciou`."""
+    """Register a `BoxModifier` class under `name`, the prefix of a box loss: `{name}_ciou`."""
     return declares("modifier", BoxModifier, name, aliases, source, summary)
 
 
@@ -122,13 +122,13 @@ class BoxModifier(LossModule):
         **parameters: the declared parameters, by name.
 
     Attributes:
-        bases: the axis-aligned losses that it goes in front of; `None`: every one.
-        rotated_bases: the rotated losses that it goes in front of.
-        position: its place in the canonical name, outermost first; what stands further in acts first.
+        bases: the axis-aligned losses that it applies to; `None`: all.
+        rotated_bases: the rotated losses that it applies to.
+        position: place in the canonical name, outermost first; inner modifiers act first.
 
     Raises:
-        TypeError: on a parameter that is not declared.
-        ValueError: on one out of range.
+        TypeError: on an undeclared parameter.
+        ValueError: on a parameter out of range.
     """
 
     bases: ClassVar[tuple[str, ...] | None] = None
@@ -137,7 +137,7 @@ class BoxModifier(LossModule):
 
     @classmethod
     def fits(cls, base: str, rotated: bool) -> bool:
-        """Return whether this goes in front of a box loss, given its name and whether its boxes are rotated."""
+        """Return whether the modifier applies to a box loss, given its name and whether its boxes are rotated."""
         if rotated:
             return base in cls.rotated_bases
         return cls.bases is None or base in cls.bases
@@ -147,17 +147,17 @@ class BoxModifier(LossModule):
         return {}
 
     def overlap(self, iou: Tensor, pred: Tensor, target: Tensor) -> Tensor:
-        """Return what takes the place of the overlap `iou` of these boxes."""
+        """Return the value that replaces the IoU of these boxes."""
         return iou
 
     def penalty(self, term: Tensor) -> Tensor:
-        """Return what takes the place of a penalty; only for losses with `terms`."""
+        """Return the value that replaces a penalty; called for losses with `terms` only."""
         return term
 
     def result(
         self, loss: Tensor, iou: Tensor, pred: Tensor, target: Tensor, base: str, supplied: Mapping[str, Any]
     ) -> Tensor:
-        """Return what takes the place of the whole loss.
+        """Return the value that replaces the whole loss.
 
         Args:
             loss: per pair, shape `(...)`.
@@ -171,17 +171,17 @@ class BoxModifier(LossModule):
 
 
 class ModifiedBoxLoss(BoxLoss):
-    """A box loss with modifiers: `L = L_X + I - I'`, I' what the modifiers put in the place of the IoU I.
+    """A box loss with modifiers: `L = L_X + I - I'`, with I the IoU and I' that of the modifiers.
 
-    Of the modifiers those further in act first: `I' = focaler(inner(I))`. The base loss's penalties, and CIoU's a, are
-    those of the plain I. In `L_X`, 1 - I stands once, or as often as the base's `iou_share` says; so it does where the
-    base multiplies it by something (`wiou`, `piou2`), as the papers of Inner-IoU and Focaler-IoU define it.
+    Inner modifiers act first: `I' = focaler(inner(I))`. The penalties of the base loss, and CIoU's a, use the plain I.
+    `I - I'` has weight 1, or the base's `iou_share`, even if the base multiplies 1 - I by a factor (`wiou`, `piou2`):
+    the definition in the papers of Inner-IoU and Focaler-IoU.
 
     Args:
         base: the loss X.
         modifiers: in any order.
         reduction: `mean`, `sum` or `none`.
-        loss_weight: a factor on the result.
+        loss_weight: weight of the loss.
 
     Raises:
         ValueError: if a modifier is repeated or does not fit the base, or on an unknown reduction.
@@ -199,19 +199,19 @@ class ModifiedBoxLoss(BoxLoss):
             if not modifier.fits(base.registered_name, base.rotated):
                 bases = ("axis-aligned losses",) if modifier.bases is None else modifier.bases
                 fitting = ", ".join((*bases, *modifier.rotated_bases))
-                raise ValueError(f"'{name}_' goes in front of {fitting}, not of '{base.registered_name}'")
+                raise ValueError(f"the modifier '{name}_' applies to {fitting}, not to '{base.registered_name}'")
         self.base = base
         ordered: list[BoxModifier] = sorted(modifiers, key=lambda modifier: modifier.position)
         self.modifiers = nn.ModuleList(ordered)
 
     def extra_repr(self) -> str:
-        """Return the parts with their parameters for `print(module)`."""
+        """Return modifiers and base with their parameters for `print(module)`."""
         parts = [*self.modifiers, self.base]
         return " of ".join(f"{type(part).__name__}({part.extra_repr()})" for part in parts)
 
     @property
     def wanted(self) -> frozenset[str]:
-        """What the base loss is to be supplied with."""
+        """What the base loss needs to be supplied with."""
         return self.base.wanted
 
     def prepare(self, step: Step) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def iou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
 
     Source:
         Equal to one minus Ultralytics' `bbox_iou` on `xyxy`; torchvision has no eps on the heights, which differs by
-        1e-8 on boxes of usual size. Not UnitBox's `-log(I)`.
+        1e-8 on ordinary boxes. Not UnitBox's `-log(I)`.
     """
     return total(iou_terms(pred, target, eps))
 

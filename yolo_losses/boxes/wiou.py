@@ -23,7 +23,7 @@ def shortfall(pred: Corners, target: Corners, eps: float = EPS) -> Tensor:
 
 
 def distance_factor(pred: Corners, target: Corners, eps: float = EPS) -> Tensor:
-    """Return `exp(r2/c2)`; no gradient flows through c2."""
+    """Return `exp(r2/c2)`, with c2 detached."""
     dx, dy = offset(pred, target)
     width, height = enclosing(pred, target)
     r2 = dx * dx + dy * dy

@@ -22,7 +22,7 @@ def mask_bce(logits: Tensor, targets: Tensor, area: Tensor | None = None) -> Ten
             background; the mean is divided by it. `None`: the mean over the grid.
         weight: one per mask.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of masks.
+        avg_factor: divisor of `mean`, in place of the number of masks.
 
     Returns:
         At least 0, shape `(N,)`.

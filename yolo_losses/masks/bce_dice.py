@@ -17,8 +17,8 @@ from yolo_losses.parameters import Param
 def bce_dice_loss(
     logits: Tensor,
     targets: Tensor,
-    ratio: Annotated[float, Param("weight of dice; the rest is BCE's", low=0, high=1)] = 0.5,
-    smooth: Annotated[float, Param("pixels added to both sides of dice's quotient", low=0)] = 1.0,
+    ratio: Annotated[float, Param("weight of the dice term; BCE gets 1 - ratio", low=0, high=1)] = 0.5,
+    smooth: Annotated[float, Param("smoothing of the dice term, in pixels", low=0)] = 1.0,
     area: Tensor | None = None,
 ) -> Tensor:
     """Weighted mean of BCE (averaged over the pixels) and dice loss, per mask.
@@ -26,13 +26,13 @@ def bce_dice_loss(
     Args:
         logits: shape `(N, H, W)`.
         targets: same shape, in [0, 1].
-        ratio: weight of dice, in [0, 1].
+        ratio: weight of the dice term, in [0, 1]; BCE gets 1 - ratio.
         smooth: as in `dice_loss`.
         area: the share of the grid that each mask's box covers, shape `(N,)`, where all outside the box is certain
             background; BCE's mean is divided by it. `None`: the mean over the grid.
         weight: one per mask.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of masks.
+        avg_factor: divisor of `mean`, in place of the number of masks.
 
     Returns:
         At least 0, shape `(N,)`.

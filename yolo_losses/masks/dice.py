@@ -15,7 +15,7 @@ from yolo_losses.parameters import Param
 def dice_loss(
     logits: Tensor,
     targets: Tensor,
-    smooth: Annotated[float, Param("pixels added to both sides of the quotient", low=0)] = 1.0,
+    smooth: Annotated[float, Param("smoothing, in pixels, added to numerator and denominator", low=0)] = 1.0,
 ) -> Tensor:
     """Dice loss of each mask: `1 - (2 sum(p t) + s) / (sum(p) + sum(t) + s)`.
 
@@ -25,7 +25,7 @@ def dice_loss(
         smooth: s, in pixels, at least 0. An empty target with an empty prediction has loss 0 where it is above 0.
         weight: one per mask.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of masks.
+        avg_factor: divisor of `mean`, in place of the number of masks.
 
     Returns:
         In [0, 1], shape `(N,)`.

@@ -16,8 +16,10 @@ from yolo_losses.parameters import Param
 def mask_focal(
     logits: Tensor,
     targets: Tensor,
-    gamma: Annotated[float, Param("focusing exponent; 0: easy pixels count as much as hard ones", low=0)] = 1.5,
-    alpha: Annotated[float | None, Param("weight of the foreground; -1: no balance", low=-1, high=1, off=-1)] = 0.25,
+    gamma: Annotated[float, Param("focusing exponent; 0 disables it", low=0)] = 1.5,
+    alpha: Annotated[
+        float | None, Param("weight of foreground; background gets 1 - alpha; -1 disables it", low=-1, high=1, off=-1)
+    ] = 0.25,
     area: Tensor | None = None,
 ) -> Tensor:
     """Focal loss averaged over the pixels of each mask.
@@ -26,12 +28,12 @@ def mask_focal(
         logits: shape `(N, H, W)`.
         targets: same shape, in [0, 1].
         gamma: focusing exponent, at least 0.
-        alpha: weight of the foreground against the background, in [0, 1]; below 0 or `None`: no balance.
+        alpha: weight of foreground, in [0, 1]; background gets 1 - alpha. Below 0 or `None`: no balancing.
         area: the share of the grid that each mask's box covers, shape `(N,)`, where all outside the box is certain
             background; the mean is divided by it. `None`: the mean over the grid.
         weight: one per mask.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of masks.
+        avg_factor: divisor of `mean`, in place of the number of masks.
 
     Returns:
         At least 0, shape `(N,)`.

@@ -23,7 +23,7 @@ def lovasz_hinge_loss(logits: Tensor, targets: Tensor) -> Tensor:
         targets: same shape; above 0.5 is foreground.
         weight: one per mask.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of masks.
+        avg_factor: divisor of `mean`, in place of the number of masks.
 
     Returns:
         At least 0, shape `(N,)`; not bounded above. With an empty target it is the largest hinge error.

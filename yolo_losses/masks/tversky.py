@@ -17,7 +17,7 @@ def tversky_loss(
     targets: Tensor,
     alpha: Annotated[float, Param("weight of false positives", low=0)] = 0.3,
     beta: Annotated[float, Param("weight of false negatives", low=0)] = 0.7,
-    smooth: Annotated[float, Param("pixels added to both sides of the quotient", low=0)] = 1.0,
+    smooth: Annotated[float, Param("smoothing, in pixels, added to numerator and denominator", low=0)] = 1.0,
 ) -> Tensor:
     """Tversky loss of each mask: `1 - (TP + s) / (TP + alpha FP + beta FN + s)`, of probabilities.
 
@@ -29,7 +29,7 @@ def tversky_loss(
         smooth: s, in pixels, at least 0. An empty target with an empty prediction has loss 0 where it is above 0.
         weight: one per mask.
         reduction: `none`, `mean` or `sum`.
-        avg_factor: what `mean` divides by in place of the number of masks.
+        avg_factor: divisor of `mean`, in place of the number of masks.
 
     Returns:
         In [0, 1], shape `(N,)`.
