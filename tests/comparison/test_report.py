@@ -86,7 +86,7 @@ def test_every_metric_has_every_statistic_at_both_epochs(folder):
         for row in own:
             assert list(row["differences"]) == ["0", "1", "2"]
             assert row["low"] <= row["seeds_low"] < row["difference"] < row["seeds_high"] <= row["high"]
-            assert row["images_low"] <= row["images_high"]
+            assert row["images_low"] <= row["difference"] <= row["images_high"]
             assert 0 <= row["p"] <= row["p_holm"] <= 1
             assert 0 <= row["p_better"] <= 1
             assert 0 <= row["p_within_rope"] <= 1

@@ -264,6 +264,13 @@ def test_the_number_of_seeds_that_decides_has_the_power_it_promises(mean, sd):
     assert n <= 3 or power(n - 2) < 0.81
 
 
+def test_more_comparisons_need_more_seeds():
+    one, ten = (judged([0.03, -0.02, 0.05], comparisons=k).seeds_needed for k in (1, 10))
+    assert one is not None
+    assert ten is not None
+    assert ten > one
+
+
 def test_more_seeds_decide_for_no_difference_too():
     n = statistics.seeds_to_decide(0.0, 0.01, ROPE)
     assert n is not None
