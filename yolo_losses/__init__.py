@@ -16,14 +16,14 @@ if TYPE_CHECKING:  # what an editor and a type checker see; the losses themselve
     from yolo_losses.boxes._base import register_box_loss as register_box_loss
     from yolo_losses.classification._base import register_cls_loss as register_cls_loss
     from yolo_losses.criteria import equip as equip
-    from yolo_losses.task_losses import DetectionLoss as DetectionLoss
-    from yolo_losses.task_losses import OBBLoss as OBBLoss
-    from yolo_losses.task_losses import PoseLoss as PoseLoss
-    from yolo_losses.task_losses import SegmentationLoss as SegmentationLoss
     from yolo_losses.factory import make_box_loss as make_box_loss
     from yolo_losses.factory import make_cls_loss as make_cls_loss
     from yolo_losses.parameters import Param as Param
     from yolo_losses.settings import LossSettings as LossSettings
+    from yolo_losses.task_losses import DetectionLoss as DetectionLoss
+    from yolo_losses.task_losses import OBBLoss as OBBLoss
+    from yolo_losses.task_losses import PoseLoss as PoseLoss
+    from yolo_losses.task_losses import SegmentationLoss as SegmentationLoss
 
 _HOMES = {
     "Param": "parameters",
