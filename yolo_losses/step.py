@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -13,29 +14,42 @@ class Step:
     """The positives of a step, as scalar tensors on the device, computed when a loss asks for them; none synchronises.
 
     Args:
-        iou: IoU of each positive's predicted box with its object, detached, shape `(N,)`.
+        iou: IoU of each positive's predicted box with its object, detached, shape `(N,)`, or what computes it.
         positive: which of them count, shape `(N,)`; `None`: all.
         training: whether state is to be updated, rather than only read as in validation.
         joined: whether sums are joined over the ranks of a distributed training. Every rank has to say the same, and
             has to ask for the same attributes.
     """
 
-    def __init__(self, iou: Tensor, positive: Tensor | None, training: bool, joined: bool = True) -> None:
-        self.iou = iou
+    def __init__(
+        self, iou: Tensor | Callable[[], Tensor], positive: Tensor | None, training: bool, joined: bool = True
+    ) -> None:
+        self._iou = iou
         self.positive = positive
         self.training = training
         self.joined = joined and training
 
     @cached_property
-    def _sums(self) -> Tensor:
-        iou = self.iou.float()
-        # A batch that overflowed must not reach the state: the training recovers from it, a running mean would not.
-        counted = iou.isfinite() if self.positive is None else self.positive & iou.isfinite()
-        return torch.stack((torch.where(counted, iou, 0).sum(), counted.sum().float()))
+    def iou(self) -> Tensor:
+        """IoU of each positive's predicted box with its object, detached, shape `(N,)`."""
+        return self._iou if isinstance(self._iou, Tensor) else self._iou()
 
     @cached_property
-    def _joint_sums(self) -> Tensor:
-        return sum_over_ranks(self._sums) if self.joined else self._sums
+    def _sums(self) -> tuple[Tensor, Tensor]:
+        iou = self.iou.float()
+        # A batch that overflowed must not reach the state: the training recovers from it, a running mean would not.
+        # An IoU is a number in [0, 1] or NaN.
+        counted = iou == iou
+        if self.positive is not None:
+            counted &= self.positive
+        return torch.where(counted, iou, 0).sum(), counted.sum()
+
+    @cached_property
+    def _joint_sums(self) -> tuple[Tensor, Tensor]:
+        if not self.joined:
+            return self._sums
+        total, count = sum_over_ranks(torch.stack((self._sums[0], self._sums[1].float())))
+        return total, count
 
     @cached_property
     def mean_iou(self) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
+import torch
 from torch import Tensor
 
 from yolo_losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
@@ -11,8 +12,6 @@ from yolo_losses.boxes._geometry import (
     EPS,
     Terms,
     corners,
-    enclosing,
-    offset,
     overlap,
     relative_difference,
     sides,
@@ -26,18 +25,17 @@ from yolo_losses.parameters import Param
 def siou_terms(pred: Tensor, target: Tensor, eps: float = EPS, theta: float = 4.0) -> Terms:
     """Return the IoU, half the distance cost and half the shape cost."""
     a, b = corners(pred), corners(target)
-    # As in the original, eps keeps coinciding centres apart.
-    dx, dy = (d + eps for d in offset(a, b))
+    # As in the original, eps keeps coinciding centres apart. Both axes at once: operations cost more than arithmetic.
+    way = ((b[0] - a[0]) + (b[1] - a[1])) / 2 + eps
+    dx, dy = way.unbind(-1)
     # sin(2 alpha) from the legs of the triangle: no arcsin, no root, and finite gradients where the centres coincide.
     angle = 2 * (dx * dy).abs() / (dx * dx + dy * dy).clamp_min(eps * eps)
-    width, height = enclosing(a, b)
-    near_x, near_y = (
-        ((angle - 2) * (d / side.abs().clamp_min(eps)).square()).expm1() for d, side in ((dx, width), (dy, height))
-    )
+    enclosing = torch.maximum(a[1], b[1]) - torch.minimum(a[0], b[0])
+    near = ((angle - 2).unsqueeze(-1) * (way / enclosing.abs().clamp_min(eps)).square()).expm1().sum(-1)
     (w1, h1), (w2, h2) = sides(a), sides(b)
     shape = power(-(-relative_difference(w1, w2, eps)).expm1(), theta)
     shape = shape + power(-(-relative_difference(h1 + eps, h2 + eps, eps)).expm1(), theta)
-    return overlap(a, b, eps), (near_x + near_y) / -2, shape / 2
+    return overlap(a, b, eps), near / -2, shape / 2
 
 
 @with_reduction

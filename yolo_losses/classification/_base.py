@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.classification import _dense
+from yolo_losses.classification._fast.autograd import Positives, by_autograd, class_sums, elementwise, scattered
 from yolo_losses.declaration import declares
 from yolo_losses.formula import Formula, LossModule, formula_arguments
 from yolo_losses.reduction import check_reduction, reduce_loss, upcast
 from yolo_losses.step import Step
-
-
-@dataclass(frozen=True)
-class Positives:
-    """The positive elements of a batch: (anchor, class) pairs.
-
-    Attributes:
-        index: indices into the flattened logits, shape `(N,)`, at most one per anchor.
-        target: target of each, shape `(N,)`.
-        valid: mask of the valid ones, shape `(N,)`; `None`: all. (On a GPU all anchors are listed and masked, since
-            selecting them would synchronise.)
-    """
-
-    index: Tensor
-    target: Tensor
-    valid: Tensor | None = None
 
 
 def register_cls_loss(
@@ -133,7 +116,7 @@ class ClassificationLoss(LossModule):
 
         The derivative may be written to `out`, which saves a copy.
 
-        With a closed form the background is processed without autograd, in chunks that fit the cache, see `_dense`;
+        With a closed form the background is processed without autograd, in chunks that fit the cache, see `_fast`;
         without one the class term goes through `elementwise` and autograd.
         """
         return None
@@ -141,6 +124,33 @@ class ClassificationLoss(LossModule):
     def has_closed_form(self) -> bool:
         """Return whether `background` gives the whole loss of elements with target 0, in every class."""
         return type(self).background is not ClassificationLoss.background
+
+    def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor] | None:
+        """Return value and derivative of the formula per element, or `None` if there is no closed form.
+
+        Args:
+            logits: float32 or float64, without gradient.
+            targets: same shape and type.
+            **supplied: what the formula needs from the step.
+        """
+        return None
+
+    def per_element(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss per element as `elementwise` does, its gradient in closed form if there is one."""
+        if type(self).closed_form is ClassificationLoss.closed_form:
+            return self.elementwise(logits, targets, **supplied)
+
+        def closed_form(z: Tensor) -> tuple[Tensor, Tensor]:
+            pair = self.closed_form(z, targets, **supplied)
+            assert pair is not None
+            return pair
+
+        return elementwise(closed_form, lambda z: self.elementwise(z, targets, **supplied), logits)
+
+    @property
+    def sums_itself(self) -> bool:
+        """Whether the loss of a batch is more than that of its elements: `class_sums` is overridden."""
+        return type(self).class_sums is not ClassificationLoss.class_sums
 
     def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
         """Return the loss of a whole batch, summed per class.
@@ -154,13 +164,16 @@ class ClassificationLoss(LossModule):
             Shape `(1, 1, C)`, float32 or float64.
         """
         supplied = self.prepare(step)
-        if self.has_closed_form():
+        # An overridden `elementwise` may know more than one element, such as its class.
+        plain = type(self).elementwise is ClassificationLoss.elementwise
+        if self.has_closed_form() or plain:
             foreground = functools.partial(self.elementwise, **supplied)
-            return _dense.class_sums(self._closed_form, foreground, logits, positives)
-        targets, positive_mask = _dense.scattered(logits, positives)
+            background = self._background if self.has_closed_form() else by_autograd(foreground)
+            return class_sums(background, foreground, logits, positives)
+        targets, positive_mask = scattered(logits, positives)
         return self.elementwise(logits, targets, positive_mask=positive_mask, **supplied).sum((0, 1), keepdim=True)
 
-    def _closed_form(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         pair = self.background(logits, out)
         assert pair is not None
         return pair

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from yolo_losses.classification import _dense
-from yolo_losses.classification._base import ClassificationLoss, Positives
+from yolo_losses.classification._base import ClassificationLoss
+from yolo_losses.classification._fast.autograd import Positives, class_sums, kept_gradient
 from yolo_losses.numerics import sigmoid_and_softplus
 from yolo_losses.reduction import reduce_loss
 from yolo_losses.step import Step, sum_over_ranks
@@ -62,6 +62,12 @@ class EqualizedLoss(ClassificationLoss):
         if len(self.positive_gradient) != classes:
             self.positive_gradient = self.positive_gradient.new_zeros(classes)
             self.negative_gradient = self.negative_gradient.new_zeros(classes)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}positive_gradient")
+        if saved is not None:
+            self.set_classes(len(saved))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def pos_neg_ratio(self, classes: int) -> Tensor:
         """Return q, shape `(classes,)`: 1 before the first step."""
@@ -117,13 +123,13 @@ class EqualizedLoss(ClassificationLoss):
             (gradient,) = torch.autograd.grad(total, logits, retain_graph=True)
             mask = supplied.get("positive_mask")
             mask = targets > 0 if mask is None else mask
-            rows, mask = (each.reshape(-1, logits.shape[-1]) for each in (gradient.abs(), mask))
-            self.collect(torch.where(mask, rows, 0).sum(0), torch.where(mask, 0, rows).sum(0), joined)
+            parts = torch.where(mask, gradient.abs(), 0), torch.where(mask, 0, gradient.abs())
+            self.collect(*(part.sum_to_size(logits.shape[-1:]) for part in parts), joined)
         return loss
 
     def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
         """Return the loss summed over batch and anchors, by class, shape `(1, 1, C)`."""
-        ratio = self.pos_neg_ratio(logits.shape[-1])
+        ratio = self.pos_neg_ratio(logits.shape[-1]).to(torch.promote_types(logits.dtype, torch.float32))
         label = positives.index % max(logits.shape[-1], 1)
 
         def foreground(z: Tensor, target: Tensor, **supplied: Any) -> Tensor:
@@ -131,8 +137,8 @@ class EqualizedLoss(ClassificationLoss):
             return type(self).formula(z, target, **self.arguments(supplied))
 
         exponent = exponents(ratio, self.gamma, self.scale)
-        sums = _dense.class_sums(self.equalized_background, foreground, logits, positives, exponent)
-        gradient = _dense.kept_gradient(sums)
+        sums = class_sums(self.equalized_background, foreground, logits, positives, exponent)
+        gradient = kept_gradient(sums)
         if step.training and gradient is not None:
             size = gradient.view(-1)[positives.index].abs()
             if positives.valid is not None:
@@ -147,7 +153,6 @@ class EqualizedLoss(ClassificationLoss):
     ) -> tuple[Tensor, Tensor]:
         """Return `w g/gamma p^g softplus(z)`, w the negatives' weight, and its derivative, in `out` if given."""
         p, value = sigmoid_and_softplus(logits)
-        exponent = exponent.to(p.dtype)
         weight = p.log().mul_(exponent).exp_().mul_(exponent * (self.negative_weight / self.gamma))
         # The derivative is the weight times p + g (1-p) softplus.
         slope = torch.addcmul(value, p, value, value=-1).mul_(exponent).add_(p)

@@ -1,4 +1,4 @@
-"""Closed forms of the background loss, value and derivative, that several losses share.
+"""Closed forms, value and derivative, that several losses share: of the background, and of any target.
 
 On the CPU each operation is a pass over a chunk in the cache, so there are as few as possible: tensors are overwritten
 in place, and factors are fused into other operations (`alpha=`, `value=`).
@@ -7,7 +7,7 @@ in place, and factors are fused into other operations (`alpha=`, `value=`).
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from yolo_losses.numerics import power_without_gradient, sigmoid_and_softplus
 
@@ -51,3 +51,36 @@ def bce_background(logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, T
     """Return `softplus(z)` and its derivative, p, written to `out` if given."""
     p, value = sigmoid_and_softplus(logits, out)
     return value, p
+
+
+def modulated(
+    logits: Tensor, targets: Tensor, gamma: float, alpha: float | None, epsilon: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Return `w m^gamma BCE + epsilon m^(gamma+1)` with `m = 1 - p_t` and `w` the balancing weight, and its derivative.
+
+    Args:
+        logits: any shape.
+        targets: same shape, in [0, 1].
+        gamma: focusing exponent.
+        alpha: weight of positives; negatives get 1 - alpha. Below 0 or `None`: no balancing.
+        epsilon: weight of the added term.
+    """
+    p, rest = logits.sigmoid(), logits.neg().sigmoid_()
+    miss = torch.lerp(p, rest, targets).clamp_min_(torch.finfo(p.dtype).tiny)
+    value = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    # The derivative of m over m: (1 - 2t) p (1 - p) / m.
+    relative = torch.rsub(targets, 1, alpha=2).mul_(p).mul_(rest).div_(miss)
+    slope = p.sub_(targets)
+    if gamma:
+        focus = power_without_gradient(miss, gamma)
+        value.mul_(focus)
+        slope.mul_(focus).addcmul_(value, relative, value=gamma)
+    if alpha is not None and alpha >= 0:
+        balance = torch.mul(targets, 2 * alpha - 1).add_(1 - alpha)
+        value.mul_(balance)
+        slope.mul_(balance)
+    if epsilon:
+        extra = power_without_gradient(miss, gamma + 1) if not gamma else focus.mul(miss)
+        value.add_(extra, alpha=epsilon)
+        slope.addcmul_(extra, relative, value=epsilon * (gamma + 1))
+    return value, slope

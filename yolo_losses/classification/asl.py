@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -98,3 +98,30 @@ class AsymmetricLoss(ClassificationLoss):
             # loss / m tends to 1 at m = 0, so that this is finite for exponents below 1 too.
             slope.add_(loss / margin.clamp_min(1e-30) * steep.mul_(margin > 0), alpha=self.gamma_neg)
         return loss.mul_(focus), torch.mul(slope, focus, out=out)
+
+    def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
+        """Return the loss and its derivative per element."""
+        lowest = math.log(FLOOR)
+        p, rest = logits.sigmoid(), logits.neg().sigmoid_()
+        margin = (p - self.shift).clamp_min_(0) if self.shift else p
+        steep = p * rest
+        live = margin > 0
+        log_p = nn.functional.logsigmoid(logits)
+        if self.shift:
+            below = margin.clamp_max(BELOW_ONE)
+            log_rest, slope_rest = below.neg().log1p_(), steep / (1 - below) * live
+        else:
+            log_rest = nn.functional.logsigmoid(-logits)
+            slope_rest = p * (log_rest > lowest)
+            log_rest = log_rest.clamp_min(lowest)
+        # Positives pull by -(1 - p) where the logarithm is not clamped, negatives by the derivative of -log(1 - m).
+        slope = torch.lerp(slope_rest, -rest * (log_p > lowest), targets)
+        value = -torch.lerp(log_rest, log_p.clamp_min(lowest), targets)
+        miss = torch.lerp(margin, rest, targets).clamp_min(1e-30)
+        exponent = targets * (self.gamma_pos - self.gamma_neg) + self.gamma_neg
+        focus = miss**exponent
+        slope = slope * focus
+        value = value * focus
+        if not self.detach_weight:
+            slope += value * exponent * torch.lerp(steep * live, -steep, targets) / miss
+        return value, slope

@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.classification import _dense
-from yolo_losses.classification._base import ClassificationLoss, Positives, as_logits, as_targets, register_cls_loss
+from yolo_losses.classification._base import ClassificationLoss, as_logits, as_targets, register_cls_loss
+from yolo_losses.classification._fast import compiled, cpu
+from yolo_losses.classification._fast.autograd import Positives, class_sums
 from yolo_losses.classification._modulated import bce_background
 from yolo_losses.formula import Formula
 from yolo_losses.parameters import Param
@@ -189,7 +190,7 @@ class GHMLoss(ClassificationLoss):
         dtype = torch.promote_types(logits.dtype, torch.float32)
         with torch.no_grad():
             rows = logits.detach().reshape(-1, logits.shape[-1])
-            counts = _dense.map_sum(rows, lambda piece, _: _dense.fused(self.background_counts, piece))
+            counts = cpu.map_sum(rows, lambda piece, _: compiled.fused(self.background_counts, piece))
             z = logits.detach().reshape(-1)[positives.index].to(dtype)
             p = z.sigmoid()
             moved = _counts(_bin((p - positives.target.to(dtype)).abs(), self.bins), self.bins, positives.valid)
@@ -199,7 +200,7 @@ class GHMLoss(ClassificationLoss):
         def foreground(z: Tensor, target: Tensor, **_: Any) -> Tensor:
             return _weighted(z, target, weights)
 
-        return _dense.class_sums(self.weighted_background, foreground, logits, positives, weights) / size
+        return class_sums(self.weighted_background, foreground, logits, positives, weights) / size
 
     def prepare(self, step: Step) -> dict[str, Any]:
         """Return whether the moving average is to be updated."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from yolo_losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.classification._modulated import modulated_background
 from yolo_losses.formula import Formula, with_reduction
-from yolo_losses.numerics import power
+from yolo_losses.numerics import power, power_without_gradient
 from yolo_losses.parameters import Param
 
 
@@ -66,3 +66,14 @@ class MatchabilityLoss(ClassificationLoss):
     def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return `p^gamma softplus(z)` and its derivative, with the weight detached."""
         return modulated_background(logits, self.gamma, detached=True, out=out)
+
+    def closed_form(
+        self, logits: Tensor, targets: Tensor, positive_mask: Tensor | None = None, **supplied: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss and its derivative per element."""
+        positive = targets > 0 if positive_mask is None else positive_mask
+        target = power_without_gradient(targets, self.gamma).masked_fill(~positive, 0)
+        p = logits.sigmoid()
+        weight = power_without_gradient(p, self.gamma).masked_fill(positive, 1)
+        value = nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return value.mul_(weight), (p - target).mul_(weight)

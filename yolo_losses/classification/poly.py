@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
 from yolo_losses.classification._base import ClassificationLoss, register_cls_loss
-from yolo_losses.classification._modulated import modulated_background
+from yolo_losses.classification._modulated import modulated, modulated_background
 from yolo_losses.classification.focal import focal_loss
 from yolo_losses.formula import Formula, with_reduction
 from yolo_losses.numerics import power
@@ -66,3 +66,7 @@ class PolyLoss(ClassificationLoss):
         """Return `(1-a) p^gamma softplus(z) + epsilon p^(gamma+1)` and its derivative."""
         scale = 1 - self.alpha if self.alpha >= 0 else 1.0
         return modulated_background(logits, self.gamma, scale, epsilon=self.epsilon, out=out)
+
+    def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
+        """Return the loss and its derivative per element."""
+        return modulated(logits, targets, self.gamma, self.alpha, self.epsilon)

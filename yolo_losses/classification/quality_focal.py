@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from yolo_losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.classification._modulated import modulated_background
 from yolo_losses.formula import Formula, with_reduction
-from yolo_losses.numerics import power
+from yolo_losses.numerics import power, power_without_gradient
 from yolo_losses.parameters import Param
 
 
@@ -64,3 +65,24 @@ class QualityFocalLoss(ClassificationLoss):
     def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return `(1-a) p^beta softplus(z)` and its derivative."""
         return modulated_background(logits, self.beta, 1 - self.alpha if self.alpha >= 0 else 1.0, out=out)
+
+    def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
+        """Return the loss and its derivative per element."""
+        p = logits.sigmoid()
+        slope = p - targets
+        gap = slope.abs()
+        value = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        if self.beta:
+            # The derivative of |p - t|^beta: beta |p - t|^(beta - 1) sign(p - t) p (1 - p).
+            if self.beta < 1:
+                gap.clamp_min_(torch.finfo(p.dtype).tiny)
+            steep = (gap if self.beta == 2 else gap ** (self.beta - 1)).copysign(slope)
+            steep.mul_(torch.addcmul(p, p, p, value=-1)).mul_(value)
+            focus = power_without_gradient(gap, self.beta)
+            value.mul_(focus)
+            slope.mul_(focus).add_(steep, alpha=self.beta)
+        if self.alpha >= 0:
+            balance = torch.mul(targets, 2 * self.alpha - 1).add_(1 - self.alpha)
+            value.mul_(balance)
+            slope.mul_(balance)
+        return value, slope

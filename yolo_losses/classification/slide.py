@@ -45,11 +45,15 @@ def slide_loss(
         The mean is of IoU, as in the paper; tutorials use CIoU.
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return slide_weight(targets, mean_iou, delta, min_iou) * bce
+
+
+def slide_weight(targets: Tensor, mean_iou: Tensor | float, delta: float, min_iou: float) -> Tensor:
+    """Return the weight of BCE per element."""
     mean = torch.as_tensor(mean_iou, dtype=targets.dtype, device=targets.device).clamp_min(min_iou)
     # The original computes the middle weight in float32, whatever the type of the logits.
     middle = (1 - mean).exp().float().to(targets.dtype)
-    weight = torch.where(targets >= mean, (1 - targets).exp(), torch.where(targets > mean - delta, middle, 1.0))
-    return weight * bce
+    return torch.where(targets >= mean, (1 - targets).exp(), torch.where(targets > mean - delta, middle, 1.0))
 
 
 @register_cls_loss(
@@ -87,3 +91,9 @@ class SlideLoss(ClassificationLoss):
     def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return those of BCE: delta is below the mean, so a target of 0 has weight 1."""
         return bce_background(logits, out)
+
+    def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
+        """Return the loss and its derivative per element."""
+        weight = slide_weight(targets, supplied["mean_iou"], self.delta, self.min_iou)
+        value = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return value.mul_(weight), logits.sigmoid().sub_(targets).mul_(weight)

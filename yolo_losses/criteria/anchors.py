@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from ultralytics.utils.loss import RotatedBboxLoss
 
 from yolo_losses.boxes.ciou import ciou_loss
-from yolo_losses.boxes.iou import iou_loss
 from yolo_losses.boxes.probiou import probiou_loss
 from yolo_losses.classification._base import ClassificationLoss, Positives
 from yolo_losses.criteria import masks, parts
 from yolo_losses.criteria.parts import Branch, Part
 from yolo_losses.distribution.dfl import distribution_focal_loss
+from yolo_losses.formula import formula_arguments
 from yolo_losses.log import say
 from yolo_losses.reduction import upcast
 from yolo_losses.settings import LossSettings
@@ -37,6 +37,8 @@ from yolo_losses.step import Step
 PARTS = ("assigner", "bce", "bbox_loss")
 IOU_FUNCTIONS = {False: "bbox_iou", True: "probiou"}  # what `bbox_loss` calls for its IoU: axis-aligned, rotated boxes
 SKIPPED = ("hyp", "assigner", "bbox_loss", "bce", "branches", "yolo_losses_branch", "_modules")  # hold no criterion
+LARGE = 2**20  # class scores from which on the class term is worked through in pieces, on the CPU and on a GPU
+LARGE_ON_GPU = 2**23
 TOLERANCE = 0.01  # relative, of a half-precision log
 
 
@@ -57,6 +59,9 @@ class Assignment:
         self.anchors = anchors
         self.one_hot = one_hot
         self._joined = joined
+        # On the CPU it pays to select the positives of a large batch; on a GPU selecting synchronises.
+        self.large = self.scores.numel() >= (LARGE if self.scores.device.type == "cpu" else LARGE_ON_GPU)
+        self.selects = self.large and self.scores.device.type == "cpu"
 
     @property
     def rotated(self) -> bool:
@@ -70,15 +75,15 @@ class Assignment:
 
     @cached_property
     def index(self) -> Tensor:
-        """The positives' anchors, flat over the batch, shape `(N,)`; on a GPU all anchors: selecting synchronises."""
-        if self.mask.is_cuda:
-            return torch.arange(self.mask.numel(), device=self.mask.device)
-        return self.mask.nonzero().squeeze(1)
+        """The positives' anchors, flat over the batch, shape `(N,)`; all anchors unless positives are selected."""
+        if self.selects:
+            return self.mask.nonzero().squeeze(1)
+        return torch.arange(self.mask.numel(), device=self.mask.device)
 
     @property
     def valid(self) -> Tensor | None:
         """Which of `index` are positives; `None`: all."""
-        return self.mask if self.mask.is_cuda else None
+        return None if self.selects else self.mask
 
     @cached_property
     def label(self) -> Tensor:
@@ -97,50 +102,65 @@ class Assignment:
         if not self.scores.shape[-1]:
             return self.scores.new_zeros(self.index.shape)
         (score,) = upcast(self.scores.reshape(-1)[self.element])
-        return self._positives_only(score)
+        return score
 
     @cached_property
     def boxes(self) -> tuple[Tensor, Tensor]:
         """The predicted boxes and their objects in pixels, detached, shape `(N, 4)` or `(N, 5)`."""
-        pred, target = (b.detach().reshape(-1, b.shape[-1])[self.index] for b in (self._pred_boxes, self._boxes))
-        return pred, target
+        pred, target = (b.detach().reshape(-1, b.shape[-1]) for b in (self._pred_boxes, self._boxes))
+        return (pred[self.index], target[self.index]) if self.selects else (pred, target)
 
     @cached_property
     def iou(self) -> Tensor:
         """IoU of each one's predicted box with its object (probiou of rotated boxes), detached, in [0, 1]."""
-        overlap = 1 - (probiou_loss if self.rotated else iou_loss)(*self.boxes)
-        return self._positives_only(overlap.clamp(0, 1))
+        overlap = 1 - probiou_loss(*self.boxes) if self.rotated else plain_iou(*self.boxes)
+        return overlap.clamp_(0, 1)
 
     @cached_property
     def ciou(self) -> Tensor:
         """CIoU of each one's predicted box with its object, detached, in [1e-6, 1], as tutorials' losses take it."""
-        return self._positives_only((1 - ciou_loss(*self.boxes)).clamp(1e-6, 1))
+        return (1 - ciou_loss(*self.boxes)).clamp_(1e-6, 1)
 
-    def _positives_only(self, values: Tensor) -> Tensor:
-        return values if self.valid is None else torch.where(self.valid, values, 0)
+    @cached_property
+    def assigned_elements(self) -> Tensor:
+        """Which elements are the class of a positive, shape `(b, anchors, C)`."""
+        classes = torch.arange(self.scores.shape[-1], device=self.scores.device, dtype=self._labels.dtype)
+        return (self._labels.unsqueeze(-1) == classes).logical_and_(self._foreground.unsqueeze(-1))
+
+    @property
+    def positive_elements(self) -> Tensor:
+        """The same, and those that have a score besides, where targets are soft in several classes."""
+        return self.assigned_elements if self.one_hot else self.assigned_elements | (self.scores > 0)
+
+    def dense(self, per_anchor: Tensor) -> Tensor:
+        """Return a value of each anchor at its class, 0 elsewhere, shape `(b, anchors, C)`."""
+        if self.selects:
+            whole = per_anchor.new_zeros(self.scores.numel())
+            return whole.index_copy_(0, self.element, per_anchor).view_as(self.scores)
+        return torch.where(self.assigned_elements, per_anchor.view(*self.scores.shape[:-1], 1), 0)
 
     @cached_property
     def divisor(self) -> Tensor:
         """What the criterion divides its terms by: the sum of all target scores, at least 1."""
-        scores = self.score if self.one_hot else upcast(self.scores)[0]
-        return scores.sum().clamp_min(1)
+        scores = self.score if self.one_hot and self.selects else upcast(self.scores)[0]
+        return scores.sum().clamp_min_(1)
 
     @cached_property
     def count(self) -> Tensor:
         """Number of positives, at least 1."""
         if self.valid is None:
             return self.divisor.new_full((), float(max(self.index.numel(), 1)))
-        return self.valid.sum().float().clamp_min(1)
+        return self.valid.sum().clamp_min_(1)
 
     @cached_property
     def step(self) -> Step:
         """The step as the losses see it."""
-        return Step(self.iou, self.valid, torch.is_grad_enabled(), self._joined)
+        return Step(lambda: self.iou, self.valid, torch.is_grad_enabled(), self._joined)
 
     @cached_property
     def ciou_step(self) -> Step:
         """The same with CIoU in place of IoU."""
-        return Step(self.ciou, self.valid, torch.is_grad_enabled(), self._joined)
+        return Step(lambda: self.ciou, self.valid, torch.is_grad_enabled(), self._joined)
 
     def strides(self, points: Tensor) -> Tensor:
         """Return the pixels per unit of each anchor, shape `(anchors, 1)`; `points` are the anchors in these units."""
@@ -211,6 +231,14 @@ class AssignerPart(Part):
         return assigned
 
 
+def plain_iou(pred: Tensor, target: Tensor) -> Tensor:
+    """Return the IoU of boxes `xyxy` in pixels, in few operations; 0 where there is no union."""
+    (a, b), (c, d) = pred.split(2, -1), target.split(2, -1)
+    shared = (torch.minimum(b, d) - torch.maximum(a, c)).clamp_min_(0).prod(-1)
+    union = (b - a).prod(-1).add_((d - c).prod(-1)).sub_(shared)
+    return shared / union.clamp_min_(1e-7)
+
+
 class ClassPart(Part):
     """The class term in place of `bce`."""
 
@@ -237,14 +265,16 @@ class ClassPart(Part):
         kind = branch.settings.target
         with torch.autocast(logits.device.type, enabled=False):
             factor = _factor(loss, kind, at)
-            if branch.one_hot:
+            if branch.one_hot and (at.large or loss.sums_itself):
                 positives = Positives(at.element, _quality(kind, at), at.valid)
                 term = loss.class_sums(logits, positives, _step(kind, at))
             else:
-                term = _elementwise(loss, logits, targets, kind, at)
+                term = _per_element(loss, logits, targets, kind, at)
             scale = branch.settings.cls_scale
-            if factor is not None or scale != 1:
-                term = term * (scale if factor is None else factor * scale)
+            if factor is not None:
+                term = term * factor
+            if scale != 1:
+                term = term * scale
             if checked:
                 branch.returned = term
                 if not branch.ratios:
@@ -272,21 +302,19 @@ def _factor(loss: ClassificationLoss, kind: str, at: Assignment) -> Tensor | Non
     return None if kind == "tal" else at.divisor / at.count
 
 
-def _elementwise(loss: ClassificationLoss, logits: Tensor, targets: Tensor, kind: str, at: Assignment) -> Tensor:
-    """Return the class term per element, for targets that may be soft in several classes of one anchor."""
-    valid = at.valid if at.valid is not None else torch.ones_like(at.index, dtype=torch.bool)
-    mask = torch.zeros(logits.numel(), dtype=torch.bool, device=logits.device)
-    mask = mask.index_copy_(0, at.element, valid).view_as(logits)
-    targets = targets.to(torch.promote_types(targets.dtype, torch.float32))
-    if kind != "tal":
-        quality = torch.where(valid, _quality(kind, at).to(targets.dtype), 0)
-        targets = torch.zeros_like(targets).view(-1).index_copy_(0, at.element, quality).view_as(targets)
-    logits, positive = logits.to(targets.dtype), mask | (targets > 0)
+def _per_element(loss: ClassificationLoss, logits: Tensor, targets: Tensor, kind: str, at: Assignment) -> Tensor:
+    """Return the class term per element: of small batches, or where targets may be soft in several classes."""
+    dtype = torch.promote_types(targets.dtype, torch.float32)
+    targets = targets.to(dtype) if kind == "tal" else at.dense(_quality(kind, at)).to(dtype)
     step = _step(kind, at)
     if loss.own_divisor:  # a mean over all elements; the module's call takes this step into its state
         call = loss.train(step.training)
-        return call(logits, targets, reduction_override="none", positive_mask=positive) / max(logits.numel(), 1)
-    return loss.elementwise(logits, targets, positive_mask=positive, **loss.prepare(step))
+        mean = call(logits.to(dtype), targets, reduction_override="none")
+        return mean / max(logits.numel(), 1)
+    supplied = loss.prepare(step)
+    if "positive_mask" in formula_arguments(type(loss).formula) or loss.sums_itself:
+        supplied["positive_mask"] = at.positive_elements if kind == "tal" else at.assigned_elements
+    return loss.per_element(logits.to(dtype), targets, **supplied)
 
 
 def _against_bce(term: Tensor, logits: Tensor, targets: Tensor, at: Assignment) -> dict[str, float]:
@@ -345,12 +373,14 @@ class BoxPart(Part):
         branch.called.add("box")
         sides = target.shape[-1]
         supplied: dict[str, Any] = {"floor": getattr(self.stock, "floor", 0.0)}
+        boxes = pred
         if pred.shape[-1] > sides:
+            boxes = pred[:, :sides]
             stride = pred[:, sides : sides + 1].detach()
             supplied.update(stride=stride, image_wh=pred[:, sides + 1 :].detach() / stride)
         with torch.autocast(pred.device.type, enabled=False):
             supplied.update(loss.prepare(self._at.step))
-            return 1 - loss.pairs(pred[:, :sides].float(), target.float(), **supplied).unsqueeze(-1)
+            return 1 - loss.pairs(boxes.float(), target.float(), **supplied).unsqueeze(-1)
 
 
 def rebound(stock: nn.Module, name: str, function: Any) -> Any:

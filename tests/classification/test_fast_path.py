@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from yolo_losses import factory, registry
-from yolo_losses.classification import _dense
-from yolo_losses.classification._base import ClassificationLoss, Positives, register_cls_loss
+from yolo_losses.classification._base import ClassificationLoss, register_cls_loss
+from yolo_losses.classification._fast import compiled, cpu, gpu
 from yolo_losses.step import Step
 
 # Beside the defaults, parameters that take another way through the closed forms.
@@ -138,7 +138,7 @@ def test_gpu_path_equals_the_formula(
     name: str, parameters: dict[str, Any], masked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a GPU without a compiler does, on the CPU."""
-    monkeypatch.setattr(_dense, "_on_cpu", _dense._on_gpu)
+    monkeypatch.setattr(cpu, "pass_over", gpu.pass_over)
     check(name, parameters, Batch(masked=masked))
 
 
@@ -266,9 +266,9 @@ def test_ghm_averages_its_counts_in_training_only() -> None:
 @EVERY_LOSS
 def test_compiles_and_equals_the_formula(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The function that a GPU compiles, through the compiler's CPU side; another image size compiles nothing anew."""
-    monkeypatch.setattr(_dense, "_on_cpu", _dense._on_gpu)
-    monkeypatch.setattr(_dense, "compiling", lambda device: True)
-    monkeypatch.setattr(_dense, "_give_up", pytest.fail)
+    monkeypatch.setattr(cpu, "pass_over", gpu.pass_over)
+    monkeypatch.setattr(compiled, "compiling", lambda device: True)
+    monkeypatch.setattr(compiled, "_give_up", pytest.fail)
     loss = make(name)
     for number, anchors in enumerate((60, 45, 333)):
         with torch._dynamo.config.patch(error_on_recompile=number > 0):
@@ -288,28 +288,28 @@ def test_goes_on_where_nothing_compiles(monkeypatch: pytest.MonkeyPatch) -> None
     def fail(*_: Any) -> Any:
         raise RuntimeError("no compiler here")
 
-    monkeypatch.setattr(_dense, "_on_cpu", _dense._on_gpu)
-    monkeypatch.setattr(_dense, "_gave_up", False)
-    monkeypatch.setattr(_dense, "compiling", lambda device: not _dense._gave_up)
-    monkeypatch.setattr(_dense, "_program", lambda function: fail)
+    monkeypatch.setattr(cpu, "pass_over", gpu.pass_over)
+    monkeypatch.setattr(compiled, "_gave_up", False)
+    monkeypatch.setattr(compiled, "compiling", lambda device: not compiled._gave_up)
+    monkeypatch.setattr(compiled, "_program", lambda function: fail)
     check("focal", {}, Batch(masked=True))
-    assert _dense._gave_up
+    assert compiled._gave_up
     check("focal", {}, Batch(masked=True))
 
 
 def total(rows: Tensor) -> Tensor:
-    return _dense.map_sum(rows, lambda piece, _: piece.sum(0))
+    return cpu.map_sum(rows, lambda piece, _: piece.sum(0))
 
 
 def test_threads_do_operations_alone_and_leave_torch_as_it_was(three_threads: None) -> None:
     """Also where two trainings are the first at once."""
-    _dense._pool.cache_clear()
+    cpu._pool.cache_clear()
     both, pools = threading.Barrier(2), []
 
     def first() -> None:
         torch.get_num_threads()
         both.wait()
-        pools.append(_dense._pool(3, os.getpid()))
+        pools.append(cpu._pool(3, os.getpid()))
 
     trainings = [threading.Thread(target=first) for _ in range(2)]
     for training in trainings:
@@ -329,10 +329,10 @@ def test_threads_do_operations_alone_and_leave_torch_as_it_was(three_threads: No
 
 
 def test_batches_of_any_size_share_their_threads(three_threads: None) -> None:
-    _dense._pool.cache_clear()
+    cpu._pool.cache_clear()
     for millions in (2, 3, 5):
         total(torch.zeros(millions * 2**20, 1))
-    assert _dense._pool.cache_info().currsize == 1
+    assert cpu._pool.cache_info().currsize == 1
 
 
 def test_a_system_that_allows_no_more_threads(three_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +344,7 @@ def test_a_system_that_allows_no_more_threads(three_threads: None, monkeypatch: 
             raise RuntimeError("can't start new thread")
         start(self)
 
-    _dense._pool.cache_clear()
+    cpu._pool.cache_clear()
     rows = torch.ones(3 * 2**20, 1)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", second_fails)
@@ -358,13 +358,14 @@ def test_a_system_that_allows_no_more_threads(three_threads: None, monkeypatch: 
 def test_a_training_that_outlives_the_main_thread() -> None:
     code = """
 import threading, time, torch
-from yolo_losses.classification import _dense
+from yolo_losses.classification._fast import compiled, cpu, gpu
+from yolo_losses.classification._fast.autograd import Positives
 torch.set_num_threads(2)
 def train():
     threading.main_thread().join()
     time.sleep(0.2)
-    print(int(_dense.map_sum(torch.ones(2**21, 1), lambda piece, _: piece.sum(0))))
-_dense._pool(2, __import__("os").getpid())
+    print(int(cpu.map_sum(torch.ones(2**21, 1), lambda piece, _: piece.sum(0))))
+cpu._pool(2, __import__("os").getpid())
 threading.Thread(target=train).start()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
