@@ -26,6 +26,7 @@ test: $(INSTALLED) ## lint, types and all tests but the long ones
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not long"
 
 tables: $(INSTALLED) ## write what follows from the declarations of the losses: the README's tables, the configs

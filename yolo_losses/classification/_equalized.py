@@ -123,8 +123,9 @@ class EqualizedLoss(ClassificationLoss):
             (gradient,) = torch.autograd.grad(total, logits, retain_graph=True)
             mask = supplied.get("positive_mask")
             mask = targets > 0 if mask is None else mask
-            parts = torch.where(mask, gradient.abs(), 0), torch.where(mask, 0, gradient.abs())
-            self.collect(*(part.sum_to_size(logits.shape[-1:]) for part in parts), joined)
+            positive, negative = torch.where(mask, gradient.abs(), 0), torch.where(mask, 0, gradient.abs())
+            classes = logits.shape[-1:]
+            self.collect(positive.sum_to_size(classes), negative.sum_to_size(classes), joined)
         return loss
 
     def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
