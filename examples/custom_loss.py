@@ -8,9 +8,9 @@ from torch import Tensor
 from yolo_losses import Param, register_cls_loss
 
 
-@register_cls_loss("brier", source="Brier, Monthly Weather Review 78, 1950")
-def brier_loss(logits: Tensor, targets: Tensor, power: Annotated[float, Param("of the gap", low=1)] = 2.0) -> Tensor:
-    """Distance of probability and target, to a power."""
+@register_cls_loss("brier", summary="Brier score: |p - t|^power", source="Brier, Monthly Weather Review 78, 1950")
+def brier_loss(logits: Tensor, targets: Tensor, power: Annotated[float, Param("exponent", low=1)] = 2.0) -> Tensor:
+    """Brier score, per element: `|p - t|^power`."""
     return (logits.sigmoid() - targets).abs() ** power
 
 

@@ -182,7 +182,7 @@ def test_stock_command_trains_with_losses_of_two_files(tmp_path: Path, data: Pat
     line = ["train", *pairs(model="yolov8n.yaml", data=data, project=tmp_path, name="run", **keys)]
     result = yolo(*line, YOLO_LOSSES_PLUGINS=where).check()
     (started,) = result.saying("equipped for training and validation")
-    assert "cls_loss=brier BrierLoss(power=1.5), target tal" in started
+    assert "cls_loss=brier BrierLoss(power=1.5), target: assigner score" in started
     assert "box_loss=half_iou HalfIouLoss(share=0.5)" in started
     assert result.saying("ran in the first batch with objects: class, box")
     (row,) = csv.DictReader((tmp_path / "run" / "results.csv").open(encoding="utf-8"))
@@ -205,7 +205,7 @@ def test_file_s_loss_has_its_row_its_checks_and_the_nearest_name() -> None:
     listed = start(COMMAND, "list", "brier", **env)
     wrong = start_yolo("train", "model=yolov8n.yaml", "data=none.yaml", "cls_loss=brierr", **env)
     result = listed().check()
-    assert result.saying("brier  Distance of probability and target, to a power.")
+    assert result.saying("brier  Brier score: |p - t|^power")
     assert result.saying("brier_power          2.0    a number >= 1")
     assert result.saying("Monthly Weather Review")
     result = wrong()
