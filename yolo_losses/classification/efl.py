@@ -64,6 +64,9 @@ class EqualizedFocalLoss(EqualizedLoss):
     """Equalized focal loss: focal loss with a larger focusing exponent on rarer classes.
 
     The exponent follows the ratio of the accumulated gradients of positives and negatives, see `EqualizedLoss`.
+
+    The authors train it with hard labels, `cls_target=hard`. The assigner's scores are small while the boxes are poor:
+    in a training from scratch the positives of a rare class may then have almost no gradient, and its ratio stays at 0.
     """
 
     formula: ClassVar[Formula] = staticmethod(equalized_focal_loss)

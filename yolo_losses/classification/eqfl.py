@@ -61,6 +61,10 @@ class EqualizedQualityFocalLoss(EqualizedLoss):
     """Equalized quality focal loss: quality focal loss with a larger exponent on rarer classes.
 
     The exponent follows the ratio of the accumulated gradients of positives and negatives, see `EqualizedLoss`.
+
+    The authors train it with `cls_target=iou`. IoU and assigner score are small while the boxes are poor:
+    in a training from scratch the positives of a rare class may then have almost no gradient, and its ratio stays at 0.
+    Start from pretrained weights, or take `efl` with `cls_target=hard`.
     """
 
     formula: ClassVar[Formula] = staticmethod(equalized_quality_focal_loss)
