@@ -295,7 +295,20 @@ def test_identical_results_are_said(tmp_path):
         shutil.copy(other / "validation.npz", path)
     row = verdict(build_report(tmp_path), "cls_loss=slide")
     assert row["verdict"] == "no difference that matters"
-    assert "identical in all 3 pairs" in row["sentence"]
+    assert "identical in each of the 3 pairs" in row["sentence"]
+
+
+def test_runs_that_learned_nothing_are_undecided(tmp_path):
+    fill(tmp_path, seeds=2)
+    for path in tmp_path.rglob("record.json"):
+        record = json.loads(path.read_text())
+        for which in ("best", "last"):
+            record[which] |= {"map50_95": 0.0}
+        path.write_text(json.dumps(record))
+    table = build_report(tmp_path)
+    assert "0 in every run" in verdict(table, "cls_loss=focal")["sentence"]
+    assert table.schema["seeds_needed"] == pl.Int64
+    assert table.schema["low"] == pl.Float64
 
 
 def test_failed_runs_count_among_what_was_tried(tmp_path):

@@ -29,6 +29,8 @@ PER_CLASS = ("map50_95", "map50")
 RESAMPLES = 1000
 ALL_SETS = "mean over data sets"
 
+UNTRAINED = Verdict("undecided", "undecided: the metric is 0 in every run, so nothing has been learned yet")
+
 Key = tuple[str, str, str, str]
 Samples = dict[str, NDArray[Any]]  # metric -> its value on each resample of the validation images
 
@@ -334,11 +336,13 @@ def _judge(result: Analysis, compared: list[Comparison]) -> None:
         luck = statistics.expected_best([c.decisive.se for c in tried])
         result.luck[tried[0].data, tried[0].which] = luck
     adjusted = dict(zip((c.name for c in tried), statistics.holm([c.p_value for c in tried]), strict=True))
+    values = [value for c in compared for value in c.values.values() if c.data != ALL_SETS]
+    nothing = bool(values) and not any(values)
     for c in compared:
         if c.name != result.baseline:
             c = replace(c, p_holm=adjusted[c.name])
             if c.metric in METRICS:
-                c = replace(c, verdict=_verdict(c, result.rope, len(tried)))
+                c = replace(c, verdict=UNTRAINED if nothing else _verdict(c, result.rope, len(tried)))
         result.comparisons[c.data, c.name, c.which, c.metric] = c
 
 

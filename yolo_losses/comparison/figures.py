@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from yolo_losses.comparison.analysis import ALL_SETS, METRICS, WEIGHTS, Analysis, Comparison
@@ -317,6 +318,7 @@ def _band(axes: Axes, runs: list[list[float]], style: Mapping[str, Any], label: 
     values = values * scale
     epochs = np.arange(1, values.shape[1] + 1)
     own = {k: v for k, v in style.items() if k != "marker"}
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.plot(epochs, np.nanmean(values, 0), label=label, lw=1.7, **own)
     if len(runs) > 1:
         axes.fill_between(epochs, np.nanmin(values, 0), np.nanmax(values, 0), color=style["color"], alpha=0.15, lw=0)
@@ -371,11 +373,12 @@ def _handles(axes: Axes) -> dict[str, Any]:
 def _legend(figure: Figure, handles: Mapping[str, Any]) -> None:
     """Add the legend below the figure."""
     longest = max(map(len, handles))
+    below = max(0.0, 0.5 / figure.get_figheight() - 0.11)  # half an inch below the axes, for their ticks and label
     figure.legend(
         handles.values(),
         handles.keys(),
         loc="upper left",
-        bbox_to_anchor=(0.1, 0.0),
+        bbox_to_anchor=(0.1, -below),
         ncols=1 if longest > 34 else 2 if longest > 16 else 3,
         numpoints=1,
     )

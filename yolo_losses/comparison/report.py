@@ -19,6 +19,14 @@ from yolo_losses.comparison.statistics import points
 if TYPE_CHECKING:
     import polars
 
+COLUMNS: dict[str, type] = {
+    **dict.fromkeys(("data", "configuration", "weights", "metric"), str),
+    **dict.fromkeys(("runs", "pairs", "images", "seeds_needed"), int),
+    **dict.fromkeys(("mean", "sd", "difference", "low", "high"), float),
+    **dict.fromkeys(("seeds_low", "seeds_high", "images_low", "images_high"), float),
+    **dict.fromkeys(("p", "p_holm", "p_better", "p_within_rope", "correlation"), float),
+    **dict.fromkeys(("verdict", "sentence"), str),
+}
 WORDS = ("better", "worse", "no difference that matters", "undecided")
 
 
@@ -61,11 +69,11 @@ def verdicts(result: Analysis) -> polars.DataFrame:
     """Return the verdicts on the chosen metric; differences and intervals are fractions, like the metric."""
     import polars
 
-    found = [c for c in result.comparisons.values() if c.metric == result.metric]
-    return polars.DataFrame([_row(c) for c in found], infer_schema_length=None)
+    rows = [_row(c, result.rope) for c in result.comparisons.values() if c.metric == result.metric]
+    return polars.DataFrame(rows, schema=COLUMNS)
 
 
-def _row(c: Comparison) -> dict[str, Any]:
+def _row(c: Comparison, rope: float) -> dict[str, Any]:
     """Return a comparison as plain values, `None` where there is none."""
     seeds, decisive = c.seeds.interval(), c.decisive.interval()
     values = {
@@ -87,6 +95,7 @@ def _row(c: Comparison) -> dict[str, Any]:
         "p": c.p_value,
         "p_holm": c.p_holm,
         "p_better": c.decisive.p_better,
+        "p_within_rope": c.decisive.p_within(rope),
         "correlation": c.correlation,
         "images": c.images or None,
         "verdict": c.verdict.word if c.verdict else None,
@@ -142,9 +151,7 @@ def _runs_table(result: Analysis) -> polars.DataFrame:
 def _summary(result: Analysis, plan: Mapping[str, Any]) -> dict[str, Any]:
     comparisons = []
     for c in result.comparisons.values():
-        row = _row(c)
-        within = c.decisive.p_within(result.rope)
-        row["p_within_rope"] = None if math.isnan(within) else within
+        row = _row(c, result.rope)
         row["values"] = {str(k): v for k, v in c.values.items()}
         row["differences"] = {str(k): v for k, v in c.differences.items()}
         comparisons.append(row)

@@ -323,7 +323,7 @@ def verdict(
         if abs(mean) < NO_SPREAD:
             return Verdict(
                 "no difference that matters",
-                f"no difference: the results are identical in all {n} pairs, so the setting may have had no effect",
+                f"no difference: the results are identical in each of the {n} pairs; the setting may have no effect",
             )
         return Verdict(
             "undecided", f"undecided: all {n} paired differences are equal ({at}), with no spread to judge by"
