@@ -9,7 +9,7 @@ from torch import Tensor
 
 from yolo_losses.boxes._base import BoxModifier, register_modifier
 from yolo_losses.boxes._geometry import Corners, corners, overlap_and_union
-from yolo_losses.boxes._polygon import rotated_overlap
+from yolo_losses.boxes._polygon import in_own_unit, rotated_overlap
 from yolo_losses.parameters import Param
 
 
@@ -49,5 +49,5 @@ class InnerModifier(BoxModifier):
         if self.ratio == 1:
             return iou
         if pred.shape[-1] == 5:
-            return rotated_overlap(*(_scaled_rotated(boxes, self.ratio) for boxes in (pred, target)))
+            return rotated_overlap(in_own_unit(*(_scaled_rotated(boxes, self.ratio) for boxes in (pred, target))))
         return overlap_and_union(scaled(pred, self.ratio), scaled(target, self.ratio))[0]

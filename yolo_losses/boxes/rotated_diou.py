@@ -35,19 +35,17 @@ def rotated_diou_loss(pred: Tensor, target: Tensor) -> Tensor:
         lilanxiao/Rotated_IoU up to the eps of its intersection. Other codes use the minimum-area rotated rectangle or
         the convex hull.
     """
-    iou = rotated_overlap(pred, target)
-    pred, target = in_own_unit(pred, target)
-    offset = pred[..., :2]
-    half1, half2 = _half_extent(pred), _half_extent(target)
-    enclosing = torch.maximum(offset + half1, half2) - torch.minimum(offset - half1, -half2)
-    return 1 - iou + offset.square().sum(-1) / enclosing.square().sum(-1).clamp_min(EPS)
+    pair = in_own_unit(pred, target)
+    offset = torch.stack((pair.dx, pair.dy))
+    half, other = _half_extent(pair.w1, pair.h1, pair.r1), _half_extent(pair.w2, pair.h2, pair.r2)
+    enclosing = torch.maximum(offset + half, other) - torch.minimum(offset - half, -other)
+    return 1 - rotated_overlap(pair) + offset.square().sum(0) / enclosing.square().sum(0).clamp_min(EPS)
 
 
-def _half_extent(boxes: Tensor) -> Tensor:
-    """Return half the sides of the axis-aligned boxes that enclose rotated ones, shape `(..., 2)`."""
-    w, h, angle = boxes[..., 2:].unbind(-1)
+def _half_extent(width: Tensor, height: Tensor, angle: Tensor) -> Tensor:
+    """Return half the sides of the axis-aligned boxes that enclose rotated ones, shape `(2, ...)`."""
     cos, sin = angle.cos().abs(), angle.sin().abs()
-    return torch.stack((w * cos + h * sin, w * sin + h * cos), -1) / 2
+    return torch.stack((width * cos + height * sin, width * sin + height * cos)) / 2
 
 
 @register_box_loss(

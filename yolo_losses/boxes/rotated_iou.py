@@ -8,13 +8,13 @@ from torch import Tensor
 
 from yolo_losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
 from yolo_losses.boxes._geometry import Terms, total
-from yolo_losses.boxes._polygon import rotated_overlap
+from yolo_losses.boxes._polygon import in_own_unit, rotated_overlap
 from yolo_losses.formula import with_reduction
 
 
 def rotated_iou_terms(pred: Tensor, target: Tensor) -> Terms:
     """Return the IoU of rotated boxes, alone."""
-    return (rotated_overlap(pred, target),)
+    return (rotated_overlap(in_own_unit(pred, target)),)
 
 
 @with_reduction
