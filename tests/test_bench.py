@@ -16,12 +16,16 @@ from yolo_losses.commands import bench, main
 
 
 @pytest.mark.slow
-def test_measures_what_was_asked_for_and_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_measures_what_was_asked_for_and_writes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "SIZES", ((1, 64, 1), (2, 64, 3)))
     small = ["--batch", "1", "--imgsz", "64", "--classes", "2", "--repeats", "1"]
     assert main(["bench", *small, "--losses", "Slide,siou", "--growth", "--out", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "bench.json").read_text())
-    assert set(result["tables"]["class term alone"]) == {"stock", "slide", "slide as typed"}
-    assert set(result["tables"]["whole criterion"]) == {"stock", "slide", "siou"}
+    assert set(result["tables"]["class term alone, 2 classes"]) == {"stock", "slide", "slide as typed"}
+    assert set(result["tables"]["whole criterion, 2 classes"]) == {"stock", "slide", "siou"}
+    assert set(result["criterion"]) == {" x ".join(map(str, size)) for size in bench.SIZES}
     assert result["tables"]["import ultralytics"]["with the plugin"]["ms"] > 0
     assert {key: set(map(int, at)) for key, at in result["growth"].items()} == {
         key: set(values) for key, values in bench.GROWTH.items()
@@ -62,11 +66,11 @@ def test_a_size_or_device_that_cannot_be_is_one_line(option: str, capsys: pytest
 
 
 def test_the_criterion_of_each_name_has_that_loss_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
-    from yolo_losses import criterion
+    from yolo_losses import criteria
 
     equipped = []
-    equip = criterion.equip
-    monkeypatch.setattr(criterion, "equip", lambda it, keys: equipped.extend(equip(it, keys).values()))
+    equip = criteria.equip
+    monkeypatch.setattr(criteria, "equip", lambda it, keys: equipped.extend(equip(it, keys).values()))
     names = ["slide", "focal", "siou"]
     runs = bench.criteria(1, 64, 2, torch.device("cpu"), names)
     assert list(runs) == ["stock", *names]

@@ -281,17 +281,19 @@ def test_the_ends_of_a_parameter_s_range_train_to_finite_numbers(key):
     ends = [limits.low, limits.high] if limits.above == -math.inf else [limits.above + 0.01, limits.high]
     values = [v for v in ends if math.isfinite(v)] if parameter.type is not bool else [False, True]
     values += [50.0] if not math.isfinite(limits.high) else []
+    values = list(limits.words) if parameter.type is str else values
     (spec,) = (s for s in registry.specs() if parameter in s.parameters)
+    head = "v8-seg" if spec.kind == "seg" else "v8-obb" if spec.rotated else "v8"
     name = f"{spec.name}_{(spec.module.bases or ('ciou',))[0]}" if spec.kind == "modifier" else spec.name
     ran = 0
     for value in values:
-        chosen = {"cls_loss" if spec.kind == "cls" else "box_loss": name, key: value}
+        chosen = {registry.TERM_KEYS.get(spec.kind, "box_loss"): name, key: value}
         # Of a pair such as slide_delta and slide_min_iou an end of the one may not go with the other's default.
         if check(chosen, LossSettings.from_mapping) is None:
             continue
-        stock = criterion_of("v8")
+        stock = criterion_of(head)
         yolo_losses.equip(stock, chosen)
-        _, loss, gradients = run(stock, predictions("v8"), made_up_batch("v8"))
+        _, loss, gradients = run(stock, predictions(head), made_up_batch(head))
         assert loss.isfinite().all(), value
         assert all(g.isfinite().all() for g in gradients if g is not None), value
         ran += 1

@@ -370,7 +370,9 @@ def test_old_versions_train_in_an_environment_of_their_time(
     run = train_old([folder, ROOT], tmp_path / "patched", *args, *pairs(**chosen)).check()
     said = run.saying("yolo_losses: ran in the first batch")
     assert said
-    assert all(name in run.saying("equipped for training and validation")[0] for name in chosen.values() if name != "one2many")
+    assert all(
+        name in run.saying("equipped for training and validation")[0] for name in chosen.values() if name != "one2many"
+    )
     (row,) = results(tmp_path / "patched")
     assert all(value == value and abs(value) < 1e6 for value in row.values())
 

@@ -165,4 +165,4 @@ def check_without_training(arguments: Any, mode: str) -> None:
 
 def whole_numbers() -> set[str]:
     """Return the keys whose values are not fractional, which a tuner must not mutate to fractions."""
-    return {argument(p.key) for spec in registry.specs() for p in spec.parameters if p.type is not float}
+    return {argument(p.key) for spec in registry.specs() for p in spec.parameters if p.type in (int, bool)}

@@ -194,8 +194,8 @@ def _add_keys(keys: Mapping[str, Value]) -> None:
     """Add keys to Ultralytics' defaults, as `yl_` + name where Ultralytics has one of that name for something else."""
     from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT
 
-    # The patch kit writes the choices into default.yaml, all of them with this package's defaults.
-    patched = all(DEFAULT_CFG_DICT.get(key) == default for key, default in settings.CHOICES.items())
+    # The patch kit writes the choices of its time into default.yaml, these three ever since.
+    patched = all(DEFAULT_CFG_DICT.get(key) == "stock" for key in ("cls_loss", "box_loss", "dfl_loss"))
     taken = {key for key in keys if key in DEFAULT_CFG_DICT and key not in _own_keys and not patched}
     settings.rename({*settings.renamed(), *taken})
     for key, default in keys.items():

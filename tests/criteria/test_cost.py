@@ -26,6 +26,7 @@ import yolo_losses  # noqa: E402
 from yolo_losses import registry  # noqa: E402
 
 SYNCHRONISES = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.is_nonzero", "aten.equal")
+TWO_BRANCHES = ("v10", "26")
 VERSIONS = {"torch": torch.__version__.partition("+")[0], "ultralytics": ultralytics.__version__}
 
 # Targets or weights by IoU take the IoU of every positive, which the criterion does not have at hand; ghm counts twice.
@@ -102,7 +103,10 @@ def test_a_step_takes_few_more_operations_than_stock_and_synchronises_no_more(na
         if name.endswith("obb") and "box_loss" in keys:  # exact polygons have no bound against probiou
             assert waits <= stock_waits, label
             continue
-        if operations > limit(keys, name.endswith("obb")) * stock or waits > stock_waits + (label == "ghm"):
+        # What sums a batch by itself reads the largest logit, on the CPU alone, once for each branch.
+        spec = registry.find("cls", str(keys.get("cls_loss")))
+        more = (2 if name.startswith(TWO_BRANCHES) else 1) if spec is not None and spec.module.sums_a_batch() else 0
+        if operations > limit(keys, name.endswith("obb")) * stock or waits > stock_waits + more:
             over[label] = (round(operations / stock, 3), waits - stock_waits)
     assert not over
 

@@ -71,6 +71,32 @@ def test_yoloe_is_equipped_once_its_first_batch_has_chosen_the_criterion(config:
             assert isinstance(inner.bbox_loss, BoxPart)
 
 
+@pytest.mark.parametrize("config", ["yoloe-11s.yaml", "yoloe-26n.yaml"])
+def test_a_batch_with_as_many_visual_prompts_as_classes_is_no_alarm_and_no_proof(config: str) -> None:
+    """Upstream returns zeros before its criterion is called; ranks must not wait for each other there either."""
+    tasks = pytest.importorskip("ultralytics.nn.tasks")
+    try:
+        model = tasks.YOLOEModel(config, nc=CLASSES, verbose=False)
+    except FileNotFoundError:
+        pytest.skip(f"this Ultralytics has no {config}")
+    trainer = trainer_of(model)
+    with logged() as lines:
+        run = Run(trainer, LossSettings.from_mapping({"cls_loss": "ema_slide"}))
+        own = model.model[-1].nc
+        trainer.loss = model.loss(batch(visuals=torch.rand(2, own, SIZE // 8, SIZE // 8)))[0].sum()
+        run.after_batch(trainer)
+    if float(trainer.loss.detach()) == 0:
+        assert not run.proven
+        assert not [line for line in lines if "ran in the first batch" in line]
+    for path, branch in run.branches.items():
+        assert branch.joined == ("vp_criterion" not in path.split("."))
+    with logged() as lines:
+        trainer.loss = model.loss(batch(visuals=torch.rand(2, own - 1, SIZE // 8, SIZE // 8)))[0].sum()
+        run.after_batch(trainer)
+    assert run.proven
+    assert [line for line in lines if "ran in the first batch" in line]
+
+
 def test_yolo_world_is_equipped_before_its_first_batch() -> None:
     from ultralytics.nn.tasks import WorldModel
 

@@ -419,3 +419,28 @@ def test_resumed_run_takes_up_the_state(tmp_path: Path, data: Path, model_file: 
         resumed.train(resume=True)
     assert [line for line in lines if "state is that of epoch 1" in line]
     assert list(saved["state"]) == ["/box"]
+
+
+@pytest.mark.slow
+def test_pixels_are_those_of_each_batch_in_multi_scale_training(tmp_path: Path, data: Path, model_file: Path) -> None:
+    model, sizes = RTDETR(str(model_file)), []
+
+    def look(trainer: Any) -> None:
+        sizes.append((float(trainer.yolo_losses_run.branches[""].image_size), trainer.size_of_batch))
+
+    def remember(trainer: Any) -> None:
+        preprocess = trainer.preprocess_batch
+
+        def and_remember(batch: Any) -> Any:
+            batch = preprocess(batch)
+            trainer.size_of_batch = batch["img"].shape[-1]
+            return batch
+
+        trainer.preprocess_batch = and_remember
+
+    model.add_callback("on_train_start", remember)
+    model.add_callback("on_train_batch_end", look)
+    keys = {**TRAIN, "epochs": 4, "imgsz": 128, "multi_scale": 0.5, "box_loss": "nwd", "val": False}
+    model.train(data=str(data), project=str(tmp_path), **keys)
+    assert all(seen == of_batch for seen, of_batch in sizes)
+    assert len({size for size, _ in sizes}) > 1

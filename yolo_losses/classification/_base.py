@@ -147,10 +147,10 @@ class ClassificationLoss(LossModule):
 
         return elementwise(closed_form, lambda z: self.elementwise(z, targets, **supplied), logits)
 
-    @property
-    def sums_itself(self) -> bool:
-        """Whether the loss of a batch is more than that of its elements: `class_sums` is overridden."""
-        return type(self).class_sums is not ClassificationLoss.class_sums
+    @classmethod
+    def sums_a_batch(cls) -> bool:
+        """Return whether the loss of a batch is more than that of its elements: `class_sums` is overridden."""
+        return cls.class_sums is not ClassificationLoss.class_sums
 
     def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
         """Return the loss of a whole batch, summed per class.

@@ -22,6 +22,9 @@ HELP = "measure every loss against stock on this machine: forward and backward t
 STRIDES = (8, 16, 32)
 POSITIVES = 0.005  # share of the anchors, about what the assigner gives on COCO
 GROWTH = {"classes": (1, 20, 80, 365, 1203), "imgsz": (320, 640, 960, 1280), "batch": (1, 4, 16, 64)}
+FEW_CLASSES = 3
+# Batch, imgsz and classes that people train with, for the whole criterion.
+SIZES = ((16, 640, 1), (16, 640, 3), (16, 640, 20), (16, 640, 80), (4, 640, 80), (16, 320, 10))
 
 Runs = dict[str, Callable[[], object]]
 Rows = dict[str, dict[str, float]]
@@ -55,14 +58,14 @@ def run(args: argparse.Namespace) -> int:
     chosen = [name for name in known if name in wanted or not wanted]
     torch.manual_seed(0)
     tables = {}
-    size = args.batch, args.imgsz, args.classes
-    for title, runs in (
-        ("class term alone", lambda: class_terms(*size, device, chosen)),
-        ("whole criterion", lambda: criteria(*size, device, chosen)),
-        ("import ultralytics", imports),
-    ):
-        tables[title] = measure(runs(), args.repeats, device, title)
-        show(title, tables[title])
+    for classes in dict.fromkeys((min(FEW_CLASSES, args.classes), args.classes)):
+        size = args.batch, args.imgsz, classes
+        for what, runs in (("class term alone", class_terms), ("whole criterion", criteria)):
+            title = f"{what}, {classes} classes"
+            tables[title] = measure(runs(*size, device, chosen), args.repeats, device, title)
+            show(title, tables[title])
+    tables["import ultralytics"] = measure(imports(), args.repeats, device, "import ultralytics")
+    show("import ultralytics", tables["import ultralytics"])
     result = {
         "machine": machine(device),
         "size": {"batch": args.batch, "imgsz": args.imgsz, "classes": args.classes, "repeats": args.repeats},
@@ -70,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     }
     if args.growth:
         result["growth"] = growth(args, device, chosen)
+        result["criterion"] = criterion_sizes(args.repeats, device, chosen)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -129,6 +133,20 @@ def growth(args: argparse.Namespace, device: Any, chosen: list[str]) -> dict[str
     return grown
 
 
+def criterion_sizes(repeats: int, device: Any, chosen: list[str]) -> dict[str, Rows]:
+    """Return what the whole criterion costs at the sizes that people train with."""
+    found = {}
+    for batch, imgsz, classes in SIZES:
+        title = f"whole criterion, {batch} x {imgsz} x {classes}"
+        found[f"{batch} x {imgsz} x {classes}"] = measure(
+            criteria(batch, imgsz, classes, device, chosen), repeats, device, title
+        )
+    print("\nwhole criterion against stock, batch x imgsz x classes: " + ", ".join(found))
+    for name in next(iter(found.values())):
+        print(f"  {name:<16} " + "  ".join(f"x{rows[name]['time']:.2f}" for rows in found.values()))
+    return found
+
+
 def anchors(imgsz: int) -> int:
     """Return the number of anchors of an image."""
     return sum((imgsz // s) ** 2 for s in STRIDES)
@@ -161,7 +179,8 @@ def class_terms(batch: int, imgsz: int, classes: int, device: Any, chosen: list[
     import torch
     from torch import nn
 
-    from yolo_losses.classification._base import Positives
+    from yolo_losses.classification._fast.autograd import Positives
+    from yolo_losses.criteria.anchors import LARGE, LARGE_ON_GPU
     from yolo_losses.step import Step
 
     shape = batch, anchors(imgsz), classes
@@ -175,6 +194,7 @@ def class_terms(batch: int, imgsz: int, classes: int, device: Any, chosen: list[
     half = torch.tensor(0.5, device=device)
     step = Step(torch.rand(count, device=device), None, True)
     stock = nn.BCEWithLogitsLoss(reduction="none")
+    limit = LARGE if device.type == "cpu" else LARGE_ON_GPU  # the criterion's choice between its two paths
 
     def backward(term: Callable[[], Any]) -> Callable[[], None]:
         def once() -> None:
@@ -210,7 +230,11 @@ def class_terms(batch: int, imgsz: int, classes: int, device: Any, chosen: list[
     for spec in registry.specs("cls"):
         if spec.name in chosen:
             module = spec.build().to(device)
-            runs[spec.name] = backward(lambda module=module: module.class_sums(logits, positives, step))  # type: ignore[misc]
+            if logits.numel() < limit and not module.sums_a_batch():
+                given = {**module.prepare(step), "positive_mask": targets > 0}
+                runs[spec.name] = backward(lambda m=module, g=given: m.per_element(logits, targets, **g))  # type: ignore[misc]
+            else:
+                runs[spec.name] = backward(lambda m=module: m.class_sums(logits, positives, step))  # type: ignore[misc]
             if typed and spec.name in as_typed:
                 runs[f"{spec.name} as typed"] = backward(as_typed[spec.name])
     return runs
@@ -351,7 +375,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     limit = 1.5
     tables = [(title, rows) for title, rows in result["tables"].items() if "memory" in rows["stock"]]
-    figure, axes = plt.subplots(1, len(tables), figsize=(11, 7), layout="constrained")
+    figure, axes = plt.subplots(1, len(tables), figsize=(5.5 * len(tables), 8), layout="constrained")
     for axis, (title, rows) in zip(axes, tables, strict=True):
         names = [name for name in rows if name not in ("stock", "copy")][::-1]
         for offset, key, label in ((0.2, "time", "time"), (-0.2, "memory", "peak memory")):
@@ -368,8 +392,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axes[0].legend(loc="upper right")
     size, on = result["size"], result["machine"]
     figure.suptitle(
-        f"{size['batch']} images of {size['imgsz']} px, {size['classes']} classes; "
-        f"{on['device']}, {on['threads']} threads, torch {on['torch']}"
+        f"{size['batch']} images of {size['imgsz']} px; {on['device']}, {on['threads']} threads, torch {on['torch']}"
     )
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -265,7 +265,7 @@ class ClassPart(Part):
         kind = branch.settings.target
         with torch.autocast(logits.device.type, enabled=False):
             factor = _factor(loss, kind, at)
-            if branch.one_hot and (at.large or loss.sums_itself):
+            if branch.one_hot and (at.large or loss.sums_a_batch()):
                 positives = Positives(at.element, _quality(kind, at), at.valid)
                 term = loss.class_sums(logits, positives, _step(kind, at))
             else:
@@ -312,7 +312,7 @@ def _per_element(loss: ClassificationLoss, logits: Tensor, targets: Tensor, kind
         mean = call(logits.to(dtype), targets, reduction_override="none")
         return mean / max(logits.numel(), 1)
     supplied = loss.prepare(step)
-    if "positive_mask" in formula_arguments(type(loss).formula) or loss.sums_itself:
+    if "positive_mask" in formula_arguments(type(loss).formula) or loss.sums_a_batch():
         supplied["positive_mask"] = at.positive_elements if kind == "tal" else at.assigned_elements
     return loss.per_element(logits.to(dtype), targets, **supplied)
 
