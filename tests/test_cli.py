@@ -48,8 +48,8 @@ def test_the_stock_command_trains_by_key_and_by_config(data: Path, tmp_path: Pat
     first, last = said(by_key().check().lines)
     assert first == SLIDE_START
     found = re.fullmatch(
-        r"yolo_losses: ran in the first batch with objects: class; class term (\S+) times BCE's on the same predictions,"
-        r" \S+ times in gradient on the positives",
+        r"yolo_losses: ran in the first batch with objects: class; class term (\S+) times BCE's on the same"
+        r" predictions, \S+ times in gradient on the positives",
         last,
     )
     assert found

@@ -136,7 +136,8 @@ def mappings(values: SearchStrategy[Any]) -> SearchStrategy[dict[str, Any]]:
 def means_the_default(key: str, value: Any) -> bool:
     """Return whether a value asks for nothing; written without the code that is tested."""
     if key in PARAMETERS and PARAMETERS[key].type is str:
-        return str(value).strip().lower() == KEYS[key]
+        word = "off" if value is False else str(value).strip().lower()
+        return word == KEYS[key] or (word == "none" and word not in PARAMETERS[key].limits.words)
     if value is None:
         return True
     if isinstance(value, str):

@@ -147,7 +147,7 @@ def test_the_tuner_searches_whole_numbers_among_whole_numbers(tmp_path: Path, da
     assert len({found["ghm_bins"] for found in drawn}) > 1
     for found in drawn:
         assert isinstance(found["ghm_bins"], int)
-        assert LossSettings.from_mapping({**keys, **found}).parameters == found
+        assert LossSettings.from_arguments({**keys, **found}).parameters == found
     assert any(found["ghm_momentum"] not in (0, 1) for found in drawn)  # what is no whole number stays as it was
 
 

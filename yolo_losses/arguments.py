@@ -17,7 +17,7 @@ from yolo_losses.settings import LossSettings, argument
 ATTRIBUTE = "yolo_losses_settings"
 
 
-class Refused(ValueError, SystemExit):
+class RefusedError(ValueError, SystemExit):
     """A refusal that ends the `yolo` command with its one line and exit code 1, without a traceback."""
 
     def __init__(self, message: str) -> None:
@@ -44,7 +44,7 @@ def _one_line_on_the_command_line() -> Iterator[None]:
         # Only there: a notebook shows it better as it is, and a thread would end without a word.
         command = Path(sys.argv[0] if sys.argv else "").stem
         if command in ("yolo", "ultralytics") and threading.current_thread() is threading.main_thread():
-            raise Refused(str(error)) from None
+            raise RefusedError(str(error)) from None
         raise
 
 

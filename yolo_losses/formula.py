@@ -93,7 +93,7 @@ class LossModule(nn.Module):
             setattr(self, name, parameter.parse(value))
         self.check_parameters({p.key: getattr(self, p.name) for p in declared.values()})
         # Kept here because `torch.compile` traces through `functools.cache`.
-        kind: type[LossModule] = type(self)
+        kind: Any = type(self)
         self._own, self._taken = _argument_names(kind)
 
     @classmethod

@@ -264,6 +264,15 @@ def test_boxes_apart_have_a_gradient_of_diou_alone() -> None:
     assert grad[0, 0] > 0.005
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_boxes_whose_circles_are_apart_have_a_loss_of_exactly_1_and_no_gradient(dtype: torch.dtype) -> None:
+    pred, target = (boxes.to(dtype) for boxes in pairs(500))
+    pred[:, 0] += (pred[:, 2:4].norm(dim=1) + target[:, 2:4].norm(dim=1)) / 2 + 40
+    value, grad = gradient(rotated_iou_loss, pred, target)
+    assert (value == 1).all()
+    assert (grad == 0).all()
+
+
 def test_gradient_descent_turns_a_box_onto_its_target() -> None:
     target = box(50, 50, 30, 30, 0.2)
     pred = box(53, 48, 24, 35, 0.6).requires_grad_()

@@ -16,6 +16,7 @@ from torch import Tensor
 from yolo_losses import factory, registry
 from yolo_losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.classification._fast import compiled, cpu, gpu
+from yolo_losses.classification._fast.autograd import Positives
 from yolo_losses.step import Step
 
 # Beside the defaults, parameters that take another way through the closed forms.
@@ -359,6 +360,7 @@ def test_a_training_that_outlives_the_main_thread() -> None:
     code = """
 import threading, time, torch
 from yolo_losses.classification._fast import compiled, cpu, gpu
+from yolo_losses.classification._fast.autograd import Positives
 from yolo_losses.classification._fast.autograd import Positives
 torch.set_num_threads(2)
 def train():
