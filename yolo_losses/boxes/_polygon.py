@@ -71,8 +71,8 @@ def intersection(pair: Pair) -> Tensor:
     y = (dy * cos - dx * sin).clamp(-APART, APART)
     a, b = w2 / 2, h2 / 2
     cos, sin = (r1 - r2).cos(), (r1 - r2).sin()
-    # Two edges of the predicted box, its width and its height, as vectors. The middle of each lies half the other vector
-    # away from the centre; the opposite edges, with middles on the other side, are traversed in the opposite direction.
+    # Two edges of the predicted box, its width and its height, as vectors. The middle of each lies half the other
+    # vector away from the centre; the opposite edges, on the other side, are traversed in the opposite direction.
     ux, uy, vx, vy = w1 * cos, w1 * sin, h1 * -sin, h1 * cos
     edge_x, edge_y = torch.stack((ux, vx)), torch.stack((uy, vy))
     way_x, way_y = torch.stack((-vx, ux)) / 2, torch.stack((-vy, uy)) / 2
