@@ -39,7 +39,7 @@ def launch(data: Path, out: Path, *more: str, **keys: object) -> subprocess.Pope
     )
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
     """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -53,5 +53,5 @@ def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
-    """Return whether they end within the time that a loader's worker takes to miss its parent."""
-    return not psutil.wait_procs(processes, timeout=15)[1]
+    """Return whether they end by themselves."""
+    return not psutil.wait_procs(processes, timeout=60)[1]

@@ -30,6 +30,12 @@ class Watch(Protocol):
         """Take note that a run has a record."""
 
 
+def threads(cores: int) -> int:
+    """Return how many threads a run with these cores has: no more than `OMP_NUM_THREADS`, where that is set."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores, int(limit)) if limit.isdigit() else cores)
+
+
 def start(folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start the process of a run.
 

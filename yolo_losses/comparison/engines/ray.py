@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_losses.comparison import runs as folders
-from yolo_losses.comparison.engines import Watch, start, stop
+from yolo_losses.comparison.engines import Watch, start, stop, threads
 from yolo_losses.comparison.grid import Run, first_line
 from yolo_losses.comparison.record import METRIC_COLUMNS, RECORD_FILE, RunRecord, read_results
 
@@ -64,10 +64,10 @@ def run_all(
         watch.side_by_side = at_once
         by_folder = {str(run.folder.resolve()): run for run in runs}
         for run in runs:
-            folders.write_plan(run, cpus, data_hashes[run.cell.data])
+            folders.write_plan(run, threads(cpus), data_hashes[run.cell.data])
         kept = ("PYTHONPATH", "YOLO_")
         environment = {key: value for key, value in os.environ.items() if key.startswith(kept)}
-        environment["OMP_NUM_THREADS"] = str(cpus)
+        environment["OMP_NUM_THREADS"] = str(threads(cpus))
         space = {"folder": tune.grid_search(list(by_folder)), "environment": environment}
 
         class Callback(tune.Callback):

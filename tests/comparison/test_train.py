@@ -1,0 +1,190 @@
+"""The process of one run: seeds, snapshots, and what is kept of a validation."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from commands import wait_for
+from conftest import start
+from torch.utils.data import Dataset
+from ultralytics.data.build import InfiniteDataLoader, seed_worker
+
+from yolo_losses.comparison.grid import build, read_words
+from yolo_losses.comparison.record import PLAN_FILE, RunRecord, read_records
+from yolo_losses.comparison.runs import pair_problems
+from yolo_losses.comparison.train import Training, per_image, recording_validator
+
+
+class Augmented(Dataset):
+    """Numbers of images, each with an augmentation drawn as Ultralytics draws them."""
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> tuple[int, float, float]:
+        return index, random.random(), float(np.random.rand())
+
+
+def loader(workers: int) -> InfiniteDataLoader:
+    """Return a loader whose generator has a constant seed, as that of Ultralytics up to 8.4.120."""
+    generator = torch.Generator().manual_seed(6148914691236517204)
+    return InfiniteDataLoader(
+        Augmented(),
+        batch_size=4,
+        shuffle=True,
+        num_workers=workers,
+        worker_init_fn=seed_worker,
+        generator=generator,
+        collate_fn=list,
+    )
+
+
+def epochs(seed: int, numbers: range, workers: int, folder: Path) -> list[list[tuple[int, float, float]]]:
+    """Return what a run with this seed sees in these epochs, whatever was drawn before."""
+    training = Training(folder, seed, 1)
+    trainer = SimpleNamespace(train_loader=loader(workers), start_epoch=numbers.start)
+    seen = []
+    for trainer.epoch in numbers:
+        torch.rand(random.randrange(1, 9))  # a loss that draws
+        training.on_train_epoch_start(trainer)
+        seen.append([item for batch in trainer.train_loader for item in batch])
+    return seen
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_seed_decides_order_and_augmentations_of_every_epoch(tmp_path: Path, workers: int) -> None:
+    whole = epochs(0, range(3), workers, tmp_path)
+    assert whole == epochs(0, range(3), workers, tmp_path)
+    assert whole[2:] == epochs(0, range(2, 3), workers, tmp_path), "a run that goes on after two epochs"
+    other = epochs(1, range(3), workers, tmp_path)
+    orders = [[index for index, _, _ in epoch] for epoch in whole + other]
+    assert len({tuple(order) for order in orders}) == 6
+    draws = {draw for epoch in whole + other for _, *drawn in epoch for draw in drawn}
+    assert len(draws) == 6 * 16 * 2, "an augmentation comes twice"
+
+
+class Validator:
+    """Counts as Ultralytics' validators do; up to 8.3.108 it leaves images out that have neither objects nor boxes."""
+
+    def __init__(self, leaves_out: bool) -> None:
+        self.leaves_out = leaves_out
+        self.metrics = SimpleNamespace()
+        self.seen = 0
+
+    def init_metrics(self, model: Any) -> None:
+        self.stats: dict[str, list[Any]] = {"tp": [], "conf": [], "pred_cls": [], "target_cls": []}
+
+    def update_metrics(self, preds: list[torch.Tensor], batch: dict[str, torch.Tensor]) -> None:
+        for i, pred in enumerate(preds):
+            self.seen += 1
+            targets = batch["cls"][batch["batch_idx"] == i]
+            if self.leaves_out and not len(pred) and not len(targets):
+                continue
+            self.stats["tp"].append(torch.ones(len(pred), 10, dtype=torch.bool))
+            self.stats["conf"].append(pred)
+            self.stats["pred_cls"].append(torch.zeros(len(pred)))
+            self.stats["target_cls"].append(targets)
+
+    def get_stats(self) -> dict[str, float]:
+        for values in self.stats.values():
+            values.clear()
+        return {}
+
+
+@pytest.mark.parametrize("leaves_out", [False, True])
+def test_predictions_and_objects_are_kept_with_the_number_of_their_image(leaves_out: bool) -> None:
+    validator = recording_validator(Validator)(leaves_out)
+    validator.init_metrics(None)
+    empty = torch.zeros(0)
+    for preds, images in (([torch.tensor([0.9, 0.8]), empty, empty], [0, 2, 2]), ([empty, torch.tensor([0.7])], [])):
+        objects = torch.tensor(images, dtype=torch.float)
+        validator.update_metrics(preds, {"batch_idx": objects, "cls": objects})
+    validator.get_stats()
+    found = per_image(validator)
+    assert found["image"].tolist() == [0, 0, 4]
+    assert found["conf"].tolist() == pytest.approx([0.9, 0.8, 0.7])
+    assert found["target_image"].tolist() == [0, 2, 2]
+    assert found["tp"].shape == (3, 10)
+    assert int(found["images"]) == 5
+
+
+def test_a_run_ends_when_the_pipe_to_it_closes() -> None:
+    code = (
+        "from yolo_losses.comparison.train import end_with_parent; import time; end_with_parent(); print(1, flush=True)"
+    )
+    command = [sys.executable, "-c", f"{code}; time.sleep(600)"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert process.poll() is None
+    process.stdin.close()
+    wait_for(lambda: process.poll() is not None)
+    process.stdout.close()
+
+
+def test_runs_that_are_no_pairs_are_told(tmp_path: Path, data: Path) -> None:
+    words = ["model=yolov8n.yaml", f"data={data}", "cls_loss=bce,focal", "seed=0,1"]
+    runs = build(read_words(words)).runs(tmp_path)
+    for run in runs:
+        run.folder.mkdir(parents=True)
+        record = RunRecord(dict(run.cell.configuration), run.cell.name, run.seed, run.cell.data)
+        record.weights_hash, record.order_hash = f"w{run.seed}", f"o{run.seed}"
+        record.write(run.folder / "record.json")
+    assert pair_problems(runs) == []
+
+    def change(run: Any, **values: str) -> None:
+        record = RunRecord.read(run.folder / "record.json")
+        vars(record).update(values)
+        record.write(run.folder / "record.json")
+
+    change(runs[0], weights_hash="other")
+    assert "initial weights are not the same for cls_loss=bce, cls_loss=focal" in " ".join(pair_problems(runs))
+    change(runs[0], weights_hash="w0")
+    for run in runs:
+        change(run, order_hash="o")
+    assert "seeds 0, 1" in " ".join(pair_problems(runs))
+
+
+def test_runs_made_by_hand_have_records_by_what_differs(tmp_path: Path) -> None:
+    for name, loss, seed in (("a", None, 0), ("b", "focal", 0), ("c", "focal", 1)):
+        folder = tmp_path / name
+        folder.mkdir()
+        lines = [
+            "epochs: 2",
+            f"seed: {seed}",
+            "data: my.yaml",
+            f"name: {name}",
+            *([f"cls_loss: {loss}"] if loss else []),
+        ]
+        (folder / "args.yaml").write_text("\n".join(lines))
+        header = "epoch,time,metrics/precision(B),metrics/recall(B),metrics/mAP50(B),metrics/mAP50-95(B)"
+        (folder / "results.csv").write_text(f"{header}\n1,2.0,.1,.2,.3,.25\n2,4.0,.2,.3,.4,.2\n3,")
+    open_run = tmp_path / "open"
+    open_run.mkdir()
+    for name in (PLAN_FILE, "args.yaml", "results.csv"):
+        (open_run / name).write_text((tmp_path / "a" / name).read_text() if name != PLAN_FILE else "{}")
+    records = read_records(tmp_path)
+    assert [(r.configuration, r.seed) for r in records] == [
+        ({"cls_loss": "stock"}, 0),
+        ({"cls_loss": "focal"}, 0),
+        ({"cls_loss": "focal"}, 1),
+    ]
+    assert records[0].name == "cls_loss=stock"
+    assert (records[0].epochs, records[0].seconds_per_epoch) == (2, 2.0)
+    assert records[0].best is not None
+    assert records[0].last is not None
+    assert (records[0].best["map50_95"], records[0].last["map50_95"]) == (0.25, 0.2)
+
+
+def test_importing_the_package_does_not_import_what_compare_needs() -> None:
+    code = "import sys, yolo_losses, yolo_losses.comparison; print(sys.modules.keys() & {'scipy', 'rich', 'ray'})"
+    assert start(sys.executable, "-c", code)().check().text.strip() == "set()"
