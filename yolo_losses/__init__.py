@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what an editor and a type checker see; the losses themselve
     from yolo_losses.criteria import equip as equip
     from yolo_losses.factory import make_box_loss as make_box_loss
     from yolo_losses.factory import make_cls_loss as make_cls_loss
+    from yolo_losses.masks._base import register_seg_loss as register_seg_loss
     from yolo_losses.parameters import Param as Param
     from yolo_losses.settings import LossSettings as LossSettings
     from yolo_losses.task_losses import DetectionLoss as DetectionLoss
@@ -29,6 +30,7 @@ _HOMES = {
     "Param": "parameters",
     "register_cls_loss": "classification._base",
     "register_box_loss": "boxes._base",
+    "register_seg_loss": "masks._base",
     "make_cls_loss": "factory",
     "make_box_loss": "factory",
     "LossSettings": "settings",

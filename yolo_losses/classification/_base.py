@@ -137,15 +137,18 @@ class ClassificationLoss(LossModule):
 
     def per_element(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
         """Return the loss per element as `elementwise` does, its gradient in closed form if there is one."""
-        if type(self).closed_form is ClassificationLoss.closed_form:
+        if not self._has_closed_form_of_any_target():
             return self.elementwise(logits, targets, **supplied)
+        closed = functools.partial(self._closed_form, targets=targets, **supplied)
+        return elementwise(closed, functools.partial(self.elementwise, targets=targets, **supplied), logits)
 
-        def closed_form(z: Tensor) -> tuple[Tensor, Tensor]:
-            pair = self.closed_form(z, targets, **supplied)
-            assert pair is not None
-            return pair
+    def _has_closed_form_of_any_target(self) -> bool:
+        return type(self).closed_form is not ClassificationLoss.closed_form
 
-        return elementwise(closed_form, lambda z: self.elementwise(z, targets, **supplied), logits)
+    def _closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
+        pair = self.closed_form(logits, targets, **supplied)
+        assert pair is not None
+        return pair
 
     @classmethod
     def sums_a_batch(cls) -> bool:
@@ -169,7 +172,8 @@ class ClassificationLoss(LossModule):
         if self.has_closed_form() or plain:
             foreground = functools.partial(self.elementwise, **supplied)
             background = self._background if self.has_closed_form() else by_autograd(foreground)
-            return class_sums(background, foreground, logits, positives)
+            closed = functools.partial(self._closed_form, **supplied) if self._has_closed_form_of_any_target() else None
+            return class_sums(background, foreground, logits, positives, closed=closed)
         targets, positive_mask = scattered(logits, positives)
         return self.elementwise(logits, targets, positive_mask=positive_mask, **supplied).sum((0, 1), keepdim=True)
 

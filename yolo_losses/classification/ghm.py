@@ -200,7 +200,13 @@ class GHMLoss(ClassificationLoss):
         def foreground(z: Tensor, target: Tensor, **_: Any) -> Tensor:
             return _weighted(z, target, weights)
 
-        return class_sums(self.weighted_background, foreground, logits, positives, weights) / size
+        def closed(z: Tensor, target: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
+            slope = z.sigmoid() - target
+            weight = weights[_bin(slope.abs(), self.bins)]
+            bce = nn.functional.binary_cross_entropy_with_logits(z, target, reduction="none")
+            return bce.mul_(weight), slope.mul_(weight)
+
+        return class_sums(self.weighted_background, foreground, logits, positives, weights, closed=closed) / size
 
     def prepare(self, step: Step) -> dict[str, Any]:
         """Return whether the moving average is to be updated."""

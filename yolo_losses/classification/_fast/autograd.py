@@ -19,6 +19,7 @@ from yolo_losses.classification._fast import cpu, gpu
 
 Background = Callable[..., tuple[Tensor, Tensor]]
 Foreground = Callable[..., Tensor]
+ClosedForm = Callable[..., tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,12 @@ def scattered(logits: Tensor, positives: Positives) -> tuple[Tensor, Tensor]:
 
 
 def class_sums(
-    background: Background, foreground: Foreground, logits: Tensor, positives: Positives, *extras: Tensor
+    background: Background,
+    foreground: Foreground,
+    logits: Tensor,
+    positives: Positives,
+    *extras: Tensor,
+    closed: ClosedForm | None = None,
 ) -> Tensor:
     """Return the loss summed over batch and anchors, shape `(1, 1, C)`.
 
@@ -59,8 +65,9 @@ def class_sums(
         logits: shape `(b, anchors, C)`.
         positives: the elements whose target is not that of the background.
         *extras: tensors of this step that the background needs.
+        closed: the formula's value and derivative, given the same; `None`: the formula is differentiated.
     """
-    sums: Tensor = _ClassSums.apply(logits, background, foreground, positives, extras)
+    sums: Tensor = _ClassSums.apply(logits, background, foreground, positives, extras, closed)
     return sums
 
 
@@ -79,9 +86,10 @@ class _ClassSums(torch.autograd.Function):
         foreground: Foreground,
         positives: Positives,
         extras: tuple[Tensor, ...],
+        closed: ClosedForm | None,
     ) -> Tensor:
         ctx.save_for_backward(logits)
-        ctx.again = background, foreground, positives, extras
+        ctx.again = background, foreground, positives, extras, closed
         sums, ctx.gradient = _sums_and_gradient(logits, *ctx.again, wanted=ctx.needs_input_grad[0])
         return sums
 
@@ -89,15 +97,15 @@ class _ClassSums(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         (logits,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # `create_graph`: a second derivative is wanted, which only the formula has
-            _, foreground, positives, _ = ctx.again
+            _, foreground, positives, _, _ = ctx.again
             targets, mask = scattered(logits, positives)
             sums = foreground(logits.to(targets.dtype), targets, positive_mask=mask).sum((0, 1), keepdim=True)
-            return torch.autograd.grad(sums, logits, grad_output, create_graph=True)[0], None, None, None, None
+            return torch.autograd.grad(sums, logits, grad_output, create_graph=True)[0], *[None] * 5
         # The kept tensor is scaled in place, which saves a copy of it; a second backward works it out anew.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
             gradient = _sums_and_gradient(logits, *ctx.again, wanted=True)[1]
-        return gradient.mul_(grad_output).to(logits.dtype), None, None, None, None
+        return gradient.mul_(grad_output).to(logits.dtype), *[None] * 5
 
 
 def _sums_and_gradient(
@@ -106,12 +114,18 @@ def _sums_and_gradient(
     foreground: Foreground,
     positives: Positives,
     extras: tuple[Tensor, ...],
+    closed: ClosedForm | None,
     *,
     wanted: bool,
 ) -> tuple[Tensor, Tensor | None]:
     dtype = torch.promote_types(logits.dtype, torch.float32)
     rows = logits.detach().reshape(-1, logits.shape[-1])
-    value, slope = _at_positives(foreground, rows.reshape(-1)[positives.index].to(dtype), positives.target, wanted)
+    z, target = rows.reshape(-1)[positives.index].to(dtype), positives.target.to(dtype)
+    if closed is None:
+        value, slope = _at_positives(foreground, z, target, wanted)
+    else:
+        value, slope = closed(z, target, positive_mask=torch.ones_like(target, dtype=torch.bool))
+        slope = slope if wanted else None
     if rows.device.type == "cpu":
         sums, gradient = cpu.pass_over(rows, background, positives, value, slope, extras, dtype)
     else:
@@ -124,7 +138,7 @@ def _at_positives(foreground: Foreground, z: Tensor, target: Tensor, wanted: boo
     """Return the formula's value and, where wanted, its derivative at the positives."""
     with torch.inference_mode(False), torch.enable_grad():
         # A copy: logits of a validation step may belong to inference mode, which allows no gradient.
-        z, target = z.clone().requires_grad_(wanted), target.to(z.dtype, copy=True)
+        z, target = z.clone().requires_grad_(wanted), target.clone()
         value = foreground(z, target, positive_mask=torch.ones_like(target, dtype=torch.bool))
         return value.detach(), torch.autograd.grad(value.sum(), z)[0] if wanted else None
 
@@ -142,9 +156,7 @@ def by_autograd(formula: Foreground) -> Background:
     return background
 
 
-def elementwise(
-    closed_form: Callable[[Tensor], tuple[Tensor, Tensor]], formula: Callable[[Tensor], Tensor], logits: Tensor
-) -> Tensor:
+def elementwise(closed_form: ClosedForm, formula: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
     """Return the loss per element of whole tensors.
 
     Args:
