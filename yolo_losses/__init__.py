@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:  # what an editor and a type checker see; the losses themselves are found by their registration
     from yolo_losses.boxes._base import register_box_loss as register_box_loss
     from yolo_losses.classification._base import register_cls_loss as register_cls_loss
+    from yolo_losses.comparison import compare as compare
     from yolo_losses.criteria import equip as equip
     from yolo_losses.factory import make_box_loss as make_box_loss
     from yolo_losses.factory import make_cls_loss as make_cls_loss
@@ -35,6 +36,7 @@ _HOMES = {
     "make_box_loss": "factory",
     "LossSettings": "settings",
     "equip": "criteria",
+    "compare": "comparison",
     "DetectionLoss": "task_losses",
     "SegmentationLoss": "task_losses",
     "PoseLoss": "task_losses",
