@@ -161,7 +161,7 @@ def test_ray_finishes_the_grid_when_a_node_is_lost(tmp_path: Path, data: Path, r
         assert results(record.folder) == results(other)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_no_cluster_at_an_address_is_refused_in_one_line(tmp_path: Path, data: Path) -> None:
     pytest.importorskip("ray.tune")
     result = compare(data, tmp_path, "--engine", "ray", "--address", "127.0.0.1:1", cls_loss="bce,focal")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,9 @@ def run_all(
     if ours:
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         try:
+            host, _, port = address.rpartition(":")
+            if port.isdigit() and "/" not in host:  # Ray itself would go on trying for minutes
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address=address, log_to_driver=False, logging_level="error")
         except Exception as error:
             raise ValueError(f"'--address {address}': {first_line(error)}") from error
