@@ -206,6 +206,30 @@ def test_nothing_of_a_step_is_held_after_it(name: str) -> None:
     assert not [ref for ref in seen if ref() is not None]
 
 
+def test_a_criterion_that_knows_its_model_is_equipped_once() -> None:
+    criterion = criterion_of("v8")
+    criterion.owner = type("Owner", (), {})()
+    criterion.owner.criterion = criterion
+    assert list(yolo_losses.equip(criterion, {"cls_loss": "slide"})) == [""]
+
+
+def test_class_weights_multiply_a_third_party_s_loss_in_place() -> None:
+    """Whose gradient may need its own result, as that of an exponential does."""
+
+    def growing_for_test(logits: Tensor, targets: Tensor) -> Tensor:
+        return (logits.sigmoid() - targets).abs().exp()
+
+    yolo_losses.register_cls_loss("growing_for_test")(growing_for_test)
+    try:
+        criterion = criterion_of("v8")
+        yolo_losses.equip(criterion, {"cls_loss": "growing_for_test"})
+        once = step(criterion)["cls_loss"]
+        criterion.class_weights = torch.full((1, 1, 3), 2.0)
+        assert step(criterion)["cls_loss"] == pytest.approx(2 * once)
+    finally:
+        registry.remove("cls", "growing_for_test")
+
+
 def test_a_copy_of_a_part_is_a_part() -> None:
     criterion = criterion_of("v8")
     branch = yolo_losses.equip(criterion, {"cls_loss": "slide", "box_loss": "siou", "dfl_loss": "off"})[""]

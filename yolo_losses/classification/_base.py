@@ -138,7 +138,8 @@ class ClassificationLoss(LossModule):
     def per_element(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
         """Return the loss per element as `elementwise` does, its gradient in closed form if there is one."""
         if not self._has_closed_form_of_any_target():
-            return self.elementwise(logits, targets, **supplied)
+            # A copy: the criterion multiplies by class weights in place, and a formula may need its own result.
+            return self.elementwise(logits, targets, **supplied).clone()
         closed = functools.partial(self._closed_form, targets=targets, **supplied)
         return elementwise(closed, functools.partial(self.elementwise, targets=targets, **supplied), logits)
 

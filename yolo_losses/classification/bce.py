@@ -67,6 +67,10 @@ class BCELoss(ClassificationLoss):
         loss: Tensor = bce_loss(logits, targets, self.pos_weight)
         return loss if self.weight is None else loss * self.weight.to(loss)
 
+    def per_element(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss per element, whose gradient does not need it."""
+        return self.elementwise(logits, targets)
+
     def has_closed_form(self) -> bool:
         """Return whether the weights are the same for every class."""
         return self.weight is None and not isinstance(self.pos_weight, Tensor)

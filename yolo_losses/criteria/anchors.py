@@ -73,6 +73,11 @@ class Assignment:
         """Which anchors are positives, shape `(b * anchors,)`."""
         return self._foreground.reshape(-1).bool()
 
+    @property
+    def any(self) -> bool:
+        """Whether there are positives with a score; this synchronises."""
+        return bool(self.scores.any())
+
     @cached_property
     def index(self) -> Tensor:
         """The positives' anchors, flat over the batch, shape `(N,)`; all anchors unless positives are selected."""
@@ -209,9 +214,10 @@ class AnchorBranch(Branch):
         self.taken += (part,)
         return self.assignment
 
-    def checks(self, objects: bool) -> bool:
-        """Return whether this call compares terms, which synchronises: the first one with objects in each epoch."""
-        return self.check_due and objects and torch.is_grad_enabled()
+    @property
+    def compares(self) -> bool:
+        """Whether this call compares terms, which synchronises: the first one with positives in each epoch."""
+        return self.check_due and torch.is_grad_enabled() and self.assignment is not None and self.assignment.any
 
 
 class AssignerPart(Part):
@@ -259,8 +265,8 @@ class ClassPart(Part):
         assert loss is not None
         at = branch.take("class")
         branch.called.add("class")
-        checked = branch.checks(objects=True) and bool(targets.any())
-        if checked and branch.one_hot and int((targets > 0).sum()) != int((at.score > 0).sum()):
+        compares = branch.compares
+        if compares and branch.one_hot and int((at.scores > 0).sum()) != int((at.score > 0).sum()):
             branch.one_hot = at.one_hot = False
         kind = branch.settings.target
         with torch.autocast(logits.device.type, enabled=False):
@@ -275,7 +281,7 @@ class ClassPart(Part):
                 term = term * factor
             if scale != 1:
                 term = term * scale
-            if checked:
+            if compares:
                 branch.returned = term
                 if not branch.ratios:
                     branch.ratios = _against_bce(term, logits, targets, at)
@@ -575,10 +581,12 @@ def matches(criterion: Any) -> bool:
     return any(True for _ in leaves(criterion))
 
 
-def leaves(criterion: Any, path: str = "", depth: int = 4) -> Iterator[tuple[str, Any]]:
+def leaves(criterion: Any, path: str = "", depth: int = 4, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
     """Yield the criteria that a criterion is made of, by their path, auxiliary ones included."""
-    if depth == 0 or isinstance(criterion, Part | Tensor | str | bytes | type):
+    seen = set() if seen is None else seen
+    if depth == 0 or id(criterion) in seen or isinstance(criterion, Part | Tensor | str | bytes | type):
         return
+    seen.add(id(criterion))  # a criterion may know its model, and the model its criterion
     if isinstance(criterion, Mapping):
         inner = {str(name): value for name, value in criterion.items()}
     elif isinstance(criterion, list | tuple):
@@ -589,7 +597,7 @@ def leaves(criterion: Any, path: str = "", depth: int = 4) -> Iterator[tuple[str
         attributes = getattr(criterion, "__dict__", {})
         inner = {k: v for k, v in {**attributes, **attributes.get("_modules", {})}.items() if k not in SKIPPED}
     for name, value in inner.items():
-        yield from leaves(value, f"{path}.{name}".lstrip("."), depth - 1)
+        yield from leaves(value, f"{path}.{name}".lstrip("."), depth - 1, seen)
 
 
 def equip(
