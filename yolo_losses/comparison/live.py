@@ -82,8 +82,8 @@ class View:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
-        for heading in ("configuration", "data", "seed", "state", "epoch", self.metric):
-            table.add_column(heading, justify="right" if heading in ("seed", "epoch", self.metric) else "left")
+        for heading in ("configuration", "data", "seed", "state", "epoch", self.metric, "left"):
+            table.add_column(heading, justify="left" if heading in ("configuration", "data", "state") else "right")
         several = len({run.cell.data for run in self.runs}) > 1
         table.columns[1].header = "data" if several else ""
         waiting = 0
@@ -98,7 +98,9 @@ class View:
                 value = record.best.get(self.metric)
             style = {"failed": "red", "running": "bold"}.get(state)
             cells = [run.cell.name, run.cell.folder.rpartition("data=")[2] if several else "", str(run.seed), state]
-            table.add_row(*cells, f"{done}/{epochs}", _number(value), style=style)
+            seconds = folders.seconds_left([run], 1) if record is None else None
+            left = span(seconds) if seconds is not None else ""
+            table.add_row(*cells, f"{done}/{epochs}", _number(value), left, style=style)
         over = sum(folders.record_of(run) is not None for run in self.runs)
         table.caption = f"{over} of {len(self.runs)} runs are over, {waiting} wait{self.left()}"
         table.caption_justify = "left"
