@@ -10,7 +10,7 @@ from typing import Any
 
 HELP = "train several losses over several seeds, and report which is better, and how sure that is"
 EPILOG = """\
-The words are those of `yolo train`. A value with commas is an axis of the grid; `seed` is the one that is averaged over:
+The words are those of `yolo train`. A value with commas is an axis of the grid; `seed` is averaged over:
 
     yolo-losses compare model=yolov8n.yaml data=my.yaml epochs=50 seed=0,1,2 cls_loss=bce,focal,slide
 """
