@@ -187,10 +187,13 @@ def test_a_criterion_that_is_rebuilt_is_equipped_again_and_said_so(data, tmp_pat
 
     model.add_callback(event, forget)
     with logged() as messages:
-        model.train(data=str(data), project=str(tmp_path), cls_loss="slide", **TINY)
-    again = [line for line in said(messages) if "it is equipped again" in line]
-    assert [line for line in again if "for validation" in line]
-    assert event == "on_train_epoch_end" or [line for line in again if "for training" in line]
+        model.train(data=str(data), project=str(tmp_path), cls_loss="slide", **{**TINY, "epochs": 2})
+    lines = said(messages)
+    assert [line for line in lines if "criterion for training was replaced after set-up; it is equipped again" in line]
+    # That of the EMA is built as it validates, so that only one that has validated is replaced.
+    again = [line for line in lines if "criterion for validation was replaced after set-up" in line]
+    assert len(again) == (event != "on_train_start")
+    assert not [line for line in lines if "validation did not call" in line]
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kept
         keys = {**TINY, "epochs": 2, "save_period": 1, "seed": 7, "data": data, "project": folder, "name": name}
         return ["train", "model=yolov8n.yaml", *pairs(**keys)]
 
-    stock = ["cls_loss=stock", "box_loss=Stock", "dfl_loss=none", "cls_scale=1", "focal_gamma=1.5"]
+    stock = ["cls_loss=stock", "box_loss=Stock", "dfl_loss=stock", "cls_target=none", "cls_scale=1", "focal_gamma=1.5"]
     for pair in (
         (start_without_plugin(ENTRY, *line("without")), start_yolo(*line("default"))),
         (start_yolo(*line("explicit"), *stock), start_yolo(*line("disabled"), YOLO_LOSSES_DISABLE="1")),

@@ -34,6 +34,9 @@ def registered() -> Iterator[None]:
     registry.restore(before)
 
 
+NOT_FOR_EVERY_HEAD = ("loss_branches", "seg_loss", "seg_scale")  # a detection head with one branch allows the default
+
+
 # A release whose default.yaml has a key of one of our names, for something of its own.
 
 COLLIDING = """
@@ -67,6 +70,8 @@ def test_a_key_that_ultralytics_has_for_something_else_stays_its_own(key: str, t
     ours: dict[str, Any] = {
         "cls_loss": "slide", "box_loss": "siou", "dfl_loss": "dfl", "cls_target": "iou", "cls_scale": 2.0,
         "loss_branches": "both",
+        "seg_loss": "stock",
+        "seg_scale": 1.0,
     }  # fmt: skip
     plain = train("plain", **{key: "hard" if theirs == "soft" else 4.5})
     chosen = train("ours", cls_loss="slide") if key != "cls_loss" else None
@@ -77,7 +82,7 @@ def test_a_key_that_ultralytics_has_for_something_else_stays_its_own(key: str, t
     if chosen is not None:
         assert chosen().check().lines[-1].endswith("RUN True")
     result = renamed().check()
-    if key != "loss_branches":  # whose default is the only value that a head with one branch allows
+    if key not in NOT_FOR_EVERY_HEAD:
         assert result.lines[-1].endswith("RUN True")
         assert result.saying(f"'yl_{key}' is this package's")
         assert yaml.safe_load((tmp_path / "renamed" / "args.yaml").read_text())[f"yl_{key}"] == ours[key]
@@ -231,6 +236,48 @@ def test_a_third_party_s_formula_that_is_not_usable_is_refused_by_name(name: str
     yolo_losses.register_cls_loss(f"odd_{name}")(Own)
     with pytest.raises(ValueError, match=f"'cls_loss=odd_{name}' .*{words}"):
         yolo_losses.equip(criterion_of("v8"), {"cls_loss": f"odd_{name}"})
+
+
+def softmax(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return -targets * logits.log_softmax(-1).clamp_min(-50)
+
+
+def by_class(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return (logits.sigmoid() - targets).square() * torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+
+
+def by_all(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    gap = (logits.sigmoid() - targets).square()
+    return gap / gap.mean().detach()
+
+
+@pytest.mark.parametrize("formula", [softmax, by_class, by_all])
+def test_a_third_party_s_formula_that_is_not_per_element_is_refused(formula: Any, registered: None) -> None:
+    """A large batch is worked through in pieces, where it would give another number."""
+    yolo_losses.register_cls_loss(f"odd_{formula.__name__}")(formula)
+    with pytest.raises(ValueError, match=rf"'cls_loss=odd_{formula.__name__}' (is not per element|cannot be computed)"):
+        yolo_losses.equip(criterion_of("v8"), {"cls_loss": f"odd_{formula.__name__}"})
+
+    class Whole(yolo_losses.BCELoss):
+        def elementwise(self, logits: Any, targets: Any, **supplied: Any) -> Any:
+            return formula(logits, targets)
+
+        def has_closed_form(self) -> bool:
+            return False
+
+    if formula is not by_class:  # the head here has three classes
+        yolo_losses.register_cls_loss(f"odd_whole_{formula.__name__}")(Whole)
+        yolo_losses.equip(criterion_of("v8"), {"cls_loss": f"odd_whole_{formula.__name__}"})
+
+
+def test_a_third_party_s_formula_may_ask_for_what_the_criterion_supplies(registered: None) -> None:
+    def asking(logits: torch.Tensor, targets: torch.Tensor, positive_mask: Any, mean_iou: Any) -> torch.Tensor:
+        return (logits.sigmoid() - targets).square() * torch.where(positive_mask, mean_iou, 1.0)
+
+    yolo_losses.register_cls_loss("odd_asking")(asking)
+    criterion = criterion_of("v8")
+    yolo_losses.equip(criterion, {"cls_loss": "odd_asking"})
+    assert run(criterion, predictions("v8"), made_up_batch("v8"))[0]["cls_loss"] > 0
 
 
 def test_a_third_party_s_box_formula_is_tried_on_degenerate_boxes(registered: None) -> None:

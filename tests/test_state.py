@@ -24,6 +24,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "ema_slide": {"cls_loss": "ema_slide"},
     "ghm": {"cls_loss": "ghm"},
     "wiou": {"box_loss": "wiou"},
+    "wise": {"box_loss": "wise_inner_siou"},
     "both": {"cls_loss": "ema_slide", "box_loss": "focaler_wiou"},
 }
 State = dict[str, dict[str, torch.Tensor]]

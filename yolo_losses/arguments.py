@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from yolo_losses import registry, settings
-from yolo_losses.log import say
+from yolo_losses.log import is_first_rank, say
 from yolo_losses.plugins import ENTRY_POINT_GROUP, PLUGINS_VARIABLE
 from yolo_losses.settings import LossSettings, argument
 
@@ -60,15 +62,41 @@ def _check(trainer: Any, overrides: Any) -> None:
         from yolo_losses.criteria import queries  # imports Ultralytics' losses, which a trainer has loaded already
 
         queries.check(chosen)
-    for key in settings.default_keys():
-        given.pop(argument(key), None)
-    given.update({argument(key): value for key, value in chosen.pinned().items()})
+    _keep(given, chosen)
     setattr(trainer, ATTRIBUTE, chosen)
     for key in settings.renamed():
         if argument(key) in given:
             say(f"Ultralytics has a '{key}' of its own; '{argument(key)}' is this package's")
     for key in unused:
         say(f"'{key}' has no effect with {chosen.describe()}", warn=True)
+
+
+def _keep(given: dict[str, Any], chosen: LossSettings) -> None:
+    """Leave on a trainer's arguments the keys that define the run, and no others of this package."""
+    for key in settings.default_keys():
+        given.pop(argument(key), None)
+    given.update({argument(key): value for key, value in chosen.pinned().items()})
+
+
+def pin(trainer: Any, chosen: LossSettings) -> None:
+    """Keep the keys that define the run where they were set after the trainer was built, in `args.yaml` too."""
+    given = vars(trainer.args)
+    before = settings.own_arguments(given)
+    _keep(given, chosen)
+    file = Path(getattr(trainer, "save_dir", "")) / "args.yaml"
+    if before == settings.own_arguments(given) and (not chosen.pinned() or _written(file) == chosen.pinned()):
+        return
+    if is_first_rank() and file.is_file():
+        kept: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+        _keep(kept, chosen)
+        file.write_text(yaml.safe_dump(kept, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _written(file: Path) -> dict[str, Any] | None:
+    """Return this package's keys in a run's `args.yaml`."""
+    if not file.is_file():
+        return None
+    return settings.own_arguments(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
 
 
 def _parse(given: Mapping[str, Any], resumed: bool) -> LossSettings:

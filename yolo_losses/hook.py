@@ -258,8 +258,18 @@ def after_batch(trainer: Any) -> None:
 
 
 def after_epoch(trainer: Any) -> None:
-    """Check the EMA's criterion before it validates."""
+    """Read what the epoch's batches have shown."""
     _run().after_epoch(trainer)
+
+
+def before_validation(validator: Any) -> None:
+    """Check that the EMA's criterion is equipped."""
+    _run().before_validation(validator)
+
+
+def after_validation(validator: Any) -> None:
+    """Check that validation called it."""
+    _run().after_validation(validator)
 
 
 def save_state(trainer: Any) -> None:
@@ -274,6 +284,8 @@ CALLBACKS: Mapping[str, Callable[[Any], None]] = {
     "on_train_batch_start": before_batch,
     "on_train_batch_end": after_batch,
     "on_train_epoch_end": after_epoch,
+    "on_val_start": before_validation,
+    "on_val_end": after_validation,
     "on_model_save": save_state,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from yolo_losses.settings import LossSettings, own_arguments
 
 STATE_FILE = "yolo_losses_state.pt"
 ATTRIBUTE = "yolo_losses_run"
+TRAINER = "yolo_losses_trainer"
 NETS = ("training", "validation")  # what the criteria of the model and of its EMA are for
 TARGET_NAMES = {"tal": "assigner score", "iou": "IoU", "ciou": "CIoU", "hard": "1"}
 
@@ -27,6 +29,7 @@ TARGET_NAMES = {"tal": "assigner score", "iou": "IoU", "ciou": "CIoU", "hard": "
 def start(trainer: Any) -> None:
     """Equip the criteria of a trainer whose set-up is done, unless every term is stock."""
     chosen = arguments.of(trainer)
+    arguments.pin(trainer, chosen)
     setattr(trainer, ATTRIBUTE, None)
     if chosen.swaps_nothing:
         _tell_of_checkpoint(trainer)
@@ -79,6 +82,8 @@ def before_batch(trainer: Any) -> None:
     """Check that the model's criterion is the one that was equipped."""
     run: Run | None = getattr(trainer, ATTRIBUTE, None)
     if run is not None:
+        if not run.batches:
+            run.rebuild(trainer)
         run.keep_equipped(trainer, "training")
 
 
@@ -92,11 +97,33 @@ def after_batch(trainer: Any) -> None:
 
 
 def after_epoch(trainer: Any) -> None:
-    """Check the EMA's criterion before it validates; warn of an epoch that proved nothing."""
+    """Read what the epoch's batches have shown; warn of an epoch that proved nothing."""
     run: Run | None = getattr(trainer, ATTRIBUTE, None)
     if run is not None:
-        run.keep_equipped(trainer)
         run.end_epoch(trainer.epoch)
+        if getattr(getattr(trainer, "validator", None), "callbacks", None) is not trainer.callbacks:
+            run.keep_equipped(trainer, "validation")  # a validator that would not say when it starts
+
+
+def before_validation(validator: Any) -> None:
+    """Check that the EMA's criterion is equipped, as the trainer's validator begins."""
+    trainer, run = _validated_by(validator)
+    if run is not None:
+        run.keep_equipped(trainer, "validation")
+        run.validations = sum(branch.validations for branch in run.branches.values())
+
+
+def after_validation(validator: Any) -> None:
+    """Check that the trainer's validator has called the equipped criterion."""
+    _, run = _validated_by(validator)
+    if run is not None:
+        run.check_validated(validator)
+
+
+def _validated_by(validator: Any) -> tuple[Any, Run | None]:
+    """Return the trainer whose EMA is validated, and its run; none where the best weights are, once all is done."""
+    trainer = getattr(validator, TRAINER, lambda: None)() if getattr(validator, "training", False) else None
+    return trainer, getattr(trainer, ATTRIBUTE, None)
 
 
 def save_state(trainer: Any) -> None:
@@ -124,6 +151,8 @@ class Run:
         self.criteria: dict[str, Any] = {}
         self.batches = 0
         self.batches_seen = 0
+        self.validations = 0
+        self.built = False
         self.calls = 0
         self.calls_before_epoch = 0
         self.proven: list[str] = []
@@ -133,12 +162,16 @@ class Run:
         if _chooses_by_batch(model):
             _Waiting(self, trainer, model, ema)
         else:
-            for which, net in zip(NETS, (model, ema), strict=True):
-                if net is not None:
-                    if getattr(net, "criterion", None) is None:
-                        net.criterion = net.init_criterion()
-                    self.equip(which, net.criterion)
+            # Now, so that a loss that the head cannot use is refused here. That of the EMA is built as it validates:
+            # gains and class weights are its own by then.
+            if getattr(model, "criterion", None) is None:
+                model.criterion, self.built = model.init_criterion(), True
+            self.equip("training", model.criterion)
+            if getattr(ema, "criterion", None) is not None:
+                self.equip("validation", ema.criterion)
             self.start(trainer)
+        if getattr(trainer, "validator", None) is not None:
+            setattr(trainer.validator, TRAINER, weakref.ref(trainer))
 
     def equip(self, which: str, criterion: Any) -> None:
         """Equip the criterion for `training` or `validation`, with one set of losses and state for both."""
@@ -163,7 +196,7 @@ class Run:
             if self.settings.seg_scale != 1:
                 terms[-1] += f", times {self.settings.seg_scale:g}"
         names = ", ".join(name for name in self.branches if name)
-        say(f"{'; '.join(terms)}; equipped for {' and '.join(self.criteria)}{f' ({names})' if names else ''}")
+        say(f"{'; '.join(terms)}; equipped for {' and '.join(NETS)}{f' ({names})' if names else ''}")
         for module in branch.modules.values():
             warning = getattr(type(module), "one2one_warning", "")
             if warning and "one2one" in self.branches:
@@ -173,21 +206,37 @@ class Run:
         if getattr(trainer, "resume", False):
             self.load_state(trainer)
 
+    def rebuild(self, trainer: Any) -> None:
+        """Build the model's criterion anew before the first batch, when upstream does: callbacks may have set it up."""
+        model = nets(trainer)[0]
+        if self.built and getattr(model, "criterion", None) is self.criteria["training"]:
+            model.criterion = model.init_criterion()
+            self.equip("training", model.criterion)
+        self.built = False
+
     def keep_equipped(self, trainer: Any, *wanted: str) -> None:
-        """Equip a criterion again that was replaced or rebuilt since it was equipped, and say so."""
+        """Equip the criteria that were replaced or rebuilt since they were equipped, and say so."""
         for which, net in zip(NETS, nets(trainer), strict=True):
-            if net is None or which not in self.criteria or (wanted and which not in wanted):
+            if net is None or (wanted and which not in wanted) or _waits(net):
                 continue
             criterion = getattr(net, "criterion", None)
-            if criterion is self.criteria[which]:
-                continue
             if criterion is None:
+                if which == "validation" and which not in wanted:
+                    continue  # it is built as it validates
                 criterion = net.criterion = net.init_criterion()
             kind = criteria.kind_of(criterion)
             if kind is None or not kind.is_equipped(criterion, self.branches):
+                replaced = which in self.criteria
                 self.equip(which, criterion)
-                say(f"the criterion for {which} was replaced after set-up; it is equipped again", warn=True)
+                if replaced:
+                    say(f"the criterion for {which} was replaced after set-up; it is equipped again", warn=True)
             self.criteria[which] = criterion
+
+    def check_validated(self, validator: Any) -> None:
+        """Warn where a validation that computed a loss did not call the equipped criterion."""
+        computed = float(torch.as_tensor(sum(_items(getattr(validator, "loss", 0.0)))).abs()) > 0
+        if computed and sum(branch.validations for branch in self.branches.values()) == self.validations:
+            say("validation did not call the criterion that was equipped: its losses are of another one", warn=True)
 
     def begin_epoch(self) -> None:
         """Have the first batch of the epoch compare the reported class term with the one that was returned."""
@@ -196,7 +245,13 @@ class Run:
             branch.check_due = True
 
     def end_epoch(self, epoch: int) -> None:
-        """Warn of an epoch in which no batch had objects."""
+        """Read what could not be read batch by batch without synchronising; warn if no batch had objects.
+
+        Raises:
+            RuntimeError: where a batch's class term was not the one that was returned.
+        """
+        for branch in self.branches.values():
+            branch.check_deviation()
         if self.calls == self.calls_before_epoch:
             say(f"no batch of epoch {epoch + 1} had objects: nothing shows that the chosen losses ran", warn=True)
 
@@ -215,7 +270,7 @@ class Run:
             )
         self.batches_seen = batches
         self.calls = sum(branch.calls for branch in self.branches.values())
-        proven = [path for path, branch in self.branches.items() if branch.calls]
+        proven = [path for path, branch in self.branches.items() if branch.proven]
         if proven != self.proven:
             self.proven = proven
             self.say_what_ran(trainer)
@@ -225,10 +280,10 @@ class Run:
         ran, ratios = [], []
         for path, branch in self.branches.items():
             where = f"{path} " if path else ""
-            if branch.calls:
+            if branch.proven:
                 ran.append(f"{where}{', '.join(branch.expected)}")
             else:
-                ran.append(f"{where}not called yet")
+                ran.append(f"{where}not shown yet")
             if branch.ratios:
                 value, pull = branch.ratios["value"], branch.ratios.get("pull")
                 also = "" if pull is None else f", {pull:.3g} times in gradient on the positives"
@@ -382,6 +437,18 @@ def unwrap(model: Any) -> Any:
         model = inner
 
 
+def _items(losses: Any) -> list[Any]:
+    """Return the terms of a validator's loss, which is a dictionary or a tensor by release."""
+    if isinstance(losses, dict):
+        return list(losses.values())
+    return list(torch.as_tensor(losses).flatten())
+
+
+def _waits(model: Any) -> bool:
+    """Return whether a model's criterion is not chosen before its first batch."""
+    return _chooses_by_batch(model) and getattr(model, "criterion", None) is None
+
+
 def _chooses_by_batch(model: Any) -> bool:
     from ultralytics.nn import tasks
 
@@ -422,8 +489,9 @@ def _follow_image_size(trainer: Any, branch: queries.QueryBranch) -> None:
 
 def _tell_of_checkpoint(trainer: Any) -> None:
     """Say that a stock run starts from a checkpoint that was trained with other losses."""
-    path = Path(str(trainer.args.model))
-    if path.suffix != ".pt" or not path.is_file() or not is_first_rank() or getattr(trainer, "resume", False):
+    sources = (Path(str(source)) for source in (trainer.args.model, trainer.args.pretrained))
+    path = next((source for source in sources if source.suffix == ".pt" and source.is_file()), None)
+    if path is None or not is_first_rank() or getattr(trainer, "resume", False):
         return
     with contextlib.suppress(Exception):  # a checkpoint of another kind is Ultralytics' to judge
         # Ultralytics has loaded the same file in the same way; only its arguments are read here.

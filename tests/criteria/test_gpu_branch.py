@@ -1,7 +1,7 @@
 """The code that a GPU takes, without a GPU: fake tensors on a `cuda` device refuse whatever needs a value on the host.
 
-A fake tensor has a device, a type and a shape, and no values: `item`, `nonzero` and masks as indices, which synchronise,
-raise. What is run is the forward pass, in which the gradient of the class term is made as well.
+A fake tensor has a device, a type and a shape, and no values: `item`, `nonzero` and masks as indices, which
+synchronise, raise. What is run is the forward pass, in which the gradient of the class term is made as well.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ def register_box_loss(
     """Register a box loss under `name`; a decorator for a formula or for a `BoxLoss`.
 
     A formula is a function `(pred, target, ...) -> loss per pair` of boxes `xyxy`, shape `(..., 4)`. Its further
-    arguments are the loss's parameters and become the training keys `{name}_{argument}`; `image_wh`, `stride` and
-    `mean_loss` are supplied by the criterion.
+    arguments are the loss's parameters and become the training keys `{name}_{argument}`; `image_wh` (in
+    units of the stride) and `stride` (pixels per unit) are supplied by the criterion.
 
     Raises:
         ValueError: if the name is taken or is not an identifier, or a parameter's declaration is invalid.

@@ -166,15 +166,34 @@ class GHMLoss(ClassificationLoss):
         return _weighted(logits, targets, self.weights(counts, total, training, logits.dtype))
 
     @torch.no_grad()
-    def weights(self, counts: Tensor, total: Tensor, training: bool, dtype: torch.dtype) -> Tensor:
-        """Return the weight of each bin, shape `(bins,)`, from a batch's counts; training updates the average."""
+    def weights(
+        self,
+        counts: Tensor,
+        total: Tensor,
+        training: bool,
+        dtype: torch.dtype,
+        joined: bool = True,
+        finite: Tensor | bool = True,
+    ) -> Tensor:
+        """Return the weight of each bin, shape `(bins,)`, from a batch's counts.
+
+        Args:
+            counts: of the batch, shape `(bins,)`.
+            total: number of its elements.
+            training: whether the moving average is updated first.
+            dtype: of the result.
+            joined: whether counts are summed over ranks.
+            finite: whether the batch's logits are; a batch that overflowed must not reach the average.
+        """
         present = counts > 0
         share = counts.to(dtype) / total
         if self.momentum > 0:
             seen = self.total > 0
             if training:
-                joint = sum_over_ranks(torch.cat((counts, total.view(1))))
+                joint = torch.cat((counts, total.view(1))) * finite
+                joint = sum_over_ranks(joint) if joined else joint
                 counts, total, present = joint[:-1], joint[-1], joint[:-1] > 0
+                total = torch.where(total > 0, total, self.total)
                 past = self.counts * torch.where(seen, total / self.total, 1)
                 average = self.momentum * past + (1 - self.momentum) * counts
                 self.counts.copy_(torch.where(present, average, past))
@@ -195,7 +214,8 @@ class GHMLoss(ClassificationLoss):
             p = z.sigmoid()
             moved = _counts(_bin((p - positives.target.to(dtype)).abs(), self.bins), self.bins, positives.valid)
             counts = counts + moved - _counts(_bin(p, self.bins), self.bins, positives.valid)
-            weights = self.weights(counts, counts.new_full((), size), step.training, dtype)
+            finite = rows.sum().isfinite()
+            weights = self.weights(counts, counts.new_full((), size), step.training, dtype, step.joined, finite)
 
         def foreground(z: Tensor, target: Tensor, **_: Any) -> Tensor:
             return _weighted(z, target, weights)

@@ -78,7 +78,7 @@ class SlideLoss(ClassificationLoss):
         delta, minimum = (next((k, v) for k, v in values.items() if k.endswith(end)) for end in ("_delta", "_min_iou"))
         if delta[1] >= minimum[1]:
             raise ValueError(
-                f"'{delta[0]}={delta[1]}' is not valid: allowed is a number below '{minimum[0]}={minimum[1]}'"
+                f"'{delta[0]}={delta[1]}' and '{minimum[0]}={minimum[1]}' do not go together: the first must be smaller"
             )
 
     def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import copy
 import copyreg
 import functools
-import inspect
 import math
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -36,7 +35,9 @@ from yolo_losses.step import Step
 
 PARTS = ("assigner", "bce", "bbox_loss")
 IOU_FUNCTIONS = {False: "bbox_iou", True: "probiou"}  # what `bbox_loss` calls for its IoU: axis-aligned, rotated boxes
-SKIPPED = ("hyp", "assigner", "bbox_loss", "bce", "branches", "yolo_losses_branch", "_modules")  # hold no criterion
+SKIPPED = ("hyp", "assigner", "bbox_loss", "bce", "yolo_losses_branch", "_modules")  # hold no criterion
+WITHIN = "get_assigned_targets_and_loss"  # the body of releases from 8.4.0 on
+LOGGED = {"class": "cls_loss", "box": "box_loss"}
 LARGE = 2**20  # class scores from which on the class term is worked through in pieces, on the CPU and on a GPU
 LARGE_ON_GPU = 2**23
 TOLERANCE = 0.01  # relative, of a half-precision log
@@ -185,20 +186,24 @@ class AnchorBranch(Branch):
             criterion only sums what its class part returns.
         assignment: of the call at hand; each part takes it once.
         taken: the parts that took it.
-        returned: the class term that was returned in the call at hand, to be compared with the reported one.
+        returned: what the class and the box part returned in the call at hand, to be compared with what is reported.
         running: the criterion whose call is at hand.
+        logged: under which name or number the criterion reports its class term.
+        deviation: largest relative difference between the reported class term and the one that was returned.
     """
 
     one_hot: bool = True
     assignment: Assignment | None = None
     taken: tuple[str, ...] = ()
-    returned: Tensor | None = None
+    returned: dict[str, Tensor] = field(default_factory=dict)
     running: Any = None
+    logged: str | int = "cls_loss"
+    deviation: Tensor | None = None
 
     def forget(self) -> None:
         """Drop what belongs to the call that has ended."""
         self.assignment = None
-        self.returned = None
+        self.returned = {}
         self.running = None
 
     def take(self, part: str) -> Assignment:
@@ -213,6 +218,29 @@ class AnchorBranch(Branch):
             )
         self.taken += (part,)
         return self.assignment
+
+    def follow(self, result: Any, criterion: Any) -> None:
+        """Compare the reported class term with the returned one on the device, for `check_deviation` to read."""
+        items = result[-1]
+        known = self.logged in items if isinstance(items, Mapping) else isinstance(self.logged, int)
+        if self.assignment is None or not known:
+            return
+        term = self.returned["class"].detach().sum() * (_gain(criterion) / self.assignment.divisor)
+        difference = (items[self.logged] - term).abs_() / term.abs()
+        self.deviation = difference if self.deviation is None else torch.fmax(self.deviation, difference)
+
+    def check_deviation(self) -> None:
+        """Raise where the criterion reported another class term than the one that was returned to it.
+
+        Raises:
+            RuntimeError: that says by how much.
+        """
+        deviation, self.deviation = self.deviation, None
+        if deviation is not None and float(deviation) > TOLERANCE:
+            raise RuntimeError(
+                f"yolo_losses: the class term that the criterion reports differed by {float(deviation):.0%} from what"
+                " its class part returned, in a batch of this epoch: something has begun to weight its elements"
+            )
 
     @property
     def compares(self) -> bool:
@@ -281,10 +309,10 @@ class ClassPart(Part):
                 term = term * factor
             if scale != 1:
                 term = term * scale
-            if compares:
-                branch.returned = term
-                if not branch.ratios:
-                    branch.ratios = _against_bce(term, logits, targets, at)
+            if compares and not branch.ratios:
+                branch.ratios = _against_bce(term, logits, targets, at)
+            if compares or (branch.one_hot and at.large and torch.is_grad_enabled()):
+                branch.returned["class"] = term
         return term
 
 
@@ -386,7 +414,10 @@ class BoxPart(Part):
             supplied.update(stride=stride, image_wh=pred[:, sides + 1 :].detach() / stride)
         with torch.autocast(pred.device.type, enabled=False):
             supplied.update(loss.prepare(self._at.step))
-            return 1 - loss.pairs(boxes.float(), target.float(), **supplied).unsqueeze(-1)
+            overlap = 1 - loss.pairs(boxes.float(), target.float(), **supplied).unsqueeze(-1)
+        if branch.check_due and torch.is_grad_enabled():
+            branch.returned["box"] = overlap
+        return overlap
 
 
 def rebound(stock: nn.Module, name: str, function: Any) -> Any:
@@ -395,13 +426,16 @@ def rebound(stock: nn.Module, name: str, function: Any) -> Any:
     Raises:
         RuntimeError: where it calls no such function.
     """
-    forward = inspect.unwrap(type(stock).forward)
+    kind = type(stock)
+    forward: Any = kind.forward
     code = getattr(forward, "__code__", None)
-    if code is None or name not in code.co_names:
-        kind = type(stock)
+    changed = (
+        "forward" in vars(stock) or hasattr(forward, "__wrapped__") or stock._forward_hooks or stock._forward_pre_hooks
+    )
+    if code is None or name not in code.co_names or changed:
         raise RuntimeError(
             f"yolo_losses does not know the box part {kind.__module__}.{kind.__qualname__}: it does not compute its IoU"
-            f" by '{name}', so that a box_loss cannot take that place. Leave box_loss at stock"
+            f" by '{name}' in its own forward, so that a box_loss cannot take that place. Leave box_loss at stock"
         )
     body = types.FunctionType(
         code, {**forward.__globals__, name: function}, forward.__name__, forward.__defaults__, forward.__closure__
@@ -474,16 +508,16 @@ def watched_class(kind: type) -> type:
     """Return the class of criteria of a kind whose calls are watched; named as the kind itself."""
 
     def watched(name: str) -> Any:
-        body = getattr(kind, name)
-
-        @functools.wraps(body)
+        @functools.wraps(getattr(kind, name))
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return _watched(self, functools.partial(body, self), args, kwargs)
+            # The body is looked up at each call: somebody may have replaced the method since.
+            return _watched(self, name, functools.partial(getattr(kind, name), self), args, kwargs)
 
         return call
 
-    # Releases from 8.4.0 on call `loss` for each branch of a head.
-    methods = {name: watched(name) for name in ("__call__", "loss") if hasattr(kind, name)}
+    # Releases from 8.4.0 on call `loss` for each branch of a head; subclasses may call what is within.
+    entries = ("__call__", "loss", WITHIN)
+    methods = {name: watched(name) for name in entries if hasattr(kind, name)}
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     return type(kind.__name__, (Watched, kind), {**names, **methods})
 
@@ -498,8 +532,8 @@ def stock_class(kind: type) -> type:
     return getattr(unwatched_class(kind), "stock_class", unwatched_class(kind))
 
 
-def _watched(criterion: Any, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a criterion's body and prove that its parts ran, and that the class term it reports is the one returned."""
+def _watched(criterion: Any, entry: str, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a criterion's body and prove that its parts ran, and that its terms are made of what they returned."""
     branch: AnchorBranch = criterion.yolo_losses_branch
     if branch.running is not None:  # `__call__` has called `loss`
         return body(*args, **kwargs)
@@ -514,15 +548,19 @@ def _watched(criterion: Any, body: Any, args: tuple[Any, ...], kwargs: dict[str,
             return parts.watch(criterion, branch, body, args, kwargs, no_positives)
 
         result = call()
-        if branch.returned is not None and not _reports_what_was_returned(criterion, branch, result):
-            # The step has not been taken yet: the same batch again, with values that the body can weight.
-            branch.one_hot = False
-            say(f"{type(criterion).__name__} weights the elements of its class term: it is given one value per element")
-            result = call()
-            if branch.returned is not None and not _reports_what_was_returned(criterion, branch, result):
-                raise RuntimeError(parts.not_called(criterion, branch, "class"))
-        if branch.returned is not None:
+        if branch.returned and branch.compares:
+            differs = _term_that_differs(criterion, branch, result, entry)
+            if differs == "class" and branch.one_hot:
+                # The step has not been taken yet: the same batch again, with values that the body can weight.
+                branch.one_hot = False
+                say(f"{type(criterion).__name__} weights the elements of its class term: it gets one value per element")
+                result = call()
+                differs = _term_that_differs(criterion, branch, result, entry)
+            if differs:
+                raise RuntimeError(parts.differs(criterion, branch, differs))
             branch.check_due = False
+        elif "class" in branch.returned:
+            branch.follow(result, criterion)
         return result
     finally:
         branch.forget()
@@ -550,30 +588,47 @@ def _places(criterion: Any, branch: AnchorBranch) -> Iterator[tuple[Any, str, ty
         yield criterion, masks.METHOD, masks.MaskPart
 
 
-def _reports_what_was_returned(criterion: Any, branch: AnchorBranch, result: Any) -> bool:
-    """Return whether the class term that a criterion reports is made of what its class part returned.
+def _term_that_differs(criterion: Any, branch: AnchorBranch, result: Any, entry: str) -> str:
+    """Return the term of a criterion that is not made of what its part returned; "" where there is none.
 
-    Per-class sums must come out as their sum over the divisor, times the gain. Values per element may have been
-    weighted: then the reported term must be what the loss owes to them.
+    What a term owes to a part is the part's result times the loss's derivative by it: that must be the term that is
+    reported. Per-class sums must besides come out as their sum over the divisor, times the gain: a body that weights
+    elements would broadcast them.
     """
-    term, at = branch.returned, branch.assignment
-    assert term is not None
+    at = branch.assignment
     assert at is not None
-    loss, items = result[0], result[1]
-    if isinstance(items, Mapping):
-        reported = [items["cls_loss"]] if "cls_loss" in items else list(items.values())
-    else:
-        reported = list(items)
-    if branch.one_hot:
-        gains = criterion.hyp if isinstance(criterion.hyp, Mapping) else vars(criterion.hyp)
-        expected = float(term.detach().sum() / at.divisor) * float(gains.get("cls", 1.0))
-    else:
-        (share,) = torch.autograd.grad(loss.sum(), term, retain_graph=True, allow_unused=True)
-        expected = 0.0 if share is None else float((term.detach() * share).sum()) / at.scores.shape[0]
-    values = [float(value) for value in reported]
-    if not all(math.isfinite(value) for value in (expected, *values)):
-        return True  # a batch that overflowed says nothing; the next one is compared
-    return any(abs(value - expected) <= TOLERANCE * max(abs(expected), 1e-6) for value in values)
+    loss, items = result[-2], result[-1]
+    images = 1 if entry == WITHIN else len(at.scores)
+    total = loss.sum()
+    logged = items if isinstance(items, Mapping) else dict(enumerate(items))
+    values = {name: float(value) for name, value in logged.items()}
+    if not all(math.isfinite(value) for value in (float(total.detach()), *values.values())):
+        return ""  # a batch that overflowed says nothing; the next one is compared
+    for term, tensor in branch.returned.items():
+        (share,) = torch.autograd.grad(total, tensor, retain_graph=True, allow_unused=True)
+        own = (tensor if term == "class" else tensor - 1).detach()  # the box part returns 1 - loss
+        owed = 0.0 if share is None else float((own * share).sum()) / images
+        key = LOGGED[term]
+        names = [key] if key in values else [] if isinstance(items, Mapping) else list(values)
+        found = [name for name in names if _close(values[name], owed) or _close(values[name], owed * images)]
+        if names and not found:
+            return term
+        if term == "class" and found:
+            branch.logged = found[0]
+            if branch.one_hot:
+                expected = float(tensor.detach().sum() / at.divisor) * _gain(criterion)
+                if not any(_close(values[name], wanted) for name in found for wanted in (expected, expected * images)):
+                    return term
+    return ""
+
+
+def _close(value: float, wanted: float) -> bool:
+    return abs(value - wanted) <= TOLERANCE * max(abs(wanted), 1e-6)
+
+
+def _gain(criterion: Any) -> float:
+    hyp = criterion.hyp
+    return float(hyp.get("cls", 1.0) if isinstance(hyp, Mapping) else getattr(hyp, "cls", 1.0))
 
 
 def matches(criterion: Any) -> bool:
@@ -581,7 +636,7 @@ def matches(criterion: Any) -> bool:
     return any(True for _ in leaves(criterion))
 
 
-def leaves(criterion: Any, path: str = "", depth: int = 4, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+def leaves(criterion: Any, path: str = "", depth: int = 12, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
     """Yield the criteria that a criterion is made of, by their path, auxiliary ones included."""
     seen = set() if seen is None else seen
     if depth == 0 or id(criterion) in seen or isinstance(criterion, Part | Tensor | str | bytes | type):
@@ -674,8 +729,19 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
 
 def is_equipped(criterion: Any, branches: Mapping[str, Branch]) -> bool:
     """Return whether the parts of these branches are in place."""
-    found = dict(leaves(criterion))
-    return all(getattr(found.get(path), "yolo_losses_branch", None) is branch for path, branch in branches.items())
+    return all(getattr(_at(criterion, path), "yolo_losses_branch", None) is b for path, b in branches.items())
+
+
+def _at(criterion: Any, path: str) -> Any:
+    """Return the criterion at a path, `None` where there is none."""
+    for name in filter(None, path.split(".")):
+        if isinstance(criterion, Mapping):
+            criterion = {str(key): value for key, value in criterion.items()}.get(name)
+        elif isinstance(criterion, list | tuple):
+            criterion = dict(enumerate(criterion)).get(int(name))
+        else:
+            criterion = getattr(criterion, name, None)
+    return criterion
 
 
 def restore(criterion: Any) -> None:

@@ -98,6 +98,14 @@ class Branch:
     def forget(self) -> None:
         """Drop what belongs to the call that has ended."""
 
+    def check_deviation(self) -> None:
+        """Raise where a reported term differed from the returned one in this epoch; this synchronises."""
+
+    @property
+    def proven(self) -> bool:
+        """Whether every swapped part was called in a batch with objects, and its class term compared."""
+        return self.calls > 0 and (self.cls is None or bool(self.ratios))
+
 
 class Part:
     """A part in place of a stock part, whose attributes stay readable and settable through it.
@@ -194,6 +202,17 @@ def not_called(criterion: Any, branch: Branch, term: str) -> str:
     return (
         f"yolo_losses: {kind.__module__}.{kind.__qualname__} computed its {term} term without the part that holds"
         f" {key}={getattr(branch.settings, key)}, which did not run: a subclass or a fork computes it by other means."
+        f" Remove that change, or leave {key} at stock"
+    )
+
+
+def differs(criterion: Any, branch: Branch, term: str) -> str:
+    """Return the message for a term that is not made of what the swapped part returned."""
+    kind = type(criterion)
+    key = TERM_CHOICE[term]
+    return (
+        f"yolo_losses: the {term} term that {kind.__module__}.{kind.__qualname__} reports differs from what the part"
+        f" that holds {key}={getattr(branch.settings, key)} returned: a subclass or a fork adds to it or replaces it."
         f" Remove that change, or leave {key} at stock"
     )
 

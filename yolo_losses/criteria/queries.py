@@ -27,6 +27,7 @@ from yolo_losses.settings import LossSettings
 from yolo_losses.step import Step
 
 CLASS_PARTS = ("fl", "vfl")
+LOGGED = {"class": "loss_class", "box": "loss_giou"}
 METHODS = ("forward", "_get_loss_bbox")
 
 
@@ -89,13 +90,13 @@ class QueryBranch(Branch):
         image_size: side of the square images of this batch in pixels; `None`: not known.
         step: the call at hand, by the last decoder layer's pairs; `None` before these are seen.
         supplied: what the losses' formulas are supplied with in it, by term.
-        returned: the class term of the last decoder layer, where it is to be compared with the reported one.
+        returned: the terms of the last decoder layer, where they are to be compared with the reported ones.
     """
 
     image_size: float | None = None
     step: Step | None = None
     supplied: dict[str, dict[str, Any]] = field(default_factory=dict)
-    returned: Tensor | None = None
+    returned: dict[str, Tensor] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Start a call of the criterion."""
@@ -106,7 +107,7 @@ class QueryBranch(Branch):
         """Drop what belongs to the call that has ended."""
         self.step = None
         self.supplied = {}
-        self.returned = None
+        self.returned = {}
 
     def observe(self, iou: Tensor, matched: Tensor | None) -> None:
         """Take the IoUs of a call's first pairs, those of the last decoder layer: state is updated once a step."""
@@ -132,11 +133,12 @@ class ForwardPart(Part):
         check_in_place(criterion, branch)
         try:
             terms = parts.watch(criterion, branch, self.stock, args, kwargs, lambda: False)
-            if branch.returned is not None:
-                # Upstream averages over objects in place, so this is the term that it multiplies by the gain.
-                wanted = float(branch.returned.detach()) * criterion.loss_gain["class"]
-                if abs(float(terms["loss_class"].detach()) - wanted) > 0.01 * abs(wanted):
-                    raise RuntimeError(parts.not_called(criterion, branch, "class"))
+            # Upstream averages the class term over objects in place, so it is what the gain multiplies.
+            gains = {"class": criterion.loss_gain["class"], "box": 1.0}
+            for term, returned in branch.returned.items():
+                wanted = float(returned.detach()) * gains[term]
+                if abs(float(terms[LOGGED[term]].detach()) - wanted) > 0.01 * abs(wanted):
+                    raise RuntimeError(parts.differs(criterion, branch, term))
                 branch.check_due = False
             return terms
         finally:
@@ -174,7 +176,7 @@ class MatchedClassPart(Part):
             loss = branch.cls.elementwise(z, quality, positive_mask=matched, **supplied)
             term = loss.sum() * (branch.settings.cls_scale / logits.shape[1])
             if first and branch.check_due and torch.is_grad_enabled() and bool(matched.any()):
-                branch.returned = term
+                branch.returned["class"] = term
                 if not branch.ratios:
                     total = loss.detach().sum() * branch.settings.cls_scale
                     branch.ratios = {"value": float(total / parts.bce_sum(logits, quality).clamp_min(1e-12))}
@@ -209,6 +211,8 @@ class MatchedBoxPart(Part):
                 )
                 gain = self.stock.__self__.loss_gain["giou"]
                 terms[f"loss_giou{postfix}"] = gain * loss.sum() / len(gt_bboxes)
+                if not postfix and "box" not in branch.returned and branch.check_due and torch.is_grad_enabled():
+                    branch.returned["box"] = terms["loss_giou"]
         return terms
 
 
