@@ -151,7 +151,10 @@ def test_a_trainer_s_arguments_may_hold_other_keys() -> None:
 # ------------------------------------------------------------------------------------------------ where nothing trains
 
 
-def test_keys_are_checked_and_said_to_have_no_effect_where_nothing_trains(data: Path, tmp_path: Path) -> None:
+def test_keys_are_checked_and_said_to_have_no_effect_where_nothing_trains(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # an export lies beside its model file
     model = YOLO("yolov8n.yaml")
     image = next((data.parent / "images" / "val").glob("*.jpg"))
     common = {"imgsz": 64, "device": "cpu", "verbose": False, "project": str(tmp_path)}
