@@ -40,7 +40,7 @@ long: $(INSTALLED) ## the tests that take long, about an hour, and `compat` and 
 compat: $(INSTALLED) ## one battery on nine Ultralytics versions, and a table, some minutes
 	$(BIN)/python tests/compat.py
 
-environments: $(INSTALLED) ## the wheel with the oldest torch, and with Python 3.10, 3.12 and 3.13, about 20 minutes
+environments: $(INSTALLED) ## the wheel with the oldest torch, and with Python 3.10, 3.12 and 3.13, about 10 minutes
 	$(BIN)/python tests/environments.py
 
 clean: ## remove what these commands made, .venv too
