@@ -133,7 +133,7 @@ def resumed_like_whole(folder: Path, data: Path, whole: Path, seed: int) -> str:
     assert start == again == never_killed
     assert "ran in the first batch with objects: class, box" in text
     wanted = our_keys(yaml.safe_load((whole / "args.yaml").read_text()))
-    assert wanted == KEYS
+    assert wanted.items() >= KEYS.items()
     assert our_keys(yaml.safe_load((folder / "args.yaml").read_text())) == wanted
     checkpoint = torch.load(last, map_location="cpu", weights_only=False)
     assert our_keys(checkpoint["train_args"]) == wanted
@@ -246,10 +246,8 @@ def test_nan_recovery_keeps_the_swap_and_a_finite_state(tmp_path: Path, data: Pa
 def test_halving_the_batch_when_memory_runs_out_keeps_the_swap(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from yolo_losses import criterion
-
     calls: list[int] = []
-    box_term = criterion._box_term
+    box_term = BoxPart.__call__
 
     def out_of_memory_once(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
@@ -257,7 +255,7 @@ def test_halving_the_batch_when_memory_runs_out_keeps_the_swap(
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return box_term(*args, **kwargs)
 
-    monkeypatch.setattr(criterion, "_box_term", out_of_memory_once)
+    monkeypatch.setattr(BoxPart, "__call__", out_of_memory_once)
     try:
         trainer, said = train(data, tmp_path / "run", {}, epochs=2)
     except RuntimeError as error:

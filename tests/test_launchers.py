@@ -93,7 +93,7 @@ def test_the_script_of_a_multi_gpu_worker_trains_with_the_chosen_loss(tmp_path: 
     assert len(worker.saying("equipped for training and validation")) == 1  # the parent's callback and its own are one
     assert worker.saying("EMASlideLoss")
     assert worker.saying("ran in the first batch with objects: class, box")
-    assert our_keys(tmp_path / "run") == KEYS
+    assert our_keys(tmp_path / "run").items() >= KEYS.items()
     if "cloudpickle" in Path(dist.__file__).read_text(encoding="utf-8"):
         assert worker.saying("a callback of the user's own ran")
 
@@ -174,7 +174,7 @@ def test_the_tuner_trains_with_the_parameters_that_it_draws(tmp_path: Path, data
     assert drawn[0] != drawn[1]
     runs = [our_keys(path.parent) for path in tmp_path.rglob("args.yaml")]
     for wanted in drawn:
-        assert {**losses, **wanted} in runs
+        assert [run for run in runs if run.items() >= {**losses, **wanted}.items()]
     assert len(list(tmp_path.rglob("results.csv"))) == 2  # no run was refused and scored 0
 
 
@@ -219,4 +219,6 @@ def test_each_of_several_data_sets_is_trained_with_the_chosen_loss(tmp_path: Pat
     done = start(sys.executable, "-c", SEVERAL_SETS, json.dumps(keys))().check()
     assert len(done.saying("equipped for training and validation")) == 2
     assert len(done.saying("ran in the first batch with objects: class, box")) == 2
-    assert [our_keys(path.parent) for path in (tmp_path / "runs").rglob("args.yaml")] == [KEYS, KEYS]
+    runs = [our_keys(path.parent) for path in (tmp_path / "runs").rglob("args.yaml")]
+    assert len(runs) == 2
+    assert all(run.items() >= KEYS.items() for run in runs)

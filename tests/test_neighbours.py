@@ -313,7 +313,7 @@ def test_a_trainer_s_own_callbacks_are_kept_in_their_order_and_ours_come_once(da
         hook._add_callbacks(trainer)  # as its training begins
         # Ultralytics' integrations add some of their own.
         assert trainer.callbacks["on_pretrain_routine_end"][0] is theirs
-        for event, callback in hook.CALLBACKS.items():
+        for event, callback in runs.CALLBACKS.items():
             assert trainer.callbacks[event].count(callback) == 1
 
 

@@ -54,7 +54,10 @@ def register_wave(**options: Any) -> Any:
     ) -> Tensor:
         """BCE and a wave on it."""
         gap = logits.sigmoid() - targets
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits, targets) + height * gap.sin().square()
+        return (
+            torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+            + height * gap.sin().square()
+        )
 
     return wave_loss
 

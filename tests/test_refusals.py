@@ -56,7 +56,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"cls_loss": "vfl", "vfl_iou_weighted": 2}, ["'vfl_iou_weighted=2' is not valid: allowed is True or False"]),
     ({"cls_loss": "ghm", "ghm_bins": 2.5}, ["'ghm_bins=2.5' is not valid: allowed is an integer >= 1"]),
     ({"cls_loss": "slide", "slide_delta": 0.3}, ["'slide_delta=0.3'", "'slide_min_iou=0.2'"]),
-    ({"cls_scale": "auto"}, ["'cls_scale=auto' is not available yet", "a number > 0"]),
+    ({"cls_scale": "auto"}, ["'cls_scale=auto' is not valid", "a number > 0"]),
     ({"cls_scale": 0}, ["'cls_scale=0' is not valid: allowed is a number > 0"]),
     ({"focal_gamma": 3}, ["'focal_gamma=3' would change nothing", "cls_loss=focal"]),
     ({"inner_ratio": 0.5}, ["'inner_ratio=0.5' would change nothing", "box_loss=inner_ciou"]),
@@ -128,7 +128,10 @@ def test_the_parent_of_a_distributed_training_refuses_too(tmp_path):
     ("keys", "words"),
     [
         ({"space": {"focal_gamma": (-1.0, 2.0)}, "cls_loss": "focal"}, "'focal_gamma=-1.0' is not valid"),
-        ({"space": {"slide_delta": (0.0, 0.9, 1.0)}, "cls_loss": "slide"}, "'slide_delta=0.9' is not valid"),
+        (
+            {"space": {"slide_delta": (0.0, 0.9, 1.0)}, "cls_loss": "slide"},
+            "'slide_delta=0.9' and 'slide_min_iou=0.2' do not go together",
+        ),
         ({"space": {"lr0": (0.001, 0.01)}, "cls_loss": "slid"}, "'cls_loss=slid' is not valid"),
         ({"space": {"focal_gamma": (1.0, 2.0)}}, "'focal_gamma=1.0' would change nothing"),
         ({"cls_loss": "slid"}, "'cls_loss=slid' is not valid"),

@@ -1,9 +1,8 @@
-"""The one room that touches Ultralytics' global state; it decides nothing.
+"""Patches Ultralytics: registers the training keys, and makes its engines call this package.
 
-`install` makes Ultralytics know the training keys and has its engines call this package: keys are checked as
-`BaseTrainer.check_resume` returns, before anything is read or written; the criteria of the model and of its EMA are
-equipped at `on_pretrain_routine_end`, the last event of the set-up; every batch and epoch is checked. `uninstall` puts
-everything back.
+Nothing else touches Ultralytics' global state. Keys are checked as `BaseTrainer.check_resume` returns, before anything
+is read or written; `run.CALLBACKS` are added to every trainer: the criterion is equipped at `on_pretrain_routine_end`,
+the last event of the set-up, and every batch, epoch and validation is checked. `uninstall` puts everything back.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ def patch_cfg(module: Any) -> None:
 
 
 def patch_trainer(module: Any) -> None:
-    """Have every trainer check the keys and call this package, whatever callbacks it is given."""
+    """Make every trainer check the keys and call this package, whatever callbacks it is given."""
     from ultralytics.utils import DEFAULT_CFG_DICT, torch_utils
 
     trainer = module.BaseTrainer
@@ -237,61 +236,8 @@ def _run() -> Any:
     return run
 
 
-def equip_trainer(trainer: Any) -> None:
-    """Equip the criteria of a trainer's model and of its EMA."""
-    _run().start(trainer)
-
-
-def before_epoch(trainer: Any) -> None:
-    """Check that criteria and keys are as they were set up."""
-    _run().before_epoch(trainer)
-
-
-def before_batch(trainer: Any) -> None:
-    """Check that the model's criterion is the one that was equipped."""
-    _run().before_batch(trainer)
-
-
-def after_batch(trainer: Any) -> None:
-    """Check that the batch called the equipped criterion."""
-    _run().after_batch(trainer)
-
-
-def after_epoch(trainer: Any) -> None:
-    """Read what the epoch's batches have shown."""
-    _run().after_epoch(trainer)
-
-
-def before_validation(validator: Any) -> None:
-    """Check that the EMA's criterion is equipped."""
-    _run().before_validation(validator)
-
-
-def after_validation(validator: Any) -> None:
-    """Check that validation called it."""
-    _run().after_validation(validator)
-
-
-def save_state(trainer: Any) -> None:
-    """Write the losses' state beside the checkpoint."""
-    _run().save_state(trainer)
-
-
-# Named functions: DDP's state travels by pickle, callbacks included.
-CALLBACKS: Mapping[str, Callable[[Any], None]] = {
-    "on_pretrain_routine_end": equip_trainer,
-    "on_train_epoch_start": before_epoch,
-    "on_train_batch_start": before_batch,
-    "on_train_batch_end": after_batch,
-    "on_train_epoch_end": after_epoch,
-    "on_val_start": before_validation,
-    "on_val_end": after_validation,
-    "on_model_save": save_state,
-}
-
-
 def _add_callbacks(trainer: Any) -> None:
-    for event, callback in CALLBACKS.items():
+    for event, callback in _run().CALLBACKS.items():
         listed = trainer.callbacks.setdefault(event, [])
         if callback not in listed:
             listed.append(callback)

@@ -160,7 +160,7 @@ def parse_value(value: Any, kind: type, default: Value | None) -> Value | None:
 
 def annotated_parameters(formula: Callable[..., Any]) -> dict[str, Parameter]:
     """Return the arguments of a formula that are annotated with `Param`, by name."""
-    hints = get_type_hints(formula, include_extras=True)
+    hints = _hints(formula)
     return {
         name: _parameter(f"{formula.__name__}_", name, hints[name], argument.default)
         for name, argument in inspect.signature(formula).parameters.items()
@@ -180,7 +180,7 @@ def formula_parameters(formula: Callable[..., Any], prefix: str, supplied: Colle
         ValueError: on an invalid declaration; it names the parameter.
     """
     built_in = formula.__module__.startswith("yolo_losses.")
-    hints = get_type_hints(formula, include_extras=True)
+    hints = _hints(formula)
     for argument in list(inspect.signature(formula).parameters.values())[2:]:
         name, default = argument.name, argument.default
         if argument.kind is argument.KEYWORD_ONLY or (built_in and name in CONSTANTS):
@@ -199,9 +199,20 @@ def formula_parameters(formula: Callable[..., Any], prefix: str, supplied: Colle
 
 def attribute_parameters(module: type, prefix: str) -> Iterator[Parameter]:
     """Yield the parameters that a module class declares as attributes, annotated with `Param`."""
-    for name, hint in get_type_hints(module, include_extras=True).items():
+    for name, hint in _hints(module).items():
         if _limits(hint) is not None:
             yield _parameter(prefix, name, hint, getattr(module, name))
+
+
+def _hints(declared: Any) -> dict[str, Any]:
+    """Return type hints, `X | None` as `X`: Python 3.10 adds `| None` where the default is None."""
+    return {name: _without_none(hint) for name, hint in get_type_hints(declared, include_extras=True).items()}
+
+
+def _without_none(hint: Any) -> Any:
+    if get_origin(hint) not in (Union, UnionType):
+        return hint
+    return next(kind for kind in get_args(hint) if kind is not type(None))
 
 
 def _limits(hint: Any) -> Param | None:
@@ -214,8 +225,7 @@ def _parameter(prefix: str, name: str, hint: Any, default: Any) -> Parameter:
     limits = _limits(hint) or Param()
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
-    if get_origin(hint) in (Union, UnionType):
-        hint = next(kind for kind in get_args(hint) if kind is not type(None))
+    hint = _without_none(hint)
     if hint not in (float, int, bool) and not (hint is str and limits.words):
         raise ValueError(
             f"the parameter '{name}' of the loss '{prefix[:-1]}' must be a float, an int, a bool,"

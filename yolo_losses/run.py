@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from yolo_losses import arguments, criteria
-from yolo_losses.criteria import queries
 from yolo_losses.criteria.parts import Branch
 from yolo_losses.log import PREFIX, is_first_rank, say
 from yolo_losses.settings import LossSettings, own_arguments
@@ -45,7 +44,7 @@ def check_started(trainer: Any) -> None:
     """
     if not hasattr(trainer, ATTRIBUTE) and not arguments.of(trainer).swaps_nothing:
         raise RuntimeError(
-            f"{PREFIX}{arguments.of(trainer).describe()} was asked for, but {type(trainer).__name__} did not call the"
+            f"{PREFIX}{arguments.of(trainer).describe()} is set, but {type(trainer).__name__} did not call the"
             " callbacks of 'on_pretrain_routine_end': add to its callbacks rather than replace them, and have an"
             " overridden run_callbacks call super().run_callbacks(event)"
         )
@@ -133,6 +132,19 @@ def save_state(trainer: Any) -> None:
         run.save_state(trainer)
 
 
+# Named functions: the state of distributed training travels by pickle, callbacks included.
+CALLBACKS: Mapping[str, Callable[[Any], None]] = {
+    "on_pretrain_routine_end": start,
+    "on_train_epoch_start": before_epoch,
+    "on_train_batch_start": before_batch,
+    "on_train_batch_end": after_batch,
+    "on_train_epoch_end": after_epoch,
+    "on_val_start": before_validation,
+    "on_val_end": after_validation,
+    "on_model_save": save_state,
+}
+
+
 class Run:
     """The chosen losses in one trainer.
 
@@ -181,7 +193,7 @@ class Run:
     def start(self, trainer: Any) -> None:
         """Say what runs where, and take up the state of a resumed run."""
         if not self.branches:
-            raise RuntimeError(f"{PREFIX}{self.settings.describe()} was asked for, but nothing was swapped")
+            raise RuntimeError(f"{PREFIX}{self.settings.describe()} is set, but nothing was swapped")
         branch = next(iter(self.branches.values()))
         terms = [
             f"cls_loss={self.settings.cls_loss}"
@@ -201,7 +213,7 @@ class Run:
             warning = getattr(type(module), "one2one_warning", "")
             if warning and "one2one" in self.branches:
                 say(warning, warn=True)
-        if isinstance(branch, queries.QueryBranch) and branch.box is not None and "stride" in branch.box.wanted:
+        if branch.needs_image_size:
             _follow_image_size(trainer, branch)
         if getattr(trainer, "resume", False):
             self.load_state(trainer)
@@ -265,7 +277,7 @@ class Run:
         batches = sum(branch.batches for branch in self.branches.values())
         if batches == self.batches_seen and float(torch.as_tensor(trainer.loss).detach().abs().sum()) > 0:
             raise RuntimeError(
-                f"{PREFIX}{self.settings.describe()} was asked for, but the loss of this batch was computed without the"
+                f"{PREFIX}{self.settings.describe()} is set, but the loss of this batch was computed without the"
                 " criterion that holds it: the model's 'loss' or its criterion was replaced"
             )
         self.batches_seen = batches
@@ -288,7 +300,9 @@ class Run:
                 value, pull = branch.ratios["value"], branch.ratios.get("pull")
                 also = "" if pull is None else f", {pull:.3g} times in gradient on the positives"
                 ratios.append(f"{where}class term {value:.3g} times BCE's on the same predictions{also}")
-        shown = _shown_branch(unwrap(trainer.model))
+        criterion = getattr(unwrap(trainer.model), "criterion", None)
+        kind = criteria.kind_of(criterion)
+        shown = kind.shown(criterion) if kind else ""
         say(
             f"ran in the first batch with objects: {'; '.join(ran + ratios)}"
             + (f"; the log shows {shown}" if shown else ""),
@@ -456,23 +470,13 @@ def _chooses_by_batch(model: Any) -> bool:
     return kind is not None and isinstance(model, kind)
 
 
-def _shown_branch(model: Any) -> str:
-    """Return which of several losses of a kind the log shows."""
-    criterion = getattr(model, "criterion", None)
-    if queries.matches(criterion):
-        return "the last decoder layer, its box loss as giou_loss"
-    if not hasattr(criterion, "one2one"):
-        return ""
-    return "one2one" if hasattr(criterion, "o2o") else "the sum of one2many and one2one"
-
-
 def nets(trainer: Any) -> tuple[Any, Any]:
     """Return a trainer's model and its EMA, `None` where a rank has none."""
     return unwrap(trainer.model), unwrap(getattr(trainer.ema, "ema", None))
 
 
-def _follow_image_size(trainer: Any, branch: queries.QueryBranch) -> None:
-    """Have a branch know the size of each batch's images, which multi-scale training changes."""
+def _follow_image_size(trainer: Any, branch: Any) -> None:
+    """Set `image_size` of a branch to that of each batch, which multi-scale training changes."""
 
     def following(preprocess: Callable[..., Any]) -> Callable[..., Any]:
         def preprocess_and_look(batch: Any) -> Any:

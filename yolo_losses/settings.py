@@ -163,9 +163,20 @@ class LossSettings:
         return (self.seg_loss, self.seg_scale) != ("stock", 1.0)
 
     @property
+    def terms(self) -> tuple[str, ...]:
+        """The terms that are not stock: of `class`, `box`, `distribution` and `mask`."""
+        swapped = {
+            "class": self.swaps_cls,
+            "box": self.swaps_box,
+            "distribution": self.dfl_loss != "stock",
+            "mask": self.swaps_seg,
+        }
+        return tuple(term for term, chosen in swapped.items() if chosen)
+
+    @property
     def swaps_nothing(self) -> bool:
         """Whether every term is stock."""
-        return not (self.swaps_cls or self.swaps_box or self.swaps_seg) and self.dfl_loss == "stock"
+        return not self.terms
 
     @property
     def cls_spec(self) -> LossSpec:
@@ -287,8 +298,6 @@ def _choice(key: str, value: Any, allowed: tuple[str, ...]) -> str:
 
 
 def _scale(key: str, value: Any) -> float:
-    if key == "cls_scale" and isinstance(value, str) and registry.normal(value) == "auto":
-        raise ValueError("'cls_scale=auto' is not available yet: allowed is a number > 0 (default 1.0)")
     number = parse_value(value, float, CHOICES[key])
     if not isinstance(number, float) or number <= 0:
         raise ValueError(f"'{key}={shown(value)}' is not valid: allowed is a number > 0 (default 1.0)")

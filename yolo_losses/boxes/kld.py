@@ -63,6 +63,8 @@ def kld_loss(
         distance = distance + (more + more.square() / 2 - log)
     turned = ((d - c) / a * ((d + c) / a) - (d - c) / b * ((d + c) / b)) / 2
     distance = distance + turned * sin2
+    # Of thin boxes the terms are large and cancel; what is left below 0 is rounding, and keeps its gradient.
+    distance = distance + (distance.clamp_min(0) - distance).detach()
     if sqrt:
         distance = root(distance)
     return loss_of_distance(distance, fun, tau)

@@ -83,7 +83,7 @@ class AsymmetricLoss(ClassificationLoss):
         p = logits.sigmoid()
         steep = torch.addcmul(p, p, p, value=-1)
         if self.shift:
-            margin = nn.functional.softshrink(p, self.shift).clamp_max_(BELOW_ONE)
+            margin = (p - self.shift).clamp_(0, BELOW_ONE)
             loss = margin.neg().log1p_().neg_()
             slope = steep / (1 - margin)
             if self.gamma_neg < 1:

@@ -1,7 +1,13 @@
 """The chosen losses inside Ultralytics' criteria, one file for each kind of head.
 
-A file of a kind has `matches(criterion)`, `equip(criterion, settings, branches, image_size)`,
-`is_equipped(criterion, branches)`, and is found by being there.
+A file of a kind is found by being there, and has
+
+- `matches(criterion)`: whether the criterion is of this kind;
+- `equip(criterion, settings, branches, image_size)`: swaps in every term of `settings.terms` or raises; returns a
+  `Branch` for each criterion, whose `expected` are these terms. Each part is a `Part`, marks its term in `called`, and
+  the criterion's call goes through `watch`, which checks them (`parts`);
+- `is_equipped(criterion, branches)`: whether the parts are in place;
+- `shown(criterion)`: which of several losses the log shows.
 """
 
 from __future__ import annotations
@@ -15,11 +21,10 @@ from typing import Any
 from yolo_losses.criteria.parts import Branch
 from yolo_losses.settings import LossSettings
 
-KINDS: list[ModuleType] = [
-    module
-    for module in (importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__))
-    if hasattr(module, "matches")
-]
+_modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+KINDS: list[ModuleType] = sorted(
+    (module for module in _modules if hasattr(module, "matches")), key=lambda module: getattr(module, "LAST", False)
+)
 
 
 def kind_of(criterion: Any) -> ModuleType | None:
@@ -60,4 +65,10 @@ def equip(
             f"'{key}={value}' cannot be used with {type(criterion).__name__}: no kind of criterion that is known here"
         )
     equipped: dict[str, Branch] = kind.equip(criterion, settings, branches or {}, image_size)
+    for branch in equipped.values():
+        left = set(settings.terms) - set(branch.expected)
+        if left:
+            raise RuntimeError(
+                f"yolo_losses: {kind.__name__} left the {min(left)} term of {type(criterion).__name__} stock"
+            )
     return equipped

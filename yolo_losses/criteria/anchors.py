@@ -510,7 +510,7 @@ def watched_class(kind: type) -> type:
     def watched(name: str) -> Any:
         @functools.wraps(getattr(kind, name))
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            # The body is looked up at each call: somebody may have replaced the method since.
+            # The body is looked up at each call: the method may have been replaced since.
             return _watched(self, name, functools.partial(getattr(kind, name), self), args, kwargs)
 
         return call
@@ -605,6 +605,8 @@ def _term_that_differs(criterion: Any, branch: AnchorBranch, result: Any, entry:
     if not all(math.isfinite(value) for value in (float(total.detach()), *values.values())):
         return ""  # a batch that overflowed says nothing; the next one is compared
     for term, tensor in branch.returned.items():
+        if not tensor.requires_grad:
+            continue
         (share,) = torch.autograd.grad(total, tensor, retain_graph=True, allow_unused=True)
         own = (tensor if term == "class" else tensor - 1).detach()  # the box part returns 1 - loss
         owed = 0.0 if share is None else float((own * share).sum()) / images
@@ -631,8 +633,11 @@ def _gain(criterion: Any) -> float:
     return float(hyp.get("cls", 1.0) if isinstance(hyp, Mapping) else getattr(hyp, "cls", 1.0))
 
 
+LAST = True  # matches by what a criterion holds: a kind that knows the criterion itself comes first
+
+
 def matches(criterion: Any) -> bool:
-    """Return whether a criterion, or one that it is made of, is of this kind."""
+    """Return whether a criterion, or one that it holds, is of this kind."""
     return any(True for _ in leaves(criterion))
 
 
@@ -691,15 +696,9 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
     if settings.swaps_seg:
         masks.check(criterion, settings)
     if not isinstance(branch, AnchorBranch):
-        swapped = {
-            "class": settings.swaps_cls,
-            "box": settings.swaps_box,
-            "distribution": swaps_distribution,
-            "mask": settings.swaps_seg,
-        }
         branch = AnchorBranch.build(
             settings,
-            expected=tuple(term for term, chosen in swapped.items() if chosen),
+            expected=settings.terms,
             # A rank whose batch has the classes' own prompts returns before this criterion: ranks must not wait there.
             joined="vp_criterion" not in path.split("."),
             one_hot=all(
@@ -725,6 +724,13 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
     kind: type = type(criterion)
     criterion.__class__ = watched_class(kind)
     return branch
+
+
+def shown(criterion: Any) -> str:
+    """Return which of several losses of a kind the log shows, "" where there is one."""
+    if not hasattr(criterion, "one2one"):
+        return ""
+    return "one2one" if hasattr(criterion, "o2o") else "the sum of one2many and one2one"
 
 
 def is_equipped(criterion: Any, branches: Mapping[str, Branch]) -> bool:

@@ -87,9 +87,9 @@ class Branch:
         return {term: module for term, module in found.items() if module is not None}
 
     @property
-    def has_state(self) -> bool:
-        """Whether a loss keeps anything from one step to the next; what it keeps is its buffers."""
-        return any(True for module in self.modules.values() for _ in module.buffers())
+    def needs_image_size(self) -> bool:
+        """Whether `image_size` is to be set before each batch: a loss counts in pixels that the criterion has not."""
+        return False
 
     def begin(self) -> None:
         """Start a call of the criterion."""

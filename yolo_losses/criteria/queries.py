@@ -98,6 +98,11 @@ class QueryBranch(Branch):
     supplied: dict[str, dict[str, Any]] = field(default_factory=dict)
     returned: dict[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def needs_image_size(self) -> bool:
+        """Whether the box loss counts in pixels, while the criterion sees boxes in parts of the image."""
+        return self.box is not None and "stride" in self.box.wanted
+
     def begin(self) -> None:
         """Start a call of the criterion."""
         super().begin()
@@ -246,13 +251,10 @@ def equip(
         raise parts.unknown_release(criterion, missing[0])
     branch = branches.get("")
     if not isinstance(branch, QueryBranch):
-        expected = {"class": settings.swaps_cls, "box": settings.swaps_box}
-        branch = QueryBranch.build(
-            settings, expected=tuple(term for term, chosen in expected.items() if chosen), image_size=image_size
-        )
+        branch = QueryBranch.build(settings, expected=settings.terms, image_size=image_size)
         if settings.cls_loss == "stock":
             branch.cls = None  # stock is varifocal here, not BCE: it is only scaled
-    if image_size is None and branch.box is not None and "stride" in branch.box.wanted:
+    if image_size is None and branch.needs_image_size:
         raise ValueError(
             f"'box_loss={settings.box_loss}' counts in pixels, RT-DETR's criterion in parts of the image:"
             " pass the side of the training images, equip(..., image_size=640)"
@@ -272,6 +274,11 @@ def check_in_place(criterion: Any, branch: QueryBranch) -> None:
     for name in names:
         if not isinstance(getattr(criterion, name, None), Part):
             raise parts.replaced(criterion, name, getattr(criterion, name, None))
+
+
+def shown(criterion: Any) -> str:
+    """Return which of several losses of a kind the log shows."""
+    return "the last decoder layer, its box loss as giou_loss"
 
 
 def is_equipped(criterion: Any, branches: Mapping[str, Branch]) -> bool:

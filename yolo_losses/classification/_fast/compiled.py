@@ -40,7 +40,7 @@ def fused(function: Callable[..., Any], *tensors: Tensor) -> Any:
         # Else a second loss of the same class, with another exponent, would be traced with a symbol for it.
         with torch._dynamo.config.patch(specialize_float=True):
             return program(*tensors)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:  # no compiler, or one that does not know this GPU: there are many ways to fail
         _give_up(error)
