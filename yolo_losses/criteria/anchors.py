@@ -25,7 +25,7 @@ from yolo_losses.boxes.ciou import ciou_loss
 from yolo_losses.boxes.probiou import probiou_loss
 from yolo_losses.classification._base import ClassificationLoss, Positives
 from yolo_losses.criteria import masks, parts
-from yolo_losses.criteria.parts import Branch, Part
+from yolo_losses.criteria.parts import Branch, Part, full_precision
 from yolo_losses.distribution.dfl import distribution_focal_loss
 from yolo_losses.formula import formula_arguments
 from yolo_losses.log import say
@@ -297,7 +297,7 @@ class ClassPart(Part):
         if compares and branch.one_hot and int((at.scores > 0).sum()) != int((at.score > 0).sum()):
             branch.one_hot = at.one_hot = False
         kind = branch.settings.target
-        with torch.autocast(logits.device.type, enabled=False):
+        with full_precision(logits):
             factor = _factor(loss, kind, at)
             if branch.one_hot and (at.large or loss.sums_a_batch()):
                 positives = Positives(at.element, _quality(kind, at), at.valid)
@@ -412,7 +412,7 @@ class BoxPart(Part):
             boxes = pred[:, :sides]
             stride = pred[:, sides : sides + 1].detach()
             supplied.update(stride=stride, image_wh=pred[:, sides + 1 :].detach() / stride)
-        with torch.autocast(pred.device.type, enabled=False):
+        with full_precision(pred):
             supplied.update(loss.prepare(self._at.step))
             overlap = 1 - loss.pairs(boxes.float(), target.float(), **supplied).unsqueeze(-1)
         if branch.check_due and torch.is_grad_enabled():

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from ultralytics.utils.ops import crop_mask
 
-from yolo_losses.criteria.parts import Branch, Part
+from yolo_losses.criteria.parts import Branch, Part, full_precision
 from yolo_losses.masks._base import cropped
 from yolo_losses.settings import ONLY_STOCK_MASKS, LossSettings
 
@@ -83,7 +83,7 @@ class MaskPart(Part):
 
         each = max(gt_mask[0].numel(), 1) if len(gt_mask) else 1
         at_a_time = max(min(max(gt_mask.numel() // SHARE, LEAST_PIXELS), MOST_PIXELS) // each, 1)
-        with torch.autocast(pred.device.type, enabled=False):
+        with full_precision(pred):
             total: Tensor = _Summed.apply(pred, proto, of_some, at_a_time)
             return total * self.branch.settings.seg_scale
 

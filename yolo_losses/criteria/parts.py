@@ -7,6 +7,7 @@ is an error in the batch in which it happens, before the optimizer's step.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -133,6 +134,14 @@ class Part:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return copy.copy, (self.__dict__["stock"],)
+
+
+def full_precision(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Return a context without autocast on a tensor's device, for what a sum or a power in half precision overflows."""
+    try:
+        return torch.autocast(tensor.device.type, enabled=False)
+    except RuntimeError:  # a device that this torch has no autocast for, such as Metal in 2.3
+        return contextlib.nullcontext()
 
 
 def put(owner: Any, name: str, part: Any) -> None:

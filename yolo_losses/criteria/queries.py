@@ -172,7 +172,7 @@ class MatchedClassPart(Part):
         if branch.cls is None:
             given = (logits, targets) if one_hot is None else (logits, targets, one_hot)
             return self.stock(*given) * branch.settings.cls_scale
-        with torch.autocast(logits.device.type, enabled=False):
+        with parts.full_precision(logits):
             z = logits.to(torch.promote_types(logits.dtype, torch.float32))
             quality = targets.detach().to(z.dtype).clamp(0, 1)
             matched = quality > 0 if one_hot is None else one_hot > 0
@@ -203,7 +203,7 @@ class MatchedBoxPart(Part):
         assert branch.box is not None
         branch.called.add("box")
         terms: dict[str, Tensor] = self.stock(pred_bboxes, gt_bboxes, postfix)
-        with torch.autocast(pred_bboxes.device.type, enabled=False):
+        with parts.full_precision(pred_bboxes):
             pred, target = _corners(pred_bboxes), _corners(gt_bboxes)
             branch.observe(1 - iou_loss(pred.detach(), target), None)
             if len(gt_bboxes):

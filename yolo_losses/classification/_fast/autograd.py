@@ -153,6 +153,7 @@ def by_autograd(formula: Foreground) -> Background:
             (slope,) = torch.autograd.grad(value.sum(), z)
         return value.detach(), slope
 
+    background.differentiates = True  # type: ignore[attr-defined]
     return background
 
 

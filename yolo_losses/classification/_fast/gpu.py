@@ -40,7 +40,9 @@ def pass_over(
         torch.zeros(count, dtype=dtype, device=rows.device).index_copy_(0, row, each)
         for each in (value, value if slope is None else slope)
     )
-    if slope is not None and compiled.compiling(rows.device):
+    # What differentiates within cannot be compiled as one graph.
+    plain = not getattr(background, "differentiates", False)
+    if slope is not None and plain and compiled.compiling(rows.device):
         result: tuple[Tensor, Tensor] = compiled.fused(_pass_with(background), rows, labels, values, slopes, *extras)
         return result
     gradient = None if slope is None else torch.empty(rows.shape, dtype=dtype, device=rows.device)
