@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import pickle
 import re
 import sys
 from collections.abc import Iterator
@@ -72,6 +73,32 @@ def test_decorated_formula_is_known_at_once_and_reduces_like_the_others() -> Non
     module = yolo_losses.make_cls_loss("wavy", wave_height=0.25, reduction="mean")
     assert isinstance(module, ClassificationLoss)
     torch.testing.assert_close(module(logits, targets), formula(logits, targets, height=0.25, reduction="mean"))
+
+
+def test_python_names_follow_from_the_formula_whatever_it_is_called(tmp_path: Path) -> None:
+    plugin = tmp_path / "squared_gap.py"
+    plugin.write_text(
+        """
+import yolo_losses
+
+def helper_loss(gap):
+    return gap.square()
+
+@yolo_losses.register_cls_loss("squared")
+def squared_gap(logits, targets):
+    'The squared gap.'
+    return helper_loss(logits.sigmoid() - targets)
+"""
+    )
+    plugins.run_file(str(plugin))
+    assert functional.squared_gap is registry.find("cls", "squared").module.formula  # type: ignore[union-attr]
+    assert "squared_gap" in dir(functional)
+    assert "helper_loss" not in dir(functional)
+    module = yolo_losses.SquaredGapLoss()
+    logits, targets = torch.randn(4, 3), torch.rand(4, 3)
+    torch.testing.assert_close(module(logits, targets), functional.squared_gap(logits, targets, reduction="mean"))
+    again = pickle.loads(pickle.dumps(module))
+    assert isinstance(again, yolo_losses.SquaredGapLoss)
 
 
 def test_its_values_are_checked_like_the_others() -> None:

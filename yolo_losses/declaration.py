@@ -48,7 +48,9 @@ def declares(
 
 
 def _module_of(base: type[LossModule], formula: Formula, public: Formula) -> type[LossModule]:
-    """Return a module class around a plain formula."""
+    """Return a module class around a plain formula; its name ends in `Loss`, so that `yolo_losses` exports it."""
     name = "".join(part.capitalize() for part in formula.__name__.split("_"))
+    if not name.endswith("Loss"):
+        name += "Loss"
     attributes = {"formula": staticmethod(public), "__doc__": formula.__doc__, "__module__": formula.__module__}
     return type(name, (base,), attributes)

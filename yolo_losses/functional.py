@@ -1,11 +1,10 @@
-"""Functional interface: the `*_loss` functions of all registered losses, and `distribution_focal_loss`.
+"""Functional interface: the formulas of all registered losses, and `distribution_focal_loss`.
 
 The functions are found through the registry; nothing is listed by hand.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from yolo_losses import registry
@@ -15,11 +14,11 @@ from yolo_losses.distribution.dfl import distribution_focal_loss
 def _functions() -> dict[str, Any]:
     found: dict[str, Any] = {distribution_focal_loss.__name__: distribution_focal_loss}
     for spec in registry.specs():
-        home = spec.module.__module__
-        for name, value in vars(sys.modules[home]).items():
-            # Imported functions do not count; of two with the same name the first, a built-in one, wins.
-            if name.endswith("_loss") and callable(value) and getattr(value, "__module__", "") == home:
-                found.setdefault(name, value)
+        # Modifiers and modules that override `elementwise`, `pairs` or `masks` may have no formula, and a lambda has no
+        # usable name. Of two formulas with the same name the first, a built-in one, wins.
+        name = getattr(spec.module.formula, "__name__", "")
+        if name.isidentifier() and not name.startswith("_"):
+            found.setdefault(name, spec.module.formula)
     return found
 
 

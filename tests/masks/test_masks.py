@@ -225,7 +225,7 @@ def test_a_pickled_module_is_the_module(spec: LossSpec) -> None:
 @every_loss
 def test_masks_of_other_shapes_are_refused(spec: LossSpec) -> None:
     for pred, target in (((2, 5, 5), (2, 5, 4)), ((5, 5), (5, 5)), ((2, 1, 5, 5), (2, 1, 5, 5))):
-        with pytest.raises(ValueError, match=r"wanted are two of shape \(N, H, W\)"):
+        with pytest.raises(ValueError, match=r"both must be of shape \(N, H, W\)"):
             make(spec)(torch.zeros(pred), torch.zeros(target))
 
 
@@ -295,7 +295,14 @@ def test_equal_errors_give_the_same_gradient_again() -> None:
 
 
 def test_functions_and_modules_are_found_by_name() -> None:
-    for name in ("dice_loss", "tversky_loss", "lovasz_hinge_loss", "bce_dice_loss"):
+    for name in (
+        "dice_loss",
+        "tversky_loss",
+        "lovasz_hinge_loss",
+        "bce_dice_loss",
+        "mask_bce_loss",
+        "mask_focal_loss",
+    ):
         assert callable(getattr(functional, name))
     for name in ("DiceLoss", "TverskyLoss", "LovaszHingeLoss", "BCEDiceLoss", "MaskBCELoss", "MaskFocalLoss"):
         assert getattr(yolo_losses, name).__name__ == name

@@ -1,4 +1,4 @@
-"""Mask losses, one a file: function, module and declaration together."""
+"""Mask losses, one per file: function, module and declaration."""
 
 import importlib
 import pkgutil

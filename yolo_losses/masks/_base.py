@@ -1,4 +1,4 @@
-"""What every mask loss shares: the module, cropping to a box, and the mean over a mask's pixels."""
+"""Base of the mask losses: the module, cropping to a box, and the mean over a mask's pixels."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ def register_seg_loss(
     criterion. The decorated formula also takes `weight`, `reduction` and `avg_factor`.
 
     Raises:
-        ValueError: if the name is taken or no identifier, or a parameter's declaration is not usable.
+        ValueError: if the name is taken or is not an identifier, or a parameter's declaration is invalid.
     """
     return declares("seg", MaskLoss, name, aliases, source, summary)
 
 
 class MaskLoss(LossModule):
-    """A mask loss as a module, called as MMDetection's are.
+    """A mask loss as a module, with MMDetection's calling convention.
 
-    A subclass names its `formula` and declares the formula's parameters as annotated attributes; they become
+    A subclass sets `formula`, and may declare further parameters as annotated attributes. The parameters become
     attributes of the module.
 
     Args:
         reduction: `mean`, `sum` or `none`.
-        loss_weight: a factor on the result.
+        loss_weight: weight of the loss.
         **parameters: the declared parameters, by name.
 
     Raises:
-        TypeError: on a parameter that is not declared.
-        ValueError: on one out of range, or an unknown reduction.
+        TypeError: on an undeclared parameter.
+        ValueError: on a parameter out of range, or an unknown reduction.
     """
 
     formula: ClassVar[Formula]
@@ -69,11 +69,11 @@ class MaskLoss(LossModule):
 
         Args:
             pred: logits, shape `(N, H, W)`.
-            target: of the same shape, 0 or 1.
-            weight: one per mask.
-            avg_factor: what `mean` divides by in place of the number of masks.
-            reduction_override: used in place of the module's reduction.
-            **supplied: what the formula needs of the scene, `area`.
+            target: same shape, 0 or 1.
+            weight: per mask.
+            avg_factor: divisor of `mean`, in place of the number of masks.
+            reduction_override: overrides the module's reduction.
+            **supplied: what the formula needs from the criterion, `area`.
 
         Raises:
             ValueError: on an unknown reduction or shapes that do not fit.
@@ -83,17 +83,17 @@ class MaskLoss(LossModule):
         return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)
 
     def masks(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
-        """Return the loss of every mask, in float32 or more."""
+        """Return the loss per mask, in float32 or float64."""
         return type(self).formula(logits, targets, **self.arguments(supplied))
 
 
 def cropped(logits: Tensor, targets: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits and targets of which the pixels outside the boxes are correctly predicted background.
+    """Return logits and targets whose pixels outside the boxes are correctly predicted background.
 
     Args:
-        logits: shape `(N, H, W)`, float32 or more.
-        targets: of the same shape.
-        inside: which pixels are inside each mask's box, of the same shape.
+        logits: shape `(N, H, W)`, float32 or float64.
+        targets: same shape.
+        inside: which pixels are inside each mask's box, same shape.
     """
     return torch.where(inside, logits, OUTSIDE), targets * inside
 
@@ -102,12 +102,12 @@ def pixels(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return the masks as rows of pixels, shape `(N, H * W)`.
 
     Raises:
-        ValueError: where they are not of one shape `(N, H, W)`.
+        ValueError: if the shapes differ or are not `(N, H, W)`.
     """
     if logits.dim() != 3 or logits.shape != targets.shape:
         raise ValueError(
             f"targets of shape {tuple(targets.shape)} do not fit logits of shape {tuple(logits.shape)}:"
-            " wanted are two of shape (N, H, W)"
+            " both must be of shape (N, H, W)"
         )
     return logits.flatten(1), targets.flatten(1)
 
@@ -117,18 +117,18 @@ def pixel_mean(loss: Tensor, area: Tensor | None) -> Tensor:
 
     Args:
         loss: shape `(N, H * W)`.
-        area: the share of the grid that the box covers, shape `(N,)`, where the loss is 0 outside the box: the mean is
-            divided by it, and so is one over the box's pixels. `None`: the mean over the grid.
+        area: the share of the grid that each mask's box covers, shape `(N,)`, if the loss is 0 outside the box; the
+            mean divided by it is the mean over the box. `None`: the mean over the grid.
     """
     mean = loss.sum(1) / max(loss.shape[1], 1)
-    # A box without an area has no pixel either: the quotient is 0.
+    # A box without area has no pixels: the quotient is 0.
     return mean if area is None else ratio(mean, area.to(mean.dtype))
 
 
 def foreground(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the probabilities of each mask summed over the foreground and over all pixels, and the foreground's size.
+    """Return the sum of the probabilities over the foreground, that over all pixels, and the size of the foreground.
 
-    Each has the shape `(N,)`.
+    Each has shape `(N,)`, per mask.
     """
     z, t = pixels(logits, targets)
     p = z.sigmoid()
@@ -136,5 +136,5 @@ def foreground(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Return a quotient of two sums that are at least 0, and 0 where both are."""
+    """Return the quotient of two sums that are at least 0; it is 0 where both are 0."""
     return numerator / denominator.clamp_min(torch.finfo(denominator.dtype).tiny)

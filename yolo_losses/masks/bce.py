@@ -12,7 +12,7 @@ from yolo_losses.masks._base import MaskLoss, pixel_mean, pixels, register_seg_l
 
 
 @with_reduction
-def mask_bce(logits: Tensor, targets: Tensor, area: Tensor | None = None) -> Tensor:
+def mask_bce_loss(logits: Tensor, targets: Tensor, area: Tensor | None = None) -> Tensor:
     """Binary cross entropy with logits, averaged over the pixels of each mask.
 
     Args:
@@ -20,7 +20,7 @@ def mask_bce(logits: Tensor, targets: Tensor, area: Tensor | None = None) -> Ten
         targets: same shape, in [0, 1].
         area: the share of the grid that each mask's box covers, shape `(N,)`, where all outside the box is certain
             background; the mean is divided by it. `None`: the mean over the grid.
-        weight: one per mask.
+        weight: per mask.
         reduction: `none`, `mean` or `sum`.
         avg_factor: divisor of `mean`, in place of the number of masks.
 
@@ -42,4 +42,4 @@ def mask_bce(logits: Tensor, targets: Tensor, area: Tensor | None = None) -> Ten
 class MaskBCELoss(MaskLoss):
     """Binary cross entropy per pixel, equal to stock to float32 rounding."""
 
-    formula: ClassVar[Formula] = staticmethod(mask_bce)
+    formula: ClassVar[Formula] = staticmethod(mask_bce_loss)

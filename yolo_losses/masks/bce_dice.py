@@ -8,7 +8,7 @@ from torch import Tensor
 
 from yolo_losses.formula import Formula, with_reduction
 from yolo_losses.masks._base import MaskLoss, register_seg_loss
-from yolo_losses.masks.bce import mask_bce
+from yolo_losses.masks.bce import mask_bce_loss
 from yolo_losses.masks.dice import dice_loss
 from yolo_losses.parameters import Param
 
@@ -30,7 +30,7 @@ def bce_dice_loss(
         smooth: as in `dice_loss`.
         area: the share of the grid that each mask's box covers, shape `(N,)`, where all outside the box is certain
             background; BCE's mean is divided by it. `None`: the mean over the grid.
-        weight: one per mask.
+        weight: per mask.
         reduction: `none`, `mean` or `sum`.
         avg_factor: divisor of `mean`, in place of the number of masks.
 
@@ -40,7 +40,7 @@ def bce_dice_loss(
     Source:
         Ultralytics' `BCEDiceLoss`, which averages over channels too.
     """
-    return ratio * dice_loss(logits, targets, smooth) + (1 - ratio) * mask_bce(logits, targets, area)
+    return ratio * dice_loss(logits, targets, smooth) + (1 - ratio) * mask_bce_loss(logits, targets, area)
 
 
 @register_seg_loss(

@@ -1,4 +1,4 @@
-"""Dice loss: the overlap of two masks by their sizes, whatever the size of the object."""
+"""Dice loss: 1 - Dice coefficient, independent of object size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def dice_loss(
         logits: shape `(N, H, W)`.
         targets: same shape, in [0, 1].
         smooth: s, in pixels, at least 0. An empty target with an empty prediction has loss 0 where it is above 0.
-        weight: one per mask.
+        weight: per mask.
         reduction: `none`, `mean` or `sum`.
         avg_factor: divisor of `mean`, in place of the number of masks.
 
@@ -45,7 +45,7 @@ def dice_loss(
     source="MMDetection DiceLoss (naive); Ultralytics",
 )
 class DiceLoss(MaskLoss):
-    """Dice loss: the overlap of two masks by their sizes, whatever the size of the object."""
+    """Dice loss: 1 - Dice coefficient, independent of object size."""
 
     formula: ClassVar[Formula] = staticmethod(dice_loss)
     smooth: float

@@ -1,4 +1,4 @@
-"""Focal loss per pixel: easy pixels count less."""
+"""Focal loss per pixel: BCE per pixel weighted by (1 - p_t)^gamma."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yolo_losses.parameters import Param
 
 
 @with_reduction
-def mask_focal(
+def mask_focal_loss(
     logits: Tensor,
     targets: Tensor,
     gamma: Annotated[float, Param("focusing exponent; 0 disables it", low=0)] = 1.5,
@@ -31,7 +31,7 @@ def mask_focal(
         alpha: weight of foreground, in [0, 1]; background gets 1 - alpha. Below 0 or `None`: no balancing.
         area: the share of the grid that each mask's box covers, shape `(N,)`, where all outside the box is certain
             background; the mean is divided by it. `None`: the mean over the grid.
-        weight: one per mask.
+        weight: per mask.
         reduction: `none`, `mean` or `sum`.
         avg_factor: divisor of `mean`, in place of the number of masks.
 
@@ -51,8 +51,8 @@ def mask_focal(
     source="arXiv 1708.02002; torchvision",
 )
 class MaskFocalLoss(MaskLoss):
-    """Focal loss per pixel: easy pixels count less."""
+    """Focal loss per pixel: BCE per pixel weighted by (1 - p_t)^gamma."""
 
-    formula: ClassVar[Formula] = staticmethod(mask_focal)
+    formula: ClassVar[Formula] = staticmethod(mask_focal_loss)
     gamma: float
     alpha: float

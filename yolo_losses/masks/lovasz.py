@@ -21,7 +21,7 @@ def lovasz_hinge_loss(logits: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: shape `(N, H, W)`.
         targets: same shape; above 0.5 is foreground.
-        weight: one per mask.
+        weight: per mask.
         reduction: `none`, `mean` or `sum`.
         avg_factor: divisor of `mean`, in place of the number of masks.
 

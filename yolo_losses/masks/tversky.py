@@ -1,4 +1,4 @@
-"""Tversky loss: dice loss with weights of its own for false positives and false negatives."""
+"""Tversky loss: dice loss with separate weights for false positives and false negatives."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tversky_loss(
         alpha: weight of false positives, at least 0.
         beta: weight of false negatives, at least 0. With `alpha = beta = 0.5` and half its `smooth`, it is dice loss.
         smooth: s, in pixels, at least 0. An empty target with an empty prediction has loss 0 where it is above 0.
-        weight: one per mask.
+        weight: per mask.
         reduction: `none`, `mean` or `sum`.
         avg_factor: divisor of `mean`, in place of the number of masks.
 
@@ -54,7 +54,7 @@ def tversky_loss(
     source="arXiv 1706.05721; segmentation_models.pytorch",
 )
 class TverskyLoss(MaskLoss):
-    """Tversky loss: dice loss with weights of its own for false positives and false negatives."""
+    """Tversky loss: dice loss with separate weights for false positives and false negatives."""
 
     formula: ClassVar[Formula] = staticmethod(tversky_loss)
     alpha: float
