@@ -746,7 +746,7 @@ def test_modifiers_that_do_not_fit_are_refused_by_name(name: str, said: str) -> 
 
 @pytest.mark.parametrize(
     ("base", "modifiers"),
-    [("siou", ["alpha"]), ("ciou", ["inner", "inner"]), ("probiou", ["inner"]), ("gwd", ["wise"])],
+    [("siou", ["alpha"]), ("ciou", ["inner", "inner"]), ("probiou", ["inner"]), ("gwd", ["wise"]), ("wiou", ["wise"])],
 )
 def test_modifiers_that_do_not_fit_are_refused_by_hand_too(base: str, modifiers: list[str]) -> None:
     parts = [spec.build() for m in modifiers for spec in registry.specs("modifier") if spec.name == m]

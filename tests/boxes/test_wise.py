@@ -140,6 +140,15 @@ def test_spellings_that_circulate_are_understood(spelling: str, name: str) -> No
     assert registry.box_name(*registry.split_box_name(spelling)) == name
 
 
+@pytest.mark.parametrize("name", ["wise_wiou", "WiseIoU-WIoU", "inner_wise_wiou", "wise_wiseiou"])
+def test_wiou_which_has_that_focus_is_refused_by_name(name: str) -> None:
+    """Base and modifier are supplied with one `mean_loss`, so a criterion could not tell their running means apart."""
+    with pytest.raises(ValueError, match=r"the modifier 'wise_' applies to (?!.*\bwiou\b)"):
+        registry.split_box_name(name)
+    with pytest.raises(ValueError, match="'wise_' applies to"):
+        make_box_loss(name)
+
+
 # The running mean
 
 

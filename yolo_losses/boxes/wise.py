@@ -25,8 +25,8 @@ class WiseModifier(RunningMeanLoss, BoxModifier):
     With the outlier degree `b = (1 - I)/mean` of the plain IoU, f is `sqrt(b)` in version 2 and
     `b/(delta alpha^(b - delta))` in version 3; version 1 has no focusing. In front of `iou`, which has no penalty, the
     loss is also multiplied by WIoU's distance attention `exp(r2/c2)`, so that `wise_iou` equals `wiou` in any version.
-    The other losses keep their own penalties; there, version 1 is the base loss. `wiou` focuses already: with
-    `wise_wiou`, set `wiou_version=1`.
+    The other losses keep their own penalties; there, version 1 is the base loss. It does not apply to `wiou`,
+    which has the same focusing and running mean.
 
     The running mean of 1 - IoU is a buffer that starts at 1. In training mode each non-empty batch updates it before it
     is used: `mean <- (1 - momentum) mean + momentum batch mean`. It is not updated in `eval` mode, nor by a call that
@@ -43,6 +43,11 @@ class WiseModifier(RunningMeanLoss, BoxModifier):
     alpha: Annotated[float, Param("version 3: base of the focusing coefficient's decay", above=0)] = 1.9
     delta: Annotated[float, Param("version 3: outlier degree at which the focusing coefficient is 1", above=0)] = 3.0
     momentum: Annotated[float, Param("momentum of the running mean of 1 - IoU", low=0, high=1)] = 0.01
+
+    @classmethod
+    def fits(cls, base: str, rotated: bool) -> bool:
+        """Return whether the modifier applies: to all axis-aligned losses but `wiou`, which focuses already."""
+        return base != "wiou" and super().fits(base, rotated)
 
     def result(
         self, loss: Tensor, iou: Tensor, pred: Tensor, target: Tensor, base: str, supplied: Mapping[str, Any]
