@@ -49,6 +49,18 @@ def power_without_gradient(base: Tensor, exponent: float) -> Tensor:
     return root.reciprocal_() if whole == 0 else result / root
 
 
+def balanced(loss: Tensor, targets: Tensor, alpha: float | None) -> Tensor:
+    """Return a loss per element times `t alpha + (1-t)(1-alpha)`, or unchanged for an alpha below 0 or `None`."""
+    if alpha is None or alpha < 0:
+        return loss
+    return (alpha * targets + (1 - alpha) * (1 - targets)) * loss
+
+
+def negative_weight(alpha: float) -> float:
+    """Return the weight of negatives, `1 - alpha`, or 1 for an alpha below 0."""
+    return 1 - alpha if alpha >= 0 else 1.0
+
+
 def sigmoid_and_softplus(logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return `p = sigmoid(z)`, written to `out` if given, and `softplus(z)`, without gradient.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from yolo_losses.classification._base import register_cls_loss
 from yolo_losses.classification._equalized import EqualizedLoss, equalized
 from yolo_losses.formula import Formula, with_reduction
+from yolo_losses.numerics import balanced, negative_weight
 from yolo_losses.parameters import Param
 
 
@@ -48,10 +49,7 @@ def equalized_focal_loss(
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     miss = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()
-    loss = equalized(miss, bce, pos_neg_ratio, gamma, scale)
-    if alpha is not None and alpha >= 0:
-        loss = (alpha * targets + (1 - alpha) * (1 - targets)) * loss
-    return loss
+    return balanced(equalized(miss, bce, pos_neg_ratio, gamma, scale), targets, alpha)
 
 
 @register_cls_loss(
@@ -77,4 +75,4 @@ class EqualizedFocalLoss(EqualizedLoss):
     @property
     def negative_weight(self) -> float:
         """Weight of negatives."""
-        return 1 - self.alpha if self.alpha >= 0 else 1.0
+        return negative_weight(self.alpha)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from yolo_losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.classification._modulated import modulated, modulated_background
 from yolo_losses.formula import Formula, with_reduction
-from yolo_losses.numerics import power
+from yolo_losses.numerics import balanced, negative_weight, power
 from yolo_losses.parameters import Param
 
 
@@ -44,10 +44,7 @@ def focal_loss(
     p = logits.sigmoid()
     # sigmoid(-z) rather than 1 - p, which cancels at large logits.
     miss = targets * (-logits).sigmoid() + (1 - targets) * p
-    loss = power(miss, gamma) * bce
-    if alpha is not None and alpha >= 0:
-        loss = (alpha * targets + (1 - alpha) * (1 - targets)) * loss
-    return loss
+    return balanced(power(miss, gamma) * bce, targets, alpha)
 
 
 @register_cls_loss(
@@ -65,7 +62,7 @@ class FocalLoss(ClassificationLoss):
 
     def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return `(1-a) p^gamma softplus(z)` and its derivative."""
-        return modulated_background(logits, self.gamma, 1 - self.alpha if self.alpha >= 0 else 1.0, out=out)
+        return modulated_background(logits, self.gamma, negative_weight(self.alpha), out=out)
 
     def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
         """Return the loss and its derivative per element."""

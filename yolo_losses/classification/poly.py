@@ -10,7 +10,7 @@ from yolo_losses.classification._base import ClassificationLoss, register_cls_lo
 from yolo_losses.classification._modulated import modulated, modulated_background
 from yolo_losses.classification.focal import focal_loss
 from yolo_losses.formula import Formula, with_reduction
-from yolo_losses.numerics import power
+from yolo_losses.numerics import negative_weight, power
 from yolo_losses.parameters import Param
 
 
@@ -64,7 +64,7 @@ class PolyLoss(ClassificationLoss):
 
     def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return `(1-a) p^gamma softplus(z) + epsilon p^(gamma+1)` and its derivative."""
-        scale = 1 - self.alpha if self.alpha >= 0 else 1.0
+        scale = negative_weight(self.alpha)
         return modulated_background(logits, self.gamma, scale, epsilon=self.epsilon, out=out)
 
     def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:

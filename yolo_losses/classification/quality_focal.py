@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from yolo_losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.classification._modulated import modulated_background
 from yolo_losses.formula import Formula, with_reduction
-from yolo_losses.numerics import power, power_without_gradient
+from yolo_losses.numerics import balanced, negative_weight, power, power_without_gradient
 from yolo_losses.parameters import Param
 
 
@@ -42,10 +42,7 @@ def quality_focal_loss(
         Li et al., arXiv 2006.04388, equal to MMDetection's. The authors' first code lacks the absolute value.
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    loss = power((targets - logits.sigmoid()).abs(), beta) * bce
-    if alpha is not None and alpha >= 0:
-        loss = (alpha * targets + (1 - alpha) * (1 - targets)) * loss
-    return loss
+    return balanced(power((targets - logits.sigmoid()).abs(), beta) * bce, targets, alpha)
 
 
 @register_cls_loss(
@@ -64,7 +61,7 @@ class QualityFocalLoss(ClassificationLoss):
 
     def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return `(1-a) p^beta softplus(z)` and its derivative."""
-        return modulated_background(logits, self.beta, 1 - self.alpha if self.alpha >= 0 else 1.0, out=out)
+        return modulated_background(logits, self.beta, negative_weight(self.alpha), out=out)
 
     def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
         """Return the loss and its derivative per element."""
