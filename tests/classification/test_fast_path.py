@@ -115,6 +115,12 @@ def make(name: str, parameters: dict[str, Any] | None = None) -> ClassificationL
     return spec.module(**parameters or {})
 
 
+def needs_a_closed_form(loss: ClassificationLoss) -> None:
+    """Skip where the background goes through autograd, which is not compiled and keeps the formula's own precision."""
+    if not loss.has_closed_form() and not loss.sums_a_batch():
+        pytest.skip(f"'{loss.registered_name}' has no closed form of the background, so it has no compiled path")
+
+
 def check(name: str, parameters: dict[str, Any], batch: Batch) -> None:
     value, gradient = batch.fast(make(name, parameters))
     wanted_value, wanted_gradient = batch.reference(make(name, parameters))
@@ -271,6 +277,7 @@ def test_compiles_and_equals_the_formula(name: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(compiled, "compiling", lambda device: True)
     monkeypatch.setattr(compiled, "_give_up", pytest.fail)
     loss = make(name)
+    needs_a_closed_form(loss)
     for number, anchors in enumerate((60, 45, 333)):
         with torch._dynamo.config.patch(error_on_recompile=number > 0):
             batch = Batch(dtype=torch.float32, anchors=anchors, masked=True)
@@ -391,6 +398,7 @@ def test_the_small_loss_of_a_confident_model_keeps_its_digits(name: str) -> None
     logits.view(-1)[index] = torch.randn(600, generator=generator) * 0.3 + 12
     target = torch.ones(600)
     step = Step(torch.full((600,), 0.9), None, training=True)
+    needs_a_closed_form(make(name))
     value = make(name).class_sums(logits, Positives(index, target), step).sum()
     exact = make(name).double().class_sums(logits.double(), Positives(index, target.double()), step).sum()
     torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=0)
