@@ -1,4 +1,4 @@
-"""What the criterion tells a loss of the step at hand."""
+"""What the criterion tells a loss about the current step."""
 
 from __future__ import annotations
 

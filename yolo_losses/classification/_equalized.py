@@ -1,4 +1,4 @@
-"""What the equalized losses share: the exponent of each class, and the gradients that it is made of."""
+"""What the equalized losses share: the exponent of each class, and the gradients that it is computed from."""
 
 from __future__ import annotations
 

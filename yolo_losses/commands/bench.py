@@ -111,13 +111,13 @@ def show(title: str, rows: Rows) -> None:
 
 
 def growth(args: argparse.Namespace, device: Any, chosen: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return what the class terms cost as one size grows and the others stay: milliseconds a million values."""
+    """Return what the class terms cost as one size grows and the others stay: milliseconds per million values."""
     grown: dict[str, dict[str, dict[str, Any]]] = {}
     for key, values in GROWTH.items():
         grown[key] = {}
         for value in values:
             size = {"batch": min(args.batch, 4), "imgsz": args.imgsz, "classes": args.classes, key: value}
-            runs = class_terms(**size, device=device, chosen=chosen, typed=False)
+            runs = class_terms(**size, device=device, chosen=chosen, naive=False)
             rows = measure(runs, max(3, args.repeats // 2), device, f"{key} {value}")
             millions = size["batch"] * anchors(size["imgsz"]) * size["classes"] / 1e6
             grown[key][str(value)] = {
@@ -126,7 +126,7 @@ def growth(args: argparse.Namespace, device: Any, chosen: list[str]) -> dict[str
                 "time": {name: row["time"] for name, row in rows.items()},
             }
         names = list(grown[key][str(values[0])]["time"])
-        print(f"\n{key} {', '.join(map(str, values))}: ms a million values (ratio to stock)")
+        print(f"\n{key} {', '.join(map(str, values))}: ms per million values (ratio to stock)")
         for name in names:
             cells = [f"{at['ms_per_million'][name]:.2f} (x{at['time'][name]:.2f})" for at in grown[key].values()]
             print(f"  {name:<16} " + "  ".join(f"{cell:>16}" for cell in cells))
@@ -171,8 +171,8 @@ def machine(device: Any) -> dict[str, str]:
     }
 
 
-def class_terms(batch: int, imgsz: int, classes: int, device: Any, chosen: list[str], *, typed: bool = True) -> Runs:
-    """Return a forward and backward of the class term by name: stock, this package's, and as commonly typed.
+def class_terms(batch: int, imgsz: int, classes: int, device: Any, chosen: list[str], *, naive: bool = True) -> Runs:
+    """Return a forward and backward of the class term by name: stock, this package's, and the naive form.
 
     On a GPU, where memory is what bounds it, a copy of the logits as well.
     """
@@ -203,26 +203,26 @@ def class_terms(batch: int, imgsz: int, classes: int, device: Any, chosen: list[
 
         return once
 
-    # As the formulas are commonly typed: whole tensors, one operation after the other.
-    def typed_focal() -> Any:
+    # The naive forms: whole tensors, one operation after the other.
+    def naive_focal() -> Any:
         p = logits.sigmoid()
         p_t = targets * p + (1 - targets) * (1 - p)
         return stock(logits, targets) * (0.25 * targets + 0.75 * (1 - targets)) * (1 - p_t) ** 1.5
 
-    def typed_vfl() -> Any:
+    def naive_vfl() -> Any:
         weight = 0.75 * logits.sigmoid().pow(2.0) * (targets <= 0) + targets * (targets > 0)
         return stock(logits, targets) * weight
 
-    def typed_qfl() -> Any:
+    def naive_qfl() -> Any:
         balance = 0.25 * targets + 0.75 * (1 - targets)
         return stock(logits, targets) * balance * (targets - logits.sigmoid()).abs() ** 2.0
 
-    def typed_slide() -> Any:
+    def naive_slide() -> Any:
         far, near = targets <= half - 0.1, (targets > half - 0.1) & (targets < half)
         weight = 1.0 * far + (1 - half).exp() * near + (1 - targets).exp() * (targets >= half)
         return stock(logits, targets) * weight
 
-    as_typed = {"focal": typed_focal, "vfl": typed_vfl, "qfl": typed_qfl, "slide": typed_slide}
+    naive_terms = {"focal": naive_focal, "vfl": naive_vfl, "qfl": naive_qfl, "slide": naive_slide}
     runs: Runs = {"stock": backward(lambda: stock(logits, targets))}
     if device.type == "cuda":
         copy = torch.empty_like(logits, requires_grad=False)
@@ -235,8 +235,8 @@ def class_terms(batch: int, imgsz: int, classes: int, device: Any, chosen: list[
                 runs[spec.name] = backward(lambda m=module, g=given: m.per_element(logits, targets, **g))  # type: ignore[misc]
             else:
                 runs[spec.name] = backward(lambda m=module: m.class_sums(logits, positives, step))  # type: ignore[misc]
-            if typed and spec.name in as_typed:
-                runs[f"{spec.name} as typed"] = backward(as_typed[spec.name])
+            if naive and spec.name in naive_terms:
+                runs[f"{spec.name} as typed"] = backward(naive_terms[spec.name])
     return runs
 
 

@@ -73,7 +73,7 @@ def package_version(package: Path) -> str:
 
 
 def patches_for(version: str) -> list[Path]:
-    """Return the patches, the likeliest first: of the same version or the last one before it, then the later ones."""
+    """Return the patches, best match first: of the same version or the last one before it, then the later ones."""
 
     def numbers(text: str) -> list[int]:
         return [int(n) for n in re.findall(r"\d+", text)]

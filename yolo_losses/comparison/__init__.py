@@ -40,7 +40,7 @@ def compare(
         baseline: a configuration of the grid, `cls_loss=bce` or a mapping; `None`: the first one.
         metric: what the verdict is about: `map50_95`, `map50`, `map75`, `precision` or `recall`.
         rope: difference of the metric, from 0 to 1, up to which two configurations count as equal.
-        jobs: how many runs at a time; they share the cores. `None`: one a device.
+        jobs: how many runs at a time; they share the cores. `None`: one per device.
         devices: GPUs, `"0,1"` or `[0, 1]`: one run on each at a time.
         engine: `local`, or `ray` for a Ray cluster.
         address: of the Ray cluster; `None`: the one that `RAY_ADDRESS` names, or one on this machine alone.
@@ -53,7 +53,8 @@ def compare(
         The table of verdicts, one row for each configuration and metric.
 
     Raises:
-        ValueError: of one line, before the first run, where a key, a value or an option is not valid.
+        ValueError: on an invalid value, before the first run; the message is one line naming key, value and allowed
+            values.
         RuntimeError: where no run of the grid finished.
     """
     from yolo_losses.comparison.grid import read_keywords

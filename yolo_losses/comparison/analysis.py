@@ -183,7 +183,8 @@ def analyse(records: Sequence[RunRecord], baseline: Mapping[str, Any] | None, ro
         metric: the metric that the verdicts are on.
 
     Raises:
-        ValueError: of one line, if there are no runs, or no such metric or baseline.
+        ValueError: if there are no runs, or on an invalid value; the message is one line naming key, value and allowed
+            values.
     """
     if metric not in METRICS:
         raise ValueError(f"'--metric={metric}' is not valid: allowed is {', '.join(METRICS)}")

@@ -104,7 +104,7 @@ def read_words(words: Sequence[str]) -> Request:
     """Return what the words of a command line ask for: those of `yolo train`, with axes.
 
     Raises:
-        ValueError: of one line, on a word that `yolo train` would not understand.
+        ValueError: on a word that `yolo train` would reject; the message is one line naming it.
     """
     from ultralytics.cfg import MODES, merge_equals_args, parse_key_value_pair
 
@@ -243,7 +243,8 @@ def build(request: Request) -> Grid:
     """Return the grid of a request, every value checked as `yolo train` would.
 
     Raises:
-        ValueError: of one line, on the first value that a run would stumble over.
+        ValueError: on the first value that a run would reject; the message is one line naming key, value and allowed
+            values.
     """
     settings, axes = dict(request.settings), dict(request.axes)
     for key, instead in OWN_KEYS.items():
@@ -373,7 +374,7 @@ def check(grid: Grid) -> None:
     """Check every cell's keys, its model and its data set.
 
     Raises:
-        ValueError: of one line, on the first that a run would be refused for.
+        ValueError: on an invalid value; the message is one line naming key, value and allowed values.
     """
     from ultralytics.cfg import get_cfg
 
@@ -459,7 +460,7 @@ def _label_of(image: Path) -> Path:
 
 @contextmanager
 def refusals(what: str = "") -> Iterator[None]:
-    """Turn what Ultralytics raises into a `ValueError` of one line, and keep its help texts to itself."""
+    """Turn what Ultralytics raises into a `ValueError` with a one-line message, and keep its help texts to itself."""
     from ultralytics.utils import LOGGER
 
     level = LOGGER.level

@@ -49,7 +49,7 @@ class View:
     def lost(self, run: Run) -> None:
         """Note that the machine of a run is gone."""
         self.running.pop(str(run.folder), None)
-        self.say(f"lost its machine: {run.title}; it goes on where there is room")
+        self.say(f"lost its machine: {run.title}; it will be rescheduled")
 
     def ended(self, run: Run) -> None:
         """Note that a run is over; how a failing one ended stands above the table."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import statistics as descriptive
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,7 +45,8 @@ def build_report(
         The verdicts: a row for each configuration on each data set, at the best and at the last epoch.
 
     Raises:
-        ValueError: of one line, if there are no runs, or no such metric or baseline.
+        ValueError: if there are no runs, or on an invalid value; the message is one line naming key, value and allowed
+            values.
     """
     folder = Path(folder)
     plan = _plan(folder)
@@ -156,7 +156,7 @@ def _summary(result: Analysis, plan: Mapping[str, Any]) -> dict[str, Any]:
         row["differences"] = {str(k): v for k, v in c.differences.items()}
         comparisons.append(row)
     return {
-        "command": _command(plan),
+        "command": plan.get("command") or None,
         "metric": result.metric,
         "rope": result.rope,
         "baseline": result.baseline,
@@ -175,13 +175,6 @@ def _summary(result: Analysis, plan: Mapping[str, Any]) -> dict[str, Any]:
 
 def _hashes(result: Analysis, data: str, name: str) -> list[str]:
     return sorted({getattr(r, name) for r in result.records if r.data == data and getattr(r, name)})
-
-
-def _command(plan: Mapping[str, Any]) -> str | None:
-    command = plan.get("command")
-    if isinstance(command, list):
-        return shlex.join(map(str, command))
-    return str(command) if command else None
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------
@@ -213,7 +206,7 @@ def _context(result: Analysis, plan: Mapping[str, Any], drawn: Sequence[Drawn]) 
         "devices": sorted({r.device for r in result.records if r.device}),
         "data_hashes": {data: _hashes(result, data, "data_hash") for data in result.sets},
         "pairs": {data: analysis.pairs(result, data) for data in result.sets},
-        "command": _command(plan),
+        "command": plan.get("command") or None,
         "by_hand": not any(r.versions for r in result.records),
         "method": _method(result),
         "nan": math.nan,

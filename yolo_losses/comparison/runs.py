@@ -57,7 +57,7 @@ def check_folder(grid: Grid, out: Path) -> None:
     """Refuse a folder that holds a comparison of other settings.
 
     Raises:
-        ValueError: of one line, that names the first key that differs.
+        ValueError: on a setting that differs; the message is one line naming it and both values.
     """
     path = out / GRID_FILE
     if not path.is_file():
@@ -80,7 +80,7 @@ def check_folder(grid: Grid, out: Path) -> None:
 
 
 def write_plan(run: Run, threads: int, data_hash: str) -> None:
-    """Write what the process of a run reads; a record of a failure is put away, since the run is tried again."""
+    """Write what the process of a run reads; a record of a failure is deleted, since the run is tried again."""
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / RECORD_FILE).unlink(missing_ok=True)
     plan = {

@@ -233,7 +233,7 @@ def seeds_to_decide(
 def images_to_decide(
     mean: float, sd: float, rope: float, *, alpha: float = 0.05, variance: float, images: int, n: int
 ) -> int | None:
-    """Return about how many validation images would decide with the `n` seeds at hand; see `seeds_to_decide`."""
+    """Return about how many validation images would decide with the `n` available seeds; see `seeds_to_decide`."""
     factor = np.arange(1, LIMIT + 1, dtype=float)
     seeds = np.full_like(factor, sd**2 / n)
     times = _first(factor, _power(mean, seeds, n - 1, variance / factor, images * factor - 1, rope, alpha))

@@ -16,7 +16,7 @@ from yolo_losses.comparison.grid import Run
 
 
 class Watch(Protocol):
-    """Who is told what happens."""
+    """Receives run events."""
 
     side_by_side: int
 

@@ -38,7 +38,7 @@ def run_all(
     Args:
         runs: what is to be carried out.
         watch: is told which run starts and ends.
-        jobs: how many at a time at most; `None`: one a GPU, or one a node of a cluster without.
+        jobs: how many at a time at most; `None`: one per GPU, or one per node of a cluster without GPUs.
         address: of the cluster; `None`: that of `RAY_ADDRESS`, or a cluster on this machine alone.
         data_hashes: by data set.
         storage: a folder for what Ray writes, removed at the end.
@@ -120,7 +120,7 @@ def run_all(
 
 
 def shares(nodes: Sequence[Mapping[str, float]], jobs: int | None) -> tuple[int, float, int]:
-    """Return CPUs and GPUs a trial, and how many trials run at a time.
+    """Return CPUs and GPUs per trial, and how many trials run at a time.
 
     A trial is small enough for any node of the cluster, so that one that is lost has somewhere to go on.
     """
