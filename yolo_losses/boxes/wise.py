@@ -1,4 +1,4 @@
-"""Wise-IoU focusing of any axis-aligned loss by the running mean of 1 - IoU."""
+"""Wise-IoU focusing of axis-aligned losses by the running mean of 1 - IoU."""
 
 from __future__ import annotations
 
