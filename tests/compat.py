@@ -409,9 +409,9 @@ def check_training(bench: Bench, model: str) -> str | None:
         assert not {name for name in modules if name.startswith("yolo_losses")}, f"{checkpoint} needs the plugin"
     if model == "yolov8n" and (bench.folder / "runs" / "default").is_dir():
         stock = read_results(bench.folder / "runs" / "default")
-        for term in ("cls", "box"):  # our dfl is stock's to float32 rounding
-            same = rows[0][f"val/{term}_loss"] == stock[0][f"val/{term}_loss"]
-            assert not same, f"the validation's {term}_loss is the stock run's"
+        # Our dfl is stock's to float32 rounding, and slide is BCE where no target comes near its threshold.
+        same = rows[0]["val/box_loss"] == stock[0]["val/box_loss"]
+        assert not same, "the validation's box_loss is the stock run's"
     return None
 
 

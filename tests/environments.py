@@ -24,7 +24,7 @@ from pathlib import Path
 from compat import OK, REPOSITORY, last_line, record, run, table, training_options
 
 TESTS = REPOSITORY / "tests"
-MATHS = "test_boxes.py test_classification.py test_properties.py boxes classification masks criteria/test_anchors.py"
+MATHS = "test_properties.py boxes classification masks criteria/test_anchors.py"
 CHECKS = ("installs", "start-up files", "refused", "training", "maths")
 KEYS = {"cls_loss": "slide", "box_loss": "inner_siou"}
 

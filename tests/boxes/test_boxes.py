@@ -31,7 +31,7 @@ from yolo_losses.distribution.dfl import DistributionFocalLoss, distribution_foc
 from yolo_losses.factory import make_box_loss
 from yolo_losses.step import Step
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 AXIS_ALIGNED = [spec.name for spec in registry.specs("box") if not spec.rotated]
 ROTATED = [spec.name for spec in registry.specs("box") if spec.rotated]
 NAMES = [*AXIS_ALIGNED, *ROTATED]

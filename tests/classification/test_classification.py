@@ -28,7 +28,7 @@ from yolo_losses.factory import make_cls_loss
 from yolo_losses.registry import LossSpec
 from yolo_losses.step import Step
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 SPECS = registry.specs("cls")
 MEAN_IOU = 0.45
 
