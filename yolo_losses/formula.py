@@ -90,7 +90,8 @@ class LossModule(nn.Module):
             value = parameters.get(name, parameter.default)
             if value is None:
                 value = parameter.limits.off  # as in the function, where `None` switches the parameter off
-            setattr(self, name, parameter.parse(value))
+            # Training keys have been parsed by now; what a caller writes by hand has not.
+            setattr(self, name, value if parameter.holds(value) else parameter.parse(value))
         self.check_parameters({p.key: getattr(self, p.name) for p in declared.values()})
         # Kept here because `torch.compile` traces through `functools.cache`.
         kind: Any = type(self)

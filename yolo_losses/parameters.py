@@ -111,6 +111,14 @@ class Parameter:
         except ValueError:
             raise ValueError(f"'{self.name}={shown(value)}' is not valid: allowed is {self.allowed}") from None
 
+    def holds(self, value: Any) -> bool:
+        """Return whether a value is of the declared type and allowed already, so that it need not be parsed."""
+        if isinstance(value, str):
+            return self.type is str and value in self.limits.words
+        if not isinstance(value, float | int) or type(value) is not self.type:
+            return False
+        return math.isfinite(value) and self.in_range(value)
+
     def in_range(self, number: Any) -> bool:
         """Return whether a number is within the bounds."""
         return bool(self.limits.low <= number <= self.limits.high and number > self.limits.above)

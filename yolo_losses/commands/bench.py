@@ -351,13 +351,17 @@ def peak_bytes(once: Callable[[], object], device: Any) -> int:
         return int(torch.cuda.max_memory_allocated(device) - before)
     from torch.profiler import ProfilerActivity, profile
 
-    threads = torch.get_num_threads()
+    from yolo_losses.classification._fast import cpu
+
+    threads, large_block = torch.get_num_threads(), cpu.LARGE_BLOCK
     torch.set_num_threads(1)  # the profiler does not see what other threads allocate
+    cpu.LARGE_BLOCK = sys.maxsize  # nor what does not come from torch, such as a gradient in large pages
     try:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
             once()
     finally:
         torch.set_num_threads(threads)
+        cpu.LARGE_BLOCK = large_block
     events = profiled.profiler.kineto_results.events()
     live = peak = least = 0
     for _, size in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):

@@ -26,7 +26,7 @@ LEAST_PIECE = 65_536
 PIECES_EACH = 16  # wanted for each thread, so that the pieces at work take little memory beside the gradient
 MOST_THREADS = 8  # more would wait for the lock
 VALUES_EACH = 2**20  # for each thread at least: waking it takes as long as some hundred thousand
-LARGE_PAGE = 2**21
+LARGE_BLOCK = 2**25  # bytes from which on the C library fetches a block anew for each call; smaller ones it keeps
 
 
 def map_sum(rows: Tensor, function: Callable[[Tensor, slice], Tensor], piece: int = PIECE) -> Tensor:
@@ -152,7 +152,7 @@ def _empty(shape: torch.Size, dtype: torch.dtype) -> Tensor:
     as the loss itself. Nor is it filled with NaN, as the deterministic mode of some Ultralytics releases has it.
     """
     size = shape.numel() * dtype.itemsize
-    if size < LARGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+    if size < LARGE_BLOCK or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(shape, dtype=dtype, device="cpu")  # by name: the user may have set another default
     block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):
