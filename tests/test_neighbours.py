@@ -34,7 +34,7 @@ from ultralytics.utils.loss import v8DetectionLoss
 import yolo_losses
 from yolo_losses import hook
 from yolo_losses import run as runs
-from yolo_losses.criteria import anchors
+from yolo_losses.criteria import anchors, assignment
 
 
 def results(trainer: Any) -> list[dict[str, str]]:
@@ -267,7 +267,7 @@ def test_soft_targets_of_someone_s_own_assigner_reach_the_loss_whole(monkeypatch
             torch.testing.assert_close(gradient, of_stock, rtol=1e-4, atol=1e-6)
     # What makes this test able to fail: with one class per anchor the term of a large batch would be another one.
     branches[""].one_hot = True
-    monkeypatch.setattr(anchors, "LARGE", 0)
+    monkeypatch.setattr(assignment, "LARGE", 0)
     assert run(equipped, predictions("v8"), made_up_batch("v8"))[0]["cls_loss"] != pytest.approx(
         expected[0]["cls_loss"], rel=1e-3
     )

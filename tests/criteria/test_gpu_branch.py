@@ -20,8 +20,8 @@ from torch._subclasses.fake_tensor import (
 import yolo_losses
 from yolo_losses import factory, registry
 from yolo_losses.classification._base import ClassificationLoss
-from yolo_losses.criteria import anchors
-from yolo_losses.criteria.anchors import Assignment
+from yolo_losses.criteria import assignment
+from yolo_losses.criteria.assignment import Assignment
 
 pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="this torch is built without CUDA")
 
@@ -41,7 +41,7 @@ def test_the_class_term_does_not_synchronise(
     if differentiated and (large or kind.module.sums_a_batch()):
         pytest.skip("differentiates its formula at the positives, which a fake device cannot")
     if large:
-        monkeypatch.setattr(anchors, "LARGE_ON_GPU", 0)
+        monkeypatch.setattr(assignment, "LARGE_ON_GPU", 0)
     criterion = criterion_of("v8")
     branch: Any = yolo_losses.equip(criterion, {"cls_loss": name, "cls_target": target})[""]
     branch.check_due = False  # what compares terms synchronises, once an epoch

@@ -22,7 +22,7 @@ from ultralytics.utils.metrics import bbox_iou
 
 import yolo_losses
 from yolo_losses import registry
-from yolo_losses.criteria import anchors, parts
+from yolo_losses.criteria import anchors, assignment, parts
 
 CLS_LOSSES = [spec.name for spec in registry.specs("cls")]
 
@@ -192,7 +192,7 @@ def test_a_box_part_whose_forward_is_changed_is_refused() -> None:
 def test_elements_that_a_large_batch_begins_to_weight_are_noticed_at_the_end_of_the_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(anchors, "LARGE", 0)
+    monkeypatch.setattr(assignment, "LARGE", 0)
     criterion = criterion_of("v8")
     branch = yolo_losses.equip(criterion, {"cls_loss": "slide"})[""]
     for _ in range(3):

@@ -180,7 +180,7 @@ def class_terms(batch: int, imgsz: int, classes: int, device: Any, chosen: list[
     from torch import nn
 
     from yolo_losses.classification._fast.autograd import Positives
-    from yolo_losses.criteria.anchors import LARGE, LARGE_ON_GPU
+    from yolo_losses.criteria.assignment import LARGE, LARGE_ON_GPU
     from yolo_losses.step import Step
 
     shape = batch, anchors(imgsz), classes
