@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import numbers
@@ -168,7 +169,7 @@ def parse_value(value: Any, kind: type, default: Value | None) -> Value | None:
 
 def annotated_parameters(formula: Callable[..., Any]) -> dict[str, Parameter]:
     """Return the arguments of a formula that are annotated with `Param`, by name."""
-    hints = _hints(formula)
+    hints = _hints(inspect.unwrap(formula))
     return {
         name: _parameter(f"{formula.__name__}_", name, hints[name], argument.default)
         for name, argument in inspect.signature(formula).parameters.items()
@@ -188,7 +189,7 @@ def formula_parameters(formula: Callable[..., Any], prefix: str, supplied: Colle
         ValueError: on an invalid declaration; it names the parameter.
     """
     built_in = formula.__module__.startswith("yolo_losses.")
-    hints = _hints(formula)
+    hints = _hints(inspect.unwrap(formula))
     for argument in list(inspect.signature(formula).parameters.values())[2:]:
         name, default = argument.name, argument.default
         if argument.kind is argument.KEYWORD_ONLY or (built_in and name in CONSTANTS):
@@ -212,6 +213,7 @@ def attribute_parameters(module: type, prefix: str) -> Iterator[Parameter]:
             yield _parameter(prefix, name, hint, getattr(module, name))
 
 
+@functools.cache
 def _hints(declared: Any) -> dict[str, Any]:
     """Return type hints, `X | None` as `X`: Python 3.10 adds `| None` where the default is None."""
     return {name: _without_none(hint) for name, hint in get_type_hints(declared, include_extras=True).items()}
