@@ -126,6 +126,9 @@ def resumed_like_whole(folder: Path, data: Path, whole: Path, seed: int) -> str:
         assert process.exitcode == 1
         assert "Resume checkpoint not found" in text
         return "torn"
+    if "is finished, nothing to resume" in text:  # killed after its last epoch, which Ultralytics says
+        assert done == EPOCHS
+        return "finished"
     assert process.exitcode == 0, text[-2000:]
 
     start, again, never_killed = equipped(before), equipped(text), equipped((whole.parent / "log").read_text())
