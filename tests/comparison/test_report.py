@@ -17,8 +17,9 @@ from made_up_runs import write_run
 pytest.importorskip("scipy")
 
 from yolo_losses.comparison.analysis import ALL_SETS
-from yolo_losses.comparison.figures import INK, loss_of_term
+from yolo_losses.comparison.figures import loss_of_term
 from yolo_losses.comparison.report import build_report
+from yolo_losses.style import INK
 
 SKILLS = {"bce": 1.0, "focal": 0.4, "slide": 1.0}
 ERROR = 'Traceback (most recent call last):\n  File "<string>"\ntorch.OutOfMemoryError: out of memory'

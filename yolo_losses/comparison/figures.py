@@ -1,8 +1,7 @@
-"""The figures of a comparison, as SVG that is legible on light and dark pages: text and axes take the page's colour."""
+"""The figures of a comparison, as SVG elements."""
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,34 +17,12 @@ from numpy.typing import NDArray
 
 from yolo_losses.comparison.analysis import ALL_SETS, METRICS, WEIGHTS, Analysis, Comparison
 from yolo_losses.comparison.record import METRIC_COLUMNS, RunRecord, read_results
+from yolo_losses.style import GREY, INK, STYLE, curve_style, scaled_to_page, svg_element
 
-INK = "#010203"  # stands for `currentColor`, which matplotlib does not know
-COLOURS = ("#3b82c4", "#dd8520", "#2a9d6f", "#cf4f62", "#9168c4", "#a0714f", "#d074aa", "#1f9fb4")
-DASHES = ("-", "--", "-.", ":")
-GREY = "#8a8f98"
 VERDICT_COLOURS = {"better": "#2f7fd0", "worse": "#d9622b", "no difference that matters": GREY, "undecided": GREY}
 WIDTH = 5.2  # inches: a figure fills a phone's width, and two stand side by side on a wide page
 KINDS = ("forest", "per-class", "curves", "precision-recall", "loss")
 MOST_CLASSES = 30
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "svg.hashsalt": "yolo_losses",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "grid.color": INK,
-    "grid.alpha": 0.15,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "axes.titlesize": 10,
-}
 
 
 @dataclass(frozen=True)
@@ -99,24 +76,7 @@ def _draw(result: Analysis) -> Iterator[Drawn]:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """Return a figure as SVG that scales with the page, in its font and colours; its ids are the figure's own."""
-    out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.05, metadata={"Date": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    width = re.search(r'width="([\d.]+)pt"', svg)
-    svg = re.sub(r' height="[\d.]+pt"', "", svg, count=1)
-    svg = re.sub(
-        r' width="[\d.]+pt"',
-        f' style="width:100%;max-width:{float(width[1]) / 72:.2f}in"' if width else "",
-        svg,
-        count=1,
-    )
-    svg = svg.replace(INK, "currentColor")
-    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    return re.sub(r'(url\(|href=")#', rf"\1#{name}-", svg)
+    return scaled_to_page(svg_element(figure, name, bbox_inches="tight", pad_inches=0.05))
 
 
 # --- forest plot -----------------------------------------------------------------------------------------------------
@@ -190,7 +150,7 @@ def _per_class(result: Analysis, data: str) -> Figure | None:
     figure = Figure(figsize=(WIDTH, len(shown) * (0.2 + 0.13 * len(result.names)) + 1))
     axes = figure.add_subplot()
     for index, name in enumerate(result.names):
-        style = _style(index)
+        style = curve_style(index)
         for row, label in enumerate(shown):
             c = table[label][name]
             if c is None or not c.values:
@@ -230,7 +190,13 @@ def _curves(result: Analysis, data: str) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 3.4))
     axes = figure.add_subplot()
     drawn = [
-        _band(axes, _columns(result.finished(data, name), METRIC_COLUMNS[metric]), _style(i), result.labels[name], 100)
+        _band(
+            axes,
+            _columns(result.finished(data, name), METRIC_COLUMNS[metric]),
+            curve_style(i),
+            result.labels[name],
+            100,
+        )
         for i, name in enumerate(result.names)
     ]
     if not any(drawn):
@@ -278,7 +244,7 @@ def _losses(result: Analysis, data: str, term: str) -> Figure | None:
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     for axes, ((loss, _), names) in zip(grid, panels.items(), strict=False):
         for name in names:
-            style = _style(result.names.index(name))
+            style = curve_style(result.names.index(name))
             records = result.finished(data, name)
             for split, dash in (("train", "-"), ("val", ":")):
                 found = _columns(records, f"{split}/{term}_loss") or _columns(records, f"{split}/{term}")
@@ -338,7 +304,7 @@ def _precision_recall(result: Analysis, data: str) -> Figure | None:
             continue
         drawn = True
         recall, precision = curves[0]["recall"], np.array([c["precision"] for c in curves], float)
-        style = {k: v for k, v in _style(index).items() if k != "marker"}
+        style = {k: v for k, v in curve_style(index).items() if k != "marker"}
         axes.plot(recall, precision.mean(0), label=result.labels[name], lw=1.7, **style)
         if len(curves) > 1:
             axes.fill_between(recall, precision.min(0), precision.max(0), color=style["color"], alpha=0.15, lw=0)
@@ -355,14 +321,6 @@ def _precision_recall(result: Analysis, data: str) -> Figure | None:
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------
-
-
-def _style(index: int) -> dict[str, Any]:
-    """Return a configuration's colour, dashes and marker, the same in every figure; the baseline is the first."""
-    if index == 0:
-        return {"color": GREY, "ls": "-", "marker": "s"}
-    turn, colour = divmod(index - 1, len(COLOURS))
-    return {"color": COLOURS[colour], "ls": DASHES[turn % len(DASHES)], "marker": "oDv^"[turn % 4]}
 
 
 def _handles(axes: Axes) -> dict[str, Any]:

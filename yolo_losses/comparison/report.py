@@ -14,6 +14,7 @@ from yolo_losses.comparison.analysis import ALL_SETS, METRICS, PER_CLASS, WEIGHT
 from yolo_losses.comparison.figures import Drawn
 from yolo_losses.comparison.record import RunRecord, read_records
 from yolo_losses.comparison.statistics import points
+from yolo_losses.style import svg_file
 
 if TYPE_CHECKING:
     import polars
@@ -56,7 +57,7 @@ def build_report(
     drawn = figures.draw(result)
     (folder / "figures").mkdir(exist_ok=True)
     for figure in drawn:
-        (folder / "figures" / f"{figure.name}.svg").write_text(_alone(figure.svg), encoding="utf-8")
+        (folder / "figures" / f"{figure.name}.svg").write_text(svg_file(figure.svg), encoding="utf-8")
     _runs_table(result).write_csv(folder / "summary.csv")
     (folder / "summary.json").write_text(json.dumps(_summary(result, plan), indent=1) + "\n", encoding="utf-8")
     context = _context(result, plan, drawn)
@@ -312,10 +313,3 @@ def _probability(value: float) -> str:
     if math.isnan(value):
         return "–"  # noqa: RUF001
     return "<0.001" if value < 0.001 else ">0.999" if value > 0.999 else f"{value:.3f}"
-
-
-def _alone(svg: str) -> str:
-    """Return a figure as a file of its own, which follows the viewer's colour scheme."""
-    style = "<style>svg{color:#1b1f24}@media(prefers-color-scheme:dark){svg{color:#d7dce2}}</style>"
-    head, rest = svg.split(">", 1)
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}>{style}{rest}'
