@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test tables long compat environments clean
+.PHONY: help install demo test tables docs long compat environments clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s%s\n", $$1, $$2}' Makefile
@@ -29,8 +29,12 @@ test: $(INSTALLED) ## lint, types and all tests but the long ones
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not long"
 
-tables: $(INSTALLED) ## write what follows from the declarations of the losses: the README's tables, the configs
+tables: $(INSTALLED) ## write what follows from the declarations of the losses: tables, configs, pages
 	$(BIN)/python docs/tables.py
+
+docs: $(INSTALLED) ## build the site of docs/ into build/site, with no missing link
+	$(BIN)/zensical build --strict --clean
+	@echo "open build/site/index.html, or $(BIN)/python -m http.server -d build/site"
 
 long: $(INSTALLED) ## the tests that take long, about an hour, and `compat` and `environments`
 	$(BIN)/python -m pytest -m long

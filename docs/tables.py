@@ -1,10 +1,11 @@
-"""Write what follows from the declarations of the losses: the tables of the README, and a config for each loss.
+"""Write what follows from the declarations of the losses: the README's tables, a config and a page for each loss.
 
     python docs/tables.py           # write them (`make tables`)
     python docs/tables.py --check   # compare, exit code 1 where a file is not current
 
 In the README the text between `<!-- losses:GROUP -->` and `<!-- /losses -->` is written. In `configs/` the file of each
-loss is written whole; of a combination, such as `slide_inner_siou.yaml`, the comment at the top is kept.
+loss is written whole; of a combination, such as `slide_inner_siou.yaml`, the comment at the top is kept. `pages.py` has
+what is written in `docs/` and in the site's navigation.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+from pages import links, pages
 
 from yolo_losses import registry
 from yolo_losses.commands.list_ import group, grouped
@@ -45,7 +47,7 @@ def table(name: str, specs: list[LossSpec]) -> str:
     for spec in specs:
         word = f"{spec.name}_" if spec.kind == "modifier" else spec.name
         parameters = ", ".join(f"`{p.key}` {p.default}" for p in spec.parameters)
-        source = re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", spec.source)
+        source = links(spec.source)
         cells = (f"`{word}`", spec.summary.replace("|", "\\|"), parameters, source)
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
@@ -106,11 +108,11 @@ def configs() -> dict[Path, str]:
 
 def main() -> int:
     """Write the files, or with `--check` name those that are not current."""
-    parser = argparse.ArgumentParser(description="Write the README's tables and the configs from the declarations.")
+    parser = argparse.ArgumentParser(description="Write README's tables, configs and pages from the declarations.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a file is not current")
     args = parser.parse_args()
     path = ROOT / "README.md"
-    wanted = {path: readme(path.read_text(encoding="utf-8")), **configs()}
+    wanted = {path: readme(path.read_text(encoding="utf-8")), **configs(), **pages()}
     stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
     for p in stale:
         if args.check:

@@ -47,18 +47,24 @@ def test_what_follows_from_the_declarations_is_current() -> None:
 def test_a_new_loss_is_one_new_file(tmp_path: Path) -> None:
     for name in ("yolo_losses", "configs", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "README.md", tmp_path)
+    shutil.copytree(ROOT / "examples" / "bench", tmp_path / "examples" / "bench")
+    for name in ("README.md", "mkdocs.yml"):
+        shutil.copy(ROOT / name, tmp_path)
     assert tables(tmp_path, "--check").returncode == 0
     (tmp_path / "yolo_losses" / "classification" / "brand_new.py").write_text(NEW)
     stale = tables(tmp_path, "--check")
     assert stale.returncode == 1
-    assert {line.split()[0] for line in stale.stdout.splitlines()} == {"README.md", "configs/brand_new.yaml"}
-    written = tables(tmp_path)
-    assert written.returncode == 0, written.stderr
+    pages = {"api.md", "keys.md", "losses/index.md", "losses/brand_new.md"}
+    written = {"README.md", "mkdocs.yml", "configs/brand_new.yaml", *(f"docs/{page}" for page in pages)}
+    assert {line.split()[0] for line in stale.stdout.splitlines()} == written
+    done = tables(tmp_path)
+    assert done.returncode == 0, done.stderr
     row = "| `brand_new` | Brand-new loss: \\|t - p\\|^power | `brand_new_power` 2.0 | [arXiv 2612.01234]"
     assert row in (tmp_path / "README.md").read_text()
     config = (tmp_path / "configs" / "brand_new.yaml").read_text()
     assert "cls_loss: brand_new\nbrand_new_power: 2.0 # a number > 0: exponent of the error\n" in config
+    page = (tmp_path / "docs" / "losses" / "brand_new.md").read_text()
+    assert "\n| `brand_new_power` | `2.0` | a number > 0 | exponent of the error |\n" in page
     assert tables(tmp_path, "--check").returncode == 0
     # A text by hand between the marks, or a default that is not the declared one, is noticed.
     readme, path = tmp_path / "README.md", tmp_path / "configs" / "vfl_siou.yaml"
