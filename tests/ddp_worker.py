@@ -20,6 +20,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "ema_slide": {"cls_loss": "ema_slide"},
     "ghm": {"cls_loss": "ghm"},
     "wiou": {"box_loss": "wiou"},
+    "auto": {"cls_loss": "focal", "cls_scale": "auto"},
 }
 
 
@@ -70,8 +71,7 @@ def step(of: Any, given: tuple[dict[str, Any], dict[str, Tensor]]) -> tuple[Tens
 
 def state_of(branch: Any) -> dict[str, Tensor]:
     """Return the state of a branch's losses by term and name."""
-    modules = (("cls", branch.cls), ("box", branch.box))
-    return {f"{term}.{key}": value for term, m in modules if m for key, value in m.state_dict().items()}
+    return {f"{term}.{key}": value for term, m in branch.modules.items() for key, value in m.state_dict().items()}
 
 
 def main(folder: Path) -> None:

@@ -25,7 +25,8 @@ KEYS: dict[str, dict[str, Any]] = {
     "ghm": {"cls_loss": "ghm"},
     "wiou": {"box_loss": "wiou"},
     "wise": {"box_loss": "wise_inner_siou"},
-    "both": {"cls_loss": "ema_slide", "box_loss": "focaler_wiou"},
+    "auto": {"cls_loss": "focal", "cls_scale": "auto"},
+    "both": {"cls_loss": "ema_slide", "box_loss": "focaler_wiou", "cls_scale": "auto"},
 }
 State = dict[str, dict[str, torch.Tensor]]
 
@@ -111,7 +112,7 @@ def test_a_deep_copy_shares_the_state(tmp_path: Path, name: str) -> None:
     assert not torch.equal(flat(before), flat(run.state()))
 
 
-@pytest.mark.parametrize("name", ["ema_slide", "ghm", "wiou"])
+@pytest.mark.parametrize("name", ["ema_slide", "ghm", "wiou", "auto"])
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_batch_that_overflowed_leaves_the_state_finite(tmp_path: Path, name: str, poison: float) -> None:
     trainer = trainer_of(tmp_path)

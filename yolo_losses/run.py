@@ -16,12 +16,14 @@ from torch import Tensor
 from yolo_losses import arguments, criteria
 from yolo_losses.criteria.parts import Branch
 from yolo_losses.log import PREFIX, is_first_rank, say
-from yolo_losses.settings import LossSettings, own_arguments
+from yolo_losses.settings import LossSettings, own_arguments, shown_scale
 
 STATE_FILE = "yolo_losses_state.pt"
 ATTRIBUTE = "yolo_losses_run"
 TRAINER = "yolo_losses_trainer"
 NETS = ("training", "validation")  # what the criteria of the model and of its EMA are for
+UNUSUAL = 3  # a class term that is larger or smaller by this is another task than the gains were tuned for
+WARMUP_BATCHES = 100  # Ultralytics' warm-up takes as many at least
 TARGET_NAMES = {"tal": "assigner score", "iou": "IoU", "ciou": "CIoU", "hard": "1"}
 
 
@@ -100,6 +102,7 @@ def after_epoch(trainer: Any) -> None:
     run: Run | None = getattr(trainer, ATTRIBUTE, None)
     if run is not None:
         run.end_epoch(trainer.epoch)
+        run.say_scale_after_warmup(trainer)
         if getattr(getattr(trainer, "validator", None), "callbacks", None) is not trainer.callbacks:
             run.keep_equipped(trainer, "validation")  # a validator that would not say when it starts
 
@@ -132,6 +135,13 @@ def save_state(trainer: Any) -> None:
         run.save_state(trainer)
 
 
+def after_training(trainer: Any) -> None:
+    """Say what the running factor on the class term came to."""
+    run: Run | None = getattr(trainer, ATTRIBUTE, None)
+    if run is not None:
+        run.say_final_scale()
+
+
 # Named functions: the state of distributed training travels by pickle, callbacks included.
 CALLBACKS: Mapping[str, Callable[[Any], None]] = {
     "on_pretrain_routine_end": start,
@@ -142,6 +152,7 @@ CALLBACKS: Mapping[str, Callable[[Any], None]] = {
     "on_val_start": before_validation,
     "on_val_end": after_validation,
     "on_model_save": save_state,
+    "on_train_end": after_training,
 }
 
 
@@ -169,6 +180,7 @@ class Run:
         self.calls_before_epoch = 0
         self.proven: list[str] = []
         self.state_problem = False
+        self.warmed_up = False
         self.image_size: float = trainer.args.imgsz
         model, ema = nets(trainer)
         if _chooses_by_batch(model):
@@ -202,7 +214,7 @@ class Run:
             f"dfl_loss={self.settings.dfl_loss}",
         ]
         if self.settings.cls_scale != 1:
-            terms[0] += f", times {self.settings.cls_scale:g}"
+            terms[0] += f", times {shown_scale(self.settings.cls_scale)}"
         if branch.seg:
             terms.append(f"seg_loss={self.settings.seg_loss} {_one_line(branch.seg)}")
             if self.settings.seg_scale != 1:
@@ -289,7 +301,7 @@ class Run:
 
     def say_what_ran(self, trainer: Any) -> None:
         """Say which parts were called in batches with objects, and how the class term compares with BCE's."""
-        ran, ratios = [], []
+        ran, ratios, unusual = [], [], ""
         for path, branch in self.branches.items():
             where = f"{path} " if path else ""
             if branch.proven:
@@ -299,15 +311,44 @@ class Run:
             if branch.ratios:
                 value, pull = branch.ratios["value"], branch.ratios.get("pull")
                 also = "" if pull is None else f", {pull:.3g} times in gradient on the positives"
-                ratios.append(f"{where}class term {value:.3g} times BCE's on the same predictions{also}")
+                ratios.append(f"{where}class term {value:.3g} times {branch.reference}'s on the same predictions{also}")
+                if not all(1 / UNUSUAL <= ratio <= UNUSUAL for ratio in branch.ratios.values()):
+                    unusual = branch.reference
         criterion = getattr(unwrap(trainer.model), "criterion", None)
         kind = criteria.kind_of(criterion)
         shown = kind.shown(criterion) if kind else ""
-        say(
-            f"ran in the first batch with objects: {'; '.join(ran + ratios)}"
-            + (f"; the log shows {shown}" if shown else ""),
-            over_bar=True,
+        notes = ran + ratios
+        if self.settings.cls_scale == "auto":
+            notes.append(f"cls_scale=auto is {self.class_factors()}")
+        elif self.settings.cls_scale == 1 and unusual:
+            notes.append(f"the gains were tuned for {unusual}: cls_scale=auto keeps the class term at its strength")
+        if shown:
+            notes.append(f"the log shows {shown}")
+        say(f"ran in the first batch with objects: {'; '.join(notes)}", over_bar=True)
+
+    def class_factors(self) -> str:
+        """Return the running factor on the class term of each branch; this synchronises."""
+        factors = {path: branch.scale for path, branch in self.branches.items() if branch.scale is not None}
+        return ", ".join(
+            f"{path} {float(scale.factor):.3g}".strip() + (" (its bound)" if scale.bounded else "")
+            for path, scale in factors.items()
         )
+
+    def say_scale_after_warmup(self, trainer: Any) -> None:
+        """Say the running factor on the class term at the end of the epoch in which warm-up ended."""
+        if self.settings.cls_scale != "auto" or self.warmed_up:
+            return
+        batches, epochs = len(trainer.train_loader), float(trainer.args.warmup_epochs)
+        if epochs <= 0 or (trainer.epoch + 1) * batches >= max(round(epochs * batches), WARMUP_BATCHES):
+            self.warmed_up = True
+            say(f"cls_scale=auto is {self.class_factors()} after warm-up")
+
+    def say_final_scale(self) -> None:
+        """Say the running factor on the class term as training ends, and how to have it fixed."""
+        if self.settings.cls_scale == "auto":
+            scales = [branch.scale for branch in self.branches.values() if branch.scale is not None]
+            fixed = f"; cls_scale={float(scales[0].factor):.3g} fixes it there" if len(scales) == 1 else ""
+            say(f"cls_scale=auto ended at {self.class_factors()}{fixed}")
 
     def state(self) -> dict[str, dict[str, Any]]:
         """Return the losses' state by branch and term, empty where none of them has any."""

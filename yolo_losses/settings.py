@@ -68,7 +68,7 @@ class LossSettings:
         box_loss: `stock` or the canonical name of a box loss with its modifiers.
         dfl_loss: `stock`, `dfl` or `off`.
         cls_target: `auto`, `tal`, `iou`, `ciou` or `hard`.
-        cls_scale: a factor on the class term, above 0.
+        cls_scale: a factor on the class term, above 0; or `auto`.
         seg_loss: `stock` or the registered name of a mask loss.
         seg_scale: a factor on the mask term, above 0.
         loss_branches: `both`, `one2many` or `one2one`.
@@ -80,7 +80,7 @@ class LossSettings:
     box_loss: str = "stock"
     dfl_loss: str = "stock"
     cls_target: str = "auto"
-    cls_scale: float = 1.0
+    cls_scale: float | str = 1.0
     seg_loss: str = "stock"
     seg_scale: float = 1.0
     loss_branches: str = "both"
@@ -132,7 +132,7 @@ class LossSettings:
             registry.box_name(modifiers, base) if base else "stock",
             _dfl_loss(keys.get("dfl_loss", "stock")),
             _choice("cls_target", keys.get("cls_target"), TARGETS),
-            _scale("cls_scale", keys.get("cls_scale")),
+            _class_scale(keys.get("cls_scale")),
             seg_spec.name if seg_spec else "stock",
             _scale("seg_scale", keys.get("seg_scale")),
             _choice("loss_branches", keys.get("loss_branches"), BRANCHES),
@@ -238,7 +238,7 @@ class LossSettings:
         """Return the terms with their parameters, on one line."""
         extra = {"target": self.target} if self.swaps_cls else {}
         if self.cls_scale != 1:
-            extra["scale"] = f"{self.cls_scale:g}"
+            extra["scale"] = shown_scale(self.cls_scale)
         box = registry.split_box_name(self.box_loss) if self.swaps_box else ([], None)
         scale = {"scale": f"{self.seg_scale:g}"} if self.seg_scale != 1 else {}
         mask = [f"seg={self.seg_spec.name}" + self._with([self.seg_spec], scale)] if self.swaps_seg else []
@@ -302,6 +302,21 @@ def _scale(key: str, value: Any) -> float:
     if not isinstance(number, float) or number <= 0:
         raise ValueError(f"'{key}={shown(value)}' is not valid: allowed is a number > 0 (default 1.0)")
     return number
+
+
+def _class_scale(value: Any) -> float | str:
+    if isinstance(value, str) and registry.normal(value) == "auto":
+        return "auto"
+    try:
+        return _scale("cls_scale", value)
+    except ValueError:
+        allowed = "allowed is a number > 0 (default 1.0), or auto"
+        raise ValueError(f"'cls_scale={shown(value)}' is not valid: {allowed}") from None
+
+
+def shown_scale(scale: float | str) -> str:
+    """Return a scale as it is written on a command line."""
+    return scale if isinstance(scale, str) else f"{scale:g}"
 
 
 def _owner(key: str) -> str:

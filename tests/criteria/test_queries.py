@@ -377,7 +377,7 @@ def test_stock_command_trains_it(tmp_path: Path, data: Path, model_file: Path) -
     for words in ("cls_loss=mal", "gamma=1.5", "target: IoU", "box_loss=inner_ciou"):
         assert words in started
     (ran,) = result.saying("ran in the first batch")
-    for words in ("with objects: class, box;", "times BCE's", "giou_loss"):
+    for words in ("with objects: class, box;", "times the stock loss's", "giou_loss"):
         assert words in ran
     rows = list(csv.DictReader((tmp_path / "run" / "results.csv").open(encoding="utf-8")))
     rows = [{key.strip(): float(value) for key, value in row.items()} for row in rows]

@@ -24,6 +24,7 @@ from yolo_losses.classification._base import ClassificationLoss, Positives
 from yolo_losses.criteria import masks, parts
 from yolo_losses.criteria.assignment import Assignment
 from yolo_losses.criteria.parts import Branch, Part, full_precision
+from yolo_losses.criteria.scale import gradient_of, squared_norms
 from yolo_losses.distribution.dfl import distribution_focal_loss
 from yolo_losses.formula import formula_arguments
 from yolo_losses.log import say
@@ -157,11 +158,15 @@ class ClassPart(Part):
                 term = loss.class_sums(logits, positives, _step(kind, at))
             else:
                 term = _per_element(loss, logits, targets, kind, at)
-            scale = branch.settings.cls_scale
+            if branch.scale is not None and torch.is_grad_enabled() and logits.requires_grad:
+                norms = squared_norms(gradient_of(term, logits), logits, at.scores)
+                if factor is not None:
+                    norms[0] *= factor**2
+                branch.scale.update(norms, at.scores.any(), branch.joined)
             if factor is not None:
                 term = term * factor
-            if scale != 1:
-                term = term * scale
+            if branch.settings.cls_scale != 1:
+                term = term * branch.cls_factor
             if compares and not branch.ratios:
                 branch.ratios = _against_bce(term, logits, targets, at)
             if compares or (branch.one_hot and at.large and torch.is_grad_enabled()):
@@ -207,7 +212,7 @@ def _per_element(loss: ClassificationLoss, logits: Tensor, targets: Tensor, kind
 def _against_bce(term: Tensor, logits: Tensor, targets: Tensor, at: Assignment) -> dict[str, float]:
     """Return the class term over BCE's on the same predictions, in value and in gradient norm on the positives."""
     ratios = {"value": float(term.detach().sum() / parts.bce_sum(logits, targets).clamp_min(1e-12))}
-    if logits.requires_grad:
+    if logits.requires_grad:  # not where the head is frozen
         slope = torch.autograd.grad(term.sum(), logits, retain_graph=True)[0].reshape(-1)[at.element].float()
         stock = logits.detach().reshape(-1)[at.element].float().sigmoid() - at.score.float()
         if at.valid is not None:

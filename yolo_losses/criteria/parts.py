@@ -11,7 +11,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from yolo_losses import factory, registry
 from yolo_losses.boxes._base import BoxLoss
 from yolo_losses.classification._base import ClassificationLoss
+from yolo_losses.criteria.scale import ClassScale
 from yolo_losses.masks._base import MaskLoss
 from yolo_losses.settings import LossSettings
 
@@ -34,12 +35,14 @@ class Branch:
         cls: the module of the class term; `None`: stock.
         box: the module of the box term; `None`: stock.
         seg: the module of the mask term; `None`: stock.
+        scale: the running factor of `cls_scale=auto`; `None`: a fixed one.
         expected: the swapped parts by the name of their term: `class`, `box`, `distribution`, `mask`.
         joined: whether state is joined over ranks.
         called: the terms whose part was called in the call at hand.
         batches: number of training calls; `validations`, of calls without gradients.
         calls: number of those with objects, in each of which every swapped part was called.
-        ratios: the class term against BCE's on the same predictions, `value` and `pull`, of the first such batch.
+        ratios: the class term against the reference's on the same predictions, in `value` and in gradient on the
+            positives, `pull`, of the first such batch.
         check_due: whether the next training call with objects compares the reported class term with what was returned.
     """
 
@@ -47,6 +50,7 @@ class Branch:
     cls: ClassificationLoss | None = None
     box: BoxLoss | None = None
     seg: MaskLoss | None = None
+    scale: ClassScale | None = None
     expected: tuple[str, ...] = ()
     joined: bool = True
     called: set[str] = field(default_factory=set)
@@ -55,6 +59,8 @@ class Branch:
     calls: int = 0
     ratios: dict[str, float] = field(default_factory=dict)
     check_due: bool = True
+
+    reference: ClassVar[str] = "BCE"  # the stock class loss of this kind of head, for which the gains were tuned
 
     @classmethod
     def build(cls: type[B], settings: LossSettings, **options: Any) -> B:
@@ -75,22 +81,27 @@ class Branch:
             if not all(spec.built_in for spec in (*modifiers, base)):
                 factory.check_box_loss(base, box_loss)
         mask_loss = settings.seg_spec.build(settings.parameters) if settings.swaps_seg else None
-        return cls(settings, class_loss, box_loss, mask_loss, **options)
+        scale = ClassScale() if settings.cls_scale == "auto" else None
+        return cls(settings, class_loss, box_loss, mask_loss, scale, **options)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Branch:
         return self
 
     @property
-    def modules(self) -> dict[str, ClassificationLoss | BoxLoss | MaskLoss]:
-        """The modules of the swapped terms."""
-        found: dict[str, ClassificationLoss | BoxLoss | MaskLoss | None]
-        found = {"cls": self.cls, "box": self.box, "seg": self.seg}
+    def modules(self) -> dict[str, nn.Module]:
+        """The modules of the swapped terms, and the running factor; their buffers are the state of the branch."""
+        found = {"cls": self.cls, "box": self.box, "seg": self.seg, "scale": self.scale}
         return {term: module for term, module in found.items() if module is not None}
 
     @property
     def needs_image_size(self) -> bool:
         """Whether `image_size` is to be set before each batch: a loss counts in pixels that the criterion has not."""
         return False
+
+    @property
+    def cls_factor(self) -> Tensor | float:
+        """The factor on the class term, a tensor on the device where it is a running one."""
+        return float(self.settings.cls_scale) if self.scale is None else self.scale.factor
 
     def begin(self) -> None:
         """Start a call of the criterion."""

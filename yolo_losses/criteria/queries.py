@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -98,6 +98,8 @@ class QueryBranch(Branch):
     supplied: dict[str, dict[str, Any]] = field(default_factory=dict)
     returned: dict[str, Tensor] = field(default_factory=dict)
 
+    reference: ClassVar[str] = "the stock loss"
+
     @property
     def needs_image_size(self) -> bool:
         """Whether the box loss counts in pixels, while the criterion sees boxes in parts of the image."""
@@ -171,21 +173,38 @@ class MatchedClassPart(Part):
         branch.called.add("class")
         if branch.cls is None:
             given = (logits, targets) if one_hot is None else (logits, targets, one_hot)
-            return self.stock(*given) * branch.settings.cls_scale
+            return self.stock(*given) * branch.cls_factor
         with parts.full_precision(logits):
             z = logits.to(torch.promote_types(logits.dtype, torch.float32))
             quality = targets.detach().to(z.dtype).clamp(0, 1)
             matched = quality > 0 if one_hot is None else one_hot > 0
             branch.observe(quality.amax(-1).view(-1), matched.any(-1).view(-1))
             supplied = branch.supplied["cls"]
-            loss = branch.cls.elementwise(z, quality, positive_mask=matched, **supplied)
-            term = loss.sum() * (branch.settings.cls_scale / logits.shape[1])
-            if first and branch.check_due and torch.is_grad_enabled() and bool(matched.any()):
+            term = branch.cls.elementwise(z, quality, positive_mask=matched, **supplied).sum() / logits.shape[1]
+            trains = first and torch.is_grad_enabled() and z.requires_grad
+            if trains and branch.scale is not None:
+                (own,), (stock, _) = torch.autograd.grad(term, z, retain_graph=True), self._stock(z, targets, one_hot)
+                norms = torch.stack([gradient.square().sum() for gradient in (own, stock)])
+                branch.scale.update(norms, matched.any(), joined=True)
+            term = term * branch.cls_factor
+            if trains and branch.check_due and bool(matched.any()):
                 branch.returned["class"] = term
                 if not branch.ratios:
-                    total = loss.detach().sum() * branch.settings.cls_scale
-                    branch.ratios = {"value": float(total / parts.bce_sum(logits, quality).clamp_min(1e-12))}
+                    (own,), (stock, value) = (
+                        torch.autograd.grad(term, z, retain_graph=True),
+                        self._stock(z, targets, one_hot),
+                    )
+                    branch.ratios = {
+                        "value": float(term.detach() / value.clamp_min(1e-12)),
+                        "pull": float(own[matched].norm() / stock[matched].norm().clamp_min(1e-12)),
+                    }
         return term
+
+    def _stock(self, logits: Tensor, targets: Tensor, one_hot: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the stock loss's gradient at the same logits, and its value."""
+        leaf = logits.detach().requires_grad_()
+        value = self.stock(leaf, targets) if one_hot is None else self.stock(leaf, targets, one_hot)
+        return torch.autograd.grad(value, leaf)[0], value.detach()
 
 
 class MatchedBoxPart(Part):
