@@ -18,6 +18,13 @@ from typing import Any
 from yolo_losses import registry
 
 HELP = "measure every loss against stock on this machine: forward and backward time, and peak memory"
+EXAMPLES = """\
+examples:
+  yolo-losses bench                                   every loss on the CPU, 16 images of 640 pixels, 80 classes
+  yolo-losses bench --device 0                        on the first GPU
+  yolo-losses bench --losses slide,siou --classes 3   two losses, with three classes
+  yolo-losses bench --growth --out runs/bench         also as sizes grow; bench.json and bench.png
+"""
 
 STRIDES = (8, 16, 32)
 POSITIVES = 0.005  # share of the anchors, about what the assigner gives on COCO
@@ -32,6 +39,7 @@ Rows = dict[str, dict[str, float]]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    parser.epilog = EXAMPLES
     parser.add_argument("--device", default="cpu", help="cpu, or the number of a GPU")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--imgsz", type=int, default=640)

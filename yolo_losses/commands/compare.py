@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 HELP = "train several losses over several seeds, and report which is better, and how sure that is"
-EPILOG = """\
-The words are those of `yolo train`. A value with commas is an axis of the grid; `seed` is averaged over:
+EXAMPLES = """\
+The words are those of `yolo train`. A value with commas is an axis of the grid; `seed` is averaged over. The command
+continues a comparison that was interrupted.
 
-    yolo-losses compare model=yolov8n.yaml data=my.yaml epochs=50 seed=0,1,2 cls_loss=bce,focal,slide
+examples:
+  yolo-losses compare model=yolov8n.yaml data=my.yaml epochs=50 seed=0,1,2 cls_loss=bce,focal,slide
+  yolo-losses compare model=yolov8n.yaml data=my.yaml seed=0,1,2 box_loss=ciou,siou,eiou --devices 0,1
+  yolo-losses compare model=yolov8n.yaml data=my.yaml seed=0,1,2 cls_loss=bce,slide --dry-run    print the grid
+  yolo-losses compare --report-only --out runs/compare                                           rebuild the report
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
+    parser.epilog = EXAMPLES
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for `yolo train`; cfg=FILE may hold `grid:`")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--baseline", metavar="KEY=VALUE", help="default: the first configuration of the grid")

@@ -8,10 +8,17 @@ from pathlib import Path
 from yolo_losses import registry
 
 HELP = "print the path of a shipped config, for `yolo train cfg=PATH model=... data=...`"
+EXAMPLES = """\
+examples:
+  yolo-losses config                                                            the names
+  yolo train cfg=$(yolo-losses config slide) model=yolov8n.yaml data=my.yaml    `cfg=` comes first
+  cp $(yolo-losses config slide) my_losses.yaml                                 a copy to edit
+"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    parser.epilog = EXAMPLES
     parser.add_argument("name", nargs="?", help="such as slide; without it, all are listed")
 
 

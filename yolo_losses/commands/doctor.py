@@ -1,102 +1,304 @@
-"""`yolo-losses doctor`: is the plugin active here, in the `yolo` command, and would it be in a worker?"""
+"""`yolo-losses doctor`: is the plugin active here, in the `yolo` command, in workers and in notebooks?"""
 
 from __future__ import annotations
 
 import argparse
 import functools
+import importlib.metadata
 import importlib.util
+import json
 import os
+import platform
 import re
 import shutil
+import site
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import yolo_losses
-from yolo_losses import hook, registry
+from yolo_losses import hook, registry, settings
 from yolo_losses.autoload import yolo_losses_autoload as autoload
 
-HELP = "tell whether the plugin is active in this interpreter, in the `yolo` command and in DDP workers"
+HELP = "tell whether the plugin is active here, in the `yolo` command, in workers and in notebooks, and what to do"
+EXAMPLES = """\
+A line begins with ok; with NO where something is wrong, and says how to mend it; or with -- for what is good to know.
+Fresh interpreters are asked, and Ray and Jupyter where they are installed, which takes some seconds. The exit code is
+1 where something is wrong.
+
+examples:
+  yolo-losses doctor              the checks; its output is what an issue needs
+  python -m yolo_losses doctor    the same with a certain Python
+"""
+
+TIMEOUT = 120  # seconds; a busy machine takes long to import torch
+OK, WRONG, NOTE = "ok", "NO", "--"
+Line = tuple[str, str]  # one of these and what to say
+
+RUN_MODULE = "use `python -m yolo_losses train ...`"
+START_UP_FILES = ("yolo_losses.pth", "yolo_losses.start", "yolo_losses_autoload.py")
+VARIABLES = ("PYTHONPATH", "PYTHONNOUSERSITE", "RAY_ADDRESS")  # and all that begin with YOLO_LOSSES_
 
 # What the `yolo` command or a DDP worker does first: it imports Ultralytics, and nothing of this package. The current
 # folder, which `-c` puts on the path, is taken off: the package may lie there.
 PROBE = """
-import sys
-sys.path[:] = [folder for folder in sys.path if folder]
-import ultralytics.cfg, ultralytics.engine.trainer
-hook = sys.modules.get("yolo_losses.hook")
-print(sys.prefix, hook is not None and hook.is_active(), sep="\\n")
+def probe():
+    import sys
+    sys.path[:] = [folder for folder in sys.path if folder]
+    import ultralytics.cfg, ultralytics.engine.trainer
+    hook = sys.modules.get("yolo_losses.hook")
+    return sys.prefix, hook is not None and hook.is_active()
 """
+INTERPRETER = f"{PROBE}\nprint(*probe(), sep='\\n')"
+# In a task that waits for no free CPU, on the cluster that `yolo-losses compare --engine ray` would use.
+RAY_WORKER = f"""{PROBE}
+import os, ray
+address = os.environ.get("RAY_ADDRESS")
+small = {{}} if address else {{"num_cpus": 1, "include_dashboard": False}}
+ray.init(address=address or "local", log_to_driver=False, logging_level="error", **small)
+print(*ray.get(ray.remote(num_cpus=0)(probe).remote(), timeout={TIMEOUT}), sep="\\n")
+"""
+# There is no Ultralytics to import, unless PYTHONPATH names its folder: whether a start-up file was read will do.
+WITHOUT_SITE = "import sys; print(sys.prefix, 'yolo_losses_autoload' in sys.modules, sep='\\n')"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an interpreter said: its `sys.prefix`, whether the plugin is active in it, and if it is not, the reason."""
+
+    prefix: str
+    active: bool
+    reason: str = ""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the interpreter is of the environment that asks."""
+        return bool(self.prefix) and os.path.realpath(self.prefix) == os.path.realpath(sys.prefix)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    parser.epilog = EXAMPLES
 
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each check; the exit code is 1 where one failed."""
+    print("\n".join(versions()), flush=True)
+    wrong = False
+    for mark, text in findings():
+        print(f"  {mark}  {text}", flush=True)
+        wrong |= mark == WRONG
+    return int(wrong)
+
+
+def findings() -> Iterator[Line]:
+    """Yield a line for each check, as soon as it is known."""
+    yolo = shutil.which("yolo")
+    yolo_python = interpreter_of(yolo) if yolo else None
+    with ThreadPoolExecutor() as pool:
+
+        @functools.cache
+        def asked(python: str, code: str = INTERPRETER, *options: str) -> Future[Answer]:
+            return pool.submit(ask, [python, *options, "-c", code])
+
+        # All at once, the slowest first.
+        ray = asked(sys.executable, RAY_WORKER) if importlib.util.find_spec("ray") else None
+        fresh, without_site = asked(sys.executable), asked(sys.executable, WITHOUT_SITE, "-S")
+        of_yolo = asked(yolo_python) if yolo_python else None
+        kernels = {name: (python, asked(python)) for name, python in kernel_pythons().items()}
+        yield from outdated()
+        yield from start_up_files()
+        yield here()
+        yield in_fresh_interpreter(fresh.result())
+        yield in_yolo(yolo, yolo_python, of_yolo.result() if of_yolo else None)
+        yield from in_notebooks({name: (python, answer.result()) for name, (python, answer) in kernels.items()})
+        yield in_interpreter_without_site(without_site.result())
+        yield from keys()
+        yield from ((WRONG, f"plugin left out: {problem}") for problem in registry.problems())
+        yield in_ray(ray.result() if ray else None)
+
+
+def ask(command: list[str]) -> Answer:
+    """Return what an interpreter prints in its last two lines: its `sys.prefix`, and whether the plugin is active."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=TIMEOUT
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Answer("", False, f"no answer: {error.strerror if isinstance(error, OSError) else f'{TIMEOUT} s'}")
+    lines = done.stdout.strip().splitlines()
+    said = [line for line in done.stderr.splitlines() if line.startswith("yolo_losses: not active")]
+    if done.returncode == 0 and len(lines) >= 2:
+        return Answer(lines[-2], lines[-1] == "True", said[-1] if said else "the plugin was not loaded")
+    return Answer("", False, ((done.stderr or done.stdout).strip().splitlines() or ["no answer"])[-1])
+
+
+def versions() -> list[str]:
+    """Return what is installed, and the variables that change what it does."""
     import torch
     import ultralytics
-    import ultralytics.engine.trainer
+
+    count = {kind: len(registry.specs(kind)) for kind in ("cls", "box", "seg", "modifier")}
+    return [
+        f"yolo_losses {yolo_losses.__version__} in {os.path.dirname(yolo_losses.__file__)}",
+        f"ultralytics {ultralytics.__version__}, torch {torch.__version__}, {platform.platform()}",
+        f"Python {platform.python_version()}, {sys.executable}",
+        f"losses: {count['cls']} for classes, {count['box']} for boxes, {count['seg']} for masks;"
+        f" {count['modifier']} modifiers",
+        *(f"{k}={v}" for k, v in sorted(os.environ.items()) if v and (k in VARIABLES or k.startswith("YOLO_LOSSES_"))),
+    ]
+
+
+def outdated() -> list[Line]:
+    """Return the requirements that are installed in too old a version."""
+    from ultralytics.utils.checks import check_version
+
+    try:
+        requirements = importlib.metadata.requires("yolo-losses") or []
+    except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
+        return []
+    lines = []
+    for name, least in (found.groups() for r in requirements if (found := re.fullmatch(r"([\w-]+)>=([\d.]+)", r))):
+        version = importlib.metadata.version(name)
+        if not check_version(version, f">={least}"):
+            advice = f"`{sys.executable} -m pip install --upgrade {name}`"
+            kit = ", or the patch kit (`yolo-losses patch --help`)" if name == "ultralytics" else ""
+            lines.append((WRONG, f"{name} {version} is older than {least}: {advice}{kit}"))
+    return lines
+
+
+def start_up_files() -> list[Line]:
+    """Return where the start-up files are, and what is wrong with them."""
+    own = Path(yolo_losses.__file__).with_name("autoload")  # has them in a checkout, of which the others are copies
+    target = f"--editable {own.parents[1]}" if (own / START_UP_FILES[0]).is_file() else "yolo-losses"
+    again = f"`{sys.executable} -m pip install --force-reinstall --no-deps {target}`"
+    sites = {os.path.realpath(folder) for folder in (*site.getsitepackages(), site.getusersitepackages())}
+    folders = [Path(folder) for folder in dict.fromkeys(map(os.path.realpath, sys.path))]
+    having = [folder for folder in folders if (folder / START_UP_FILES[0]).is_file()]
+    lines = []
+    for folder in having:
+        missing = [name for name in START_UP_FILES if not (folder / name).is_file()]
+        stale = [name for name in START_UP_FILES if _differ(folder / name, own / name)]
+        if str(folder) not in sites:
+            lines.append((NOTE, f"start-up files in {folder} are not read: it is no folder of site-packages"))
+        elif missing or stale:
+            why = f"{missing[0]} is missing" if missing else f"{stale[0]} is not that of {own}"
+            lines.append((WRONG, f"start-up files in {folder}: {why}; {again}"))
+        else:
+            lines.append((OK, f"start-up files in {folder}: {', '.join(START_UP_FILES)}"))
+    if all(mark == NOTE for mark, _ in lines):
+        lines.append((WRONG, f"no start-up files: install with pip, not by PYTHONPATH or --target, or {RUN_MODULE}"))
+    return lines
+
+
+def _differ(a: Path, b: Path) -> bool:
+    return a.is_file() and b.is_file() and a.read_text(encoding="utf-8") != b.read_text(encoding="utf-8")
+
+
+def here() -> Line:
+    """Return whether the plugin is active in this interpreter."""
+    import ultralytics.engine.trainer  # noqa: F401
     from ultralytics.cfg import get_cfg
 
-    print(f"yolo_losses {yolo_losses.__version__} in {os.path.dirname(yolo_losses.__file__)}")
-    print(f"ultralytics {ultralytics.__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}")
-    print(f"losses: {len(registry.specs('cls'))} for classes, {len(registry.specs('box'))} for boxes")
-    disabled = os.environ.get("YOLO_LOSSES_DISABLE", "")
-    checks = [
-        (
-            hook.is_active() and hasattr(get_cfg(), "cls_loss"),
-            "active in this interpreter",
-            f"not active in this interpreter (YOLO_LOSSES_DISABLE={disabled!r})",
-        ),
-        (
-            importlib.util.find_spec("yolo_losses_autoload") is not None,
-            "start-up file found",
-            "no start-up file on the path: install with pip, not by PYTHONPATH or --target",
-        ),
-        check_worker(),
-        check_yolo(),
-        *((False, "", f"plugin left out: {problem}") for problem in registry.problems()),
-    ]
-    for good, yes, no in checks:
-        print(f"  {'ok ' if good else 'NO '} {yes if good else no}")
-    return int(not all(good for good, _, _ in checks))
+    if hook.is_active() and hasattr(get_cfg(), settings.argument("cls_loss")):
+        return OK, "active in this interpreter"
+    return WRONG, f"not active in this interpreter: {_remedy('report this')}"
 
 
-def check_worker() -> tuple[bool, str, str]:
-    """Return whether the plugin is active in a fresh process of this interpreter, and what to say of it."""
-    _, active, answer = probe(sys.executable)
-    remedy = "unset YOLO_LOSSES_DISABLE" if autoload.is_disabled() else "use `python -m yolo_losses train ...`"
-    return (
-        active,
-        "active in a fresh interpreter, so in DDP workers",
-        f"not active in a fresh interpreter: {remedy} ({answer})",
-    )
+def in_fresh_interpreter(answer: Answer) -> Line:
+    """Return whether the plugin is active in a fresh process of this interpreter."""
+    if answer.active:
+        return OK, "active in a fresh interpreter, so in DDP workers and in the tuner's runs"
+    return WRONG, f"not active in a fresh interpreter: {_remedy(RUN_MODULE)} ({answer.reason})"
 
 
-def check_yolo() -> tuple[bool, str, str]:
-    """Return whether the plugin is active in the `yolo` on the PATH, and what to say of it."""
-    command = shutil.which("yolo")
+def in_yolo(command: str | None, python: str | None, answer: Answer | None) -> Line:
+    """Return whether the plugin is active in the `yolo` on the PATH."""
     if command is None:
-        return True, "no `yolo` on the PATH: activate this environment to use it", ""
-    python = interpreter_of(command)
-    if python is None:
-        return False, "", f"`yolo` is {command}: no Python found that it would run"
-    prefix, active, answer = probe(python)
-    same = bool(prefix) and os.path.realpath(prefix) == os.path.realpath(sys.prefix)
-    other = "" if same else f", of another environment ({prefix or python})"
-    if autoload.is_disabled():
-        remedy = "unset YOLO_LOSSES_DISABLE"
-    elif other:
-        remedy = f"activate {sys.prefix}, or run `{python} -m pip install yolo-losses`"
-    else:
-        remedy = "use `python -m yolo_losses train ...`"
-    return (
-        active,
-        f"active in `yolo`, {command}{other}",
-        f"not active in `yolo`, {command}{other}: {remedy} ({answer})",
+        return NOTE, f"no `yolo` on the PATH: activate {sys.prefix} to use it"
+    if answer is None:
+        return WRONG, f"`yolo` is {command}: no Python found that it would run; activate {sys.prefix}"
+    other = "" if answer.is_here else f", of another environment ({answer.prefix or python})"
+    if answer.active:
+        return OK, f"active in `yolo`, {command}{other}"
+    remedy = _remedy(f"activate {sys.prefix}, or run `{python} -m pip install yolo-losses`" if other else RUN_MODULE)
+    return WRONG, f"not active in `yolo`, {command}{other}: {remedy} ({answer.reason})"
+
+
+def in_notebooks(kernels: dict[str, tuple[str, Answer]]) -> list[Line]:
+    """Return whether the plugin is active in each of Jupyter's Python kernels, given its interpreter and answer."""
+    lines = []
+    for name, (python, answer) in kernels.items():
+        if answer.active:
+            running = "one that runs already: `import yolo_losses`, or restart it"
+            lines.append((OK, f"active in the notebook kernel {name}, {python}; {running}"))
+        elif answer.is_here:
+            lines.append((WRONG, f"not active in the notebook kernel {name}: {_remedy('`import yolo_losses` first')}"))
+        else:
+            install = f"`{python} -m pip install yolo-losses` for it"
+            lines.append((NOTE, f"the notebook kernel {name} is of another environment, {install} ({answer.reason})"))
+    return lines or [(NOTE, "no Jupyter kernel for Python on the PATH: in a notebook begin with `import yolo_losses`")]
+
+
+def in_ray(answer: Answer | None) -> Line:
+    """Return whether the plugin is active in Ray's workers."""
+    if answer is None:
+        return NOTE, "Ray is not installed"
+    if answer.active:
+        return OK, f"active in Ray's workers ({answer.prefix})"
+    if not answer.prefix:
+        return NOTE, f"Ray's workers were not asked: {answer.reason}"
+    install = _remedy("install yolo-losses with pip on each node")
+    return WRONG, f"not active in Ray's workers ({answer.prefix}): {install} ({answer.reason})"
+
+
+def in_interpreter_without_site(answer: Answer) -> Line:
+    """Return whether the plugin is active in `python -S`."""
+    if answer.active:
+        return OK, "active in `python -S`"
+    module = "with the packages on PYTHONPATH use `python -S -m yolo_losses train ...`"
+    return NOTE, f"not active in `python -S`, which reads no start-up files: {module}"
+
+
+def keys() -> list[Line]:
+    """Return which keys are Ultralytics' own, and what this package's are called then."""
+    if not hook.is_active():  # then there are none
+        return []
+    renamed = settings.renamed()
+    if not renamed:
+        return [(OK, f"all {len(settings.default_keys())} keys are this package's alone")]
+    return [
+        (NOTE, f"the key {key} is Ultralytics' own in this version: for this package's use {settings.argument(key)}")
+        for key in renamed
+    ]
+
+
+def kernel_pythons() -> dict[str, str]:
+    """Return the interpreters of the Python kernels of the `jupyter` on the PATH, by the kernels' names."""
+    command = shutil.which("jupyter")
+    if command is None:
+        return {}
+    done = subprocess.run(
+        [command, "kernelspec", "list", "--json"], capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
+    try:
+        found = {name: kernel["spec"] for name, kernel in json.loads(done.stdout)["kernelspecs"].items()}
+    except (ValueError, KeyError):
+        return {}
+    programs = {name: spec["argv"][0] for name, spec in found.items() if spec.get("language") == "python"}
+    # A kernel that says no more than `python` is run by the interpreter of Jupyter itself.
+    return {
+        name: python
+        for name, program in programs.items()
+        if (python := shutil.which(program) if os.path.dirname(program) else interpreter_of(command))
+    }
+
+
+def _remedy(otherwise: str) -> str:
+    return "unset YOLO_LOSSES_DISABLE" if autoload.is_disabled() else otherwise
 
 
 def interpreter_of(command: str) -> str | None:
@@ -110,13 +312,3 @@ def interpreter_of(command: str) -> str | None:
     # On Windows the command is a program in Scripts, whose Python lies beside it, or above it outside an environment.
     beside = [folder / "python", folder / "python.exe", folder.parent / "python.exe"]
     return found or next((str(path) for path in beside if path.is_file()), None)
-
-
-@functools.cache
-def probe(python: str) -> tuple[str, bool, str]:
-    """Return a fresh interpreter's `sys.prefix`, whether the plugin is active in it, and the last line it printed."""
-    done = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    lines = done.stdout.strip().splitlines()
-    if done.returncode == 0 and len(lines) >= 2:
-        return lines[-2], lines[-1] == "True", "the plugin was not loaded"
-    return "", False, ((done.stderr or done.stdout).strip().splitlines() or ["no answer"])[-1]

@@ -10,10 +10,17 @@ import subprocess
 from pathlib import Path
 
 HELP = "wire yolo_losses into the files of a vendored or old Ultralytics, with `git apply`"
+EXAMPLES = """\
+examples:
+  yolo-losses patch path/to/fork --check     say what would be changed
+  yolo-losses patch path/to/fork             change it; `yolo train ... cls_loss=slide` works in the fork then
+  yolo-losses patch path/to/fork --reverse   take it out again
+"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    parser.epilog = EXAMPLES
     parser.add_argument("path", type=Path, help="a checkout or the `ultralytics` package folder itself")
     parser.add_argument("--check", action="store_true", help="say what would happen and touch nothing")
     parser.add_argument("--reverse", action="store_true", help="take the patch out again")
