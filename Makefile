@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test tables docs long compat environments clean
+.PHONY: help install demo lint test tables docs long compat environments clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s%s\n", $$1, $$2}' Makefile
@@ -22,11 +22,13 @@ $(INSTALLED): pyproject.toml $(wildcard yolo_losses/autoload/*)
 demo: $(INSTALLED) ## make a small data set and train on it with cls_loss=slide, about three minutes
 	$(BIN)/python examples/demo.py
 
-test: $(INSTALLED) ## lint, types and all tests but the long ones
+lint: $(INSTALLED) ## ruff, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+test: lint ## lint and all tests but the long ones
 	$(BIN)/python -m pytest -m "not long"
 
 tables: $(INSTALLED) ## write what follows from the declarations of the losses: tables, configs, pages
