@@ -119,7 +119,9 @@ def loss_page(spec: LossSpec) -> str:
     parts += ["## Parameters", parameters(spec)]
     parts += ["## In a training", bullets(in_training(spec))]
     source = " ".join(sections(documented(spec)).get("Source", "").split())
-    parts += ["## Source, and where published codes differ", links(source or f"{spec.source}.")]
+    paper = re.search(r"arXiv [\d.]+|doi \S+", spec.source, flags=re.IGNORECASE)
+    named = paper is not None and paper[0].lower() in source.lower()
+    parts += ["## Source, and where published codes differ", "" if named else links(f"{spec.source}."), links(source)]
     parts += ["## What was measured", *measured(spec)]
     parts += ["## In Python", *in_python(spec)]
     return WRITTEN + "\n\n".join(part for part in parts if part) + "\n"
@@ -340,7 +342,7 @@ def trained(spec: LossSpec) -> list[str]:
                 first = next(iter(by_name))  # the baseline stands first
                 rows = [outcome(name, by_name[name]) for name in dict.fromkeys((first, *chosen))]
                 where = f"{REPOSITORY}/examples/evidence/{path.parent.name}/report.md"
-                parts.append(f"[{path.parent.name}]({where}), validation split of {Path(data).stem}:")
+                parts.append(f"[{path.parent.name}]({where}), validation split of `{data}`:")
                 parts.append(table(("configuration", "seeds", "mAP50-95", "mAP50"), rows))
     return parts
 
@@ -398,7 +400,9 @@ def gallery(specs: Sequence[LossSpec]) -> str:
         parts += [f"## {TITLES[name]}", LEADS[name]]
         drawn = [spec for spec in members if (LOSSES / f"{stem(spec)}.svg").is_file()]
         if drawn:
-            cells = [f"[![{shown(s)}]({stem(s)}.svg)<br>`{shown(s)}`]({stem(s)}.md)" for s in drawn]
+            # In HTML, since Markdown knows no width; the host of the repository shows pictures in full size otherwise.
+            picture = '[<img src="{0}.svg" alt="Curves of {1}" width="220"><br>`{1}`]({0}.md)'
+            cells = [picture.format(stem(s), shown(s)) for s in drawn]
             cells += [""] * (-len(cells) % 3)
             rows = [tuple(cells[i : i + 3]) for i in range(0, len(cells), 3)]
             parts.append(table(("", "", ""), rows))

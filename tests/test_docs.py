@@ -59,7 +59,8 @@ def blocks(text: str, language: str) -> list[str]:
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_link_leads_somewhere(path: Path) -> None:
-    for link in re.findall(r"\]\(([^)\s]+)\)", without_code(path.read_text(encoding="utf-8"))):
+    text = without_code(path.read_text(encoding="utf-8"))
+    for link in [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r"src=\"([^\"]+)\"", text)]:
         target, _, anchor = link.partition("#")
         if target.startswith(f"{REPOSITORY}blob/main/"):
             file = ROOT / target.removeprefix(f"{REPOSITORY}blob/main/")

@@ -43,7 +43,8 @@ def varifocal_loss(
 
     Source:
         Zhang et al., arXiv 2008.13367, equal to VarifocalNet's and MMDetection's: the gradient flows through the
-        weight. Ultralytics' own `VarifocalLoss` also averages over the anchors.
+        weight. RT-DETR and DEIM detach it, which gives the same value and another gradient (`detach_weight`).
+        Ultralytics' own `VarifocalLoss` also averages over the anchors, which makes it thousands of times smaller.
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     positive = targets > 0 if positive_mask is None else positive_mask
