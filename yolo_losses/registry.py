@@ -302,7 +302,7 @@ def unknown_box_loss(name: Any) -> ValueError:
         also = f" (the class loss is cls_loss={words})" if find("cls", words) else ""
         return ValueError(
             f"'box_loss={shown(name)}' is not valid: '{modifier.name}_' is a modifier, a prefix of box losses,"
-            f" such as {modifier.name}_{_example_base(modifier)}{also}"
+            f" such as {modifier.name}_{example_base(modifier)}{also}"
         )
     version = re.fullmatch(r"(.+?)_?v(\d)", words)
     if version:
@@ -331,6 +331,7 @@ def _combined() -> list[str]:
     return [f"{m.name}_{s.name}" for m in specs("modifier") for s in specs("box") if m.module.fits(s.name, s.rotated)]
 
 
-def _example_base(modifier: LossSpec) -> str:
+def example_base(modifier: LossSpec) -> str:
+    """Return the name of a box loss that a modifier applies to, for examples."""
     names = [s.name for s in specs("box") if modifier.module.fits(s.name, s.rotated)]
     return "ciou" if "ciou" in names else names[0]

@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   yolo train model=yolov8n.yaml data=my.yaml cls_loss=slide   train with a loss, by the stock command
   yolo-losses list                                            which losses there are
   yolo-losses list slide                                      its parameters, ranges and source
+  yolo-losses show slide --out slide.png                      its curves, as a picture
   yolo-losses doctor                                          is the plugin active here and in workers?
   yolo-losses COMMAND --help                                  the options of a command
 """
