@@ -77,6 +77,7 @@ def write_run(
     epochs: int = 12,
     by_hand: bool = False,
     error: str | None = None,
+    settings: dict[str, Any] | None = None,
     **changes: Any,
 ) -> None:
     """Write one run's folder: `record.json`, `validation.npz`, `args.yaml`, `results.csv`."""
@@ -94,6 +95,7 @@ def write_run(
         "seed": seed,
         "cls": 0.5,
         **configuration,
+        **(settings or {}),
     }
     (folder / "args.yaml").write_text(yaml.safe_dump({k: v for k, v in args.items() if v != "stock"}))
     best, last = (detections(skill - less, own, images) for less in (0.0, 0.02))

@@ -14,6 +14,7 @@ import pytest
 import torch
 from commands import wait_for
 from conftest import start
+from made_up_runs import write_run
 from torch.utils.data import Dataset
 from ultralytics.data.build import InfiniteDataLoader, seed_worker
 
@@ -188,3 +189,16 @@ def test_runs_made_by_hand_have_records_by_what_differs(tmp_path: Path) -> None:
 def test_importing_the_package_does_not_import_what_compare_needs() -> None:
     code = "import sys, yolo_losses, yolo_losses.comparison; print(sys.modules.keys() & {'scipy', 'rich', 'ray'})"
     assert start(sys.executable, "-c", code)().check().text.strip() == "set()"
+
+
+def test_runs_of_several_comparisons_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    for scale, lr0 in ((1.0, 0.01), ("auto", 0.02)):
+        for loss in ("bce", "focal"):
+            write_run(tmp_path / str(scale), {"cls_loss": loss}, 0, settings={"cls_scale": scale, "lr0": lr0})
+    assert [record.name for record in read_records(tmp_path)] == [
+        "cls_loss=bce cls_scale=1.0 lr0=0.01",
+        "cls_loss=focal cls_scale=1.0 lr0=0.01",
+        "cls_loss=bce cls_scale=auto lr0=0.02",
+        "cls_loss=focal cls_scale=auto lr0=0.02",
+    ]
+    assert [record.name for record in read_records(tmp_path / "auto")] == ["cls_loss=bce", "cls_loss=focal"]

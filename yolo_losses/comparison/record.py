@@ -108,17 +108,30 @@ def read_records(folder: Path) -> list[RunRecord]:
     """Return the records below a folder, in order of path.
 
     Runs made by hand with `yolo train` have none: theirs is put together from `args.yaml` and `results.csv`, and their
-    configuration is what differs between their `args.yaml`.
+    configuration is what differs between their `args.yaml`. So are runs of several comparisons told apart.
     """
     records = [RunRecord.read(path) for path in sorted(folder.rglob(RECORD_FILE))]
     by_hand = [
         path.parent
         for path in sorted(folder.rglob("results.csv"))
-        if (path.parent / "args.yaml").is_file()
-        and not (path.parent / RECORD_FILE).is_file()
+        if not (path.parent / RECORD_FILE).is_file()
         and not (path.parent / PLAN_FILE).is_file()  # a run of a comparison that is not done yet
     ]
-    return records + _records_by_hand(by_hand)
+    arguments = {path: _arguments(path) for path in (*(r.folder for r in records), *by_hand)}
+    made = [_record_by_hand(path, arguments[path]) for path in by_hand if arguments[path]]
+    records += [record for record in made if record is not None]
+    # One configuration and seed twice with other settings: these are further axes.
+    twins: dict[tuple[Any, ...], list[Path]] = {}
+    for record in records:
+        key = (str(record.configuration), record.data, record.seed) if record.configuration else ()
+        twins.setdefault(key, []).append(record.folder)
+    axes = sorted({key for twin in twins.values() for key in _differing([arguments[folder] for folder in twin])})
+    for record in records:
+        args = arguments[record.folder]
+        if axes and args:
+            record.configuration = {**record.configuration, **{key: _value(args, key) for key in axes}}
+            record.name = " ".join(f"{key}={value}" for key, value in record.configuration.items())
+    return records
 
 
 def read_results(folder: Path) -> list[dict[str, float]]:
@@ -140,32 +153,44 @@ def read_results(folder: Path) -> list[dict[str, float]]:
     return rows
 
 
-def _records_by_hand(folders: list[Path]) -> list[RunRecord]:
+def _arguments(folder: Path) -> dict[str, Any]:
+    """Return what a run's `args.yaml` holds; nothing where there is none."""
+    path = folder / "args.yaml"
+    found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return found if isinstance(found, dict) else {}
+
+
+def _differing(arguments: list[dict[str, Any]]) -> set[str]:
+    """Return the keys in which some runs' arguments differ."""
+    found = [args for args in arguments if args]
+    keys = {key for args in found for key in args} - BOOKKEEPING
+    return {key for key in keys if len({json.dumps(_value(args, key), default=str) for args in found}) > 1}
+
+
+def _value(args: Mapping[str, Any], key: str) -> Any:
+    """Return an argument, which is not in the `args.yaml` of a run that leaves it alone."""
     from yolo_losses.settings import default_keys
 
-    found = {folder: yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8")) for folder in folders}
-    rows = {folder: read_results(folder) for folder in folders}
-    found = {folder: args for folder, args in found.items() if isinstance(args, dict) and rows[folder]}
-    defaults = default_keys()  # not in the `args.yaml` of a run that leaves them alone
-    keys = {key for args in found.values() for key in args} - BOOKKEEPING
-    differing = sorted(
-        key for key in keys if len({json.dumps(a.get(key, defaults.get(key)), default=str) for a in found.values()}) > 1
+    return args.get(key, default_keys().get(key))
+
+
+def _record_by_hand(folder: Path, args: Mapping[str, Any]) -> RunRecord | None:
+    """Return the record of a run that was made by `yolo train`; `None` where it has no finished epoch."""
+    rows = read_results(folder)
+    if not rows:
+        return None
+    return RunRecord(
+        configuration={},
+        name=folder.name,
+        seed=int(args.get("seed") or 0),
+        data=str(args.get("data")),
+        device=str(args.get("device") or ""),
+        epochs=len(rows),
+        seconds_per_epoch=rows[-1]["time"] / len(rows) if "time" in rows[-1] else None,
+        best=_metrics(max(rows, key=lambda row: row.get(METRIC_COLUMNS["map50_95"], 0.0))),
+        last=_metrics(rows[-1]),
+        folder=folder,
     )
-    return [
-        RunRecord(
-            configuration=(configuration := {key: args.get(key, defaults.get(key)) for key in differing}),
-            name=" ".join(f"{key}={value}" for key, value in configuration.items()) or folder.name,
-            seed=int(args.get("seed") or 0),
-            data=str(args.get("data")),
-            device=str(args.get("device") or ""),
-            epochs=len(rows[folder]),
-            seconds_per_epoch=rows[folder][-1]["time"] / len(rows[folder]) if "time" in rows[folder][-1] else None,
-            best=_metrics(max(rows[folder], key=lambda row: row.get(METRIC_COLUMNS["map50_95"], 0.0))),
-            last=_metrics(rows[folder][-1]),
-            folder=folder,
-        )
-        for folder, args in found.items()
-    ]
 
 
 def _metrics(row: Mapping[str, float]) -> Metrics:
