@@ -11,12 +11,16 @@ from typing import Any
 
 import yaml
 
-from yolo_losses import registry, settings
+from yolo_losses import class_weights, registry, settings
+from yolo_losses.class_weights import BALANCED, BETA
 from yolo_losses.log import is_first_rank, say
+from yolo_losses.parameters import shown
 from yolo_losses.plugins import ENTRY_POINT_GROUP, PLUGINS_VARIABLE
 from yolo_losses.settings import LossSettings, argument
 
 ATTRIBUTE = "yolo_losses_settings"
+KEPT_WEIGHTS = "yolo_losses_kept_weights"
+BALANCED_KEYS = ("cls_weights", BETA.key)
 
 
 class RefusedError(ValueError, SystemExit):
@@ -56,8 +60,16 @@ def _check(trainer: Any, overrides: Any) -> None:
     chosen = _parse(given, resumed)
     unused = chosen.unused
     if resumed and isinstance(overrides, Mapping):
+        asked = settings.own_arguments(overrides)
+        if _asks_for_balanced_again(chosen, asked):
+            # What it means is known when the training set is: `run` compares it with what the run was started with.
+            setattr(trainer, KEPT_WEIGHTS, chosen.cls_weights)
+            chosen = LossSettings.from_mapping(
+                {**chosen.pinned(), **{k: asked[k] for k in BALANCED_KEYS if k in asked}}
+            )
         unused = _check_same_on_resume(chosen, overrides)
     chosen.check_task(str(trainer.args.task))
+    _check_one_weighting(chosen, given.get("cls_pw"))
     if any(kind.__name__ == "RTDETRTrainer" for kind in type(trainer).__mro__):
         from yolo_losses.criteria import queries  # imports Ultralytics' losses, which a trainer has loaded already
 
@@ -69,6 +81,25 @@ def _check(trainer: Any, overrides: Any) -> None:
             say(f"Ultralytics has a '{key}' of its own; '{argument(key)}' is this package's")
     for key in unused:
         say(f"'{key}' has no effect with {chosen.describe()}", warn=True)
+
+
+def _asks_for_balanced_again(kept: LossSettings, asked: Mapping[str, Any]) -> bool:
+    """Return whether a resumed run, which keeps class weights as numbers, is asked for `cls_weights=balanced`."""
+    return isinstance(kept.cls_weights, tuple) and class_weights.parse(asked.get("cls_weights")) == BALANCED
+
+
+def _check_one_weighting(chosen: LossSettings, cls_pw: Any) -> None:
+    """Raise a `ValueError` where Ultralytics is to weight the classes as well.
+
+    Args:
+        chosen: the settings.
+        cls_pw: the value of Ultralytics' key, or the bounds of a tuner's.
+    """
+    if chosen.cls_weights != class_weights.NONE and cls_pw:
+        raise ValueError(
+            f"{class_weights.written(chosen.cls_weights)} cannot be used together with 'cls_pw={shown(cls_pw)}',"
+            " which weights the classes too: leave out one of them"
+        )
 
 
 def _keep(given: dict[str, Any], chosen: LossSettings) -> None:
@@ -168,6 +199,27 @@ def check_shared(arguments: Any) -> None:
             chosen.check_task(str(arguments["task"]))
     for key in chosen.unused:
         say(f"'{key}' has no effect with {chosen.describe()}", warn=True)
+
+
+def check_tuner(arguments: Any) -> None:
+    """Check the keys that a tuner passes to each of its runs, and that its search space does not weight classes too.
+
+    Raises:
+        ValueError: as a trainer with these keys would.
+    """
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    check_shared(arguments)
+    if not isinstance(arguments, Mapping):
+        return
+    chosen = LossSettings.from_arguments(arguments)
+    space = arguments.get("space")
+    _check_one_weighting(chosen, arguments.get("cls_pw") or (space or {}).get("cls_pw"))
+    if chosen.cls_weights != class_weights.NONE and not space and "cls_pw" in DEFAULT_CFG_DICT:
+        raise ValueError(
+            f"{class_weights.written(chosen.cls_weights)} cannot be tuned with cls_pw, which is in"
+            " the tuner's default search space: pass a 'space' without it"
+        )
 
 
 def check_without_training(arguments: Any, mode: str) -> None:

@@ -1,6 +1,6 @@
-"""Functional interface: the formulas of all registered losses, and `distribution_focal_loss`.
+"""Functional interface: the formulas of all registered losses, `distribution_focal_loss`, `class_balanced_weights`.
 
-The functions are found through the registry; nothing is listed by hand.
+The formulas are found through the registry; none is listed by hand.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from yolo_losses import registry
+from yolo_losses.class_weights import class_balanced_weights
 from yolo_losses.distribution.dfl import distribution_focal_loss
 
 
 def _functions() -> dict[str, Any]:
-    found: dict[str, Any] = {distribution_focal_loss.__name__: distribution_focal_loss}
+    found: dict[str, Any] = {f.__name__: f for f in (distribution_focal_loss, class_balanced_weights)}
     for spec in registry.specs():
         # Modifiers and modules that override `elementwise`, `pairs` or `masks` may have no formula, and a lambda has no
         # usable name. Of two formulas with the same name the first, a built-in one, wins.

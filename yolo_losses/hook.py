@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from yolo_losses import arguments, registry, settings
+from yolo_losses import arguments, class_weights, registry, settings
 from yolo_losses.autoload import yolo_losses_autoload as autoload
 from yolo_losses.log import say
 from yolo_losses.parameters import Value
@@ -71,7 +71,7 @@ def require_active(args: Any) -> None:
 def patch_cfg(module: Any) -> None:
     """Make the training keys known: on the command line, in YAML, in Python and in subprocesses."""
     if not _added_keys:
-        _add_keys(settings.CHOICES)
+        _add_keys({**settings.CHOICES, class_weights.BETA.key: class_weights.BETA.default})
         registry.listen(_on_register, _on_remove)
         for problem in registry.problems():
             say(f"plugin left out: {problem}", warn=True)
@@ -116,7 +116,7 @@ def patch_tuner(module: Any) -> None:
         whole = arguments.whole_numbers()
         return {key: round(value) if key in whole else value for key, value in mutated.items()}
 
-    _wrap(module.Tuner, "__init__", before=lambda self, args, *rest, **kwargs: arguments.check_shared(args))
+    _wrap(module.Tuner, "__init__", before=lambda self, args, *rest, **kwargs: arguments.check_tuner(args))
     _wrap(module.Tuner, "_mutate", after=rounded)
 
 

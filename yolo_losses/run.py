@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from yolo_losses import arguments, criteria
+from yolo_losses import arguments, class_weights, criteria
 from yolo_losses.criteria.parts import Branch
 from yolo_losses.log import PREFIX, is_first_rank, say
 from yolo_losses.settings import LossSettings, own_arguments, shown_scale
@@ -29,13 +30,60 @@ TARGET_NAMES = {"tal": "assigner score", "iou": "IoU", "ciou": "CIoU", "hard": "
 
 def start(trainer: Any) -> None:
     """Equip the criteria of a trainer whose set-up is done, unless every term is stock."""
-    chosen = arguments.of(trainer)
+    chosen = _with_balanced_weights(trainer, arguments.of(trainer))
     arguments.pin(trainer, chosen)
     setattr(trainer, ATTRIBUTE, None)
     if chosen.swaps_nothing:
         _tell_of_checkpoint(trainer)
     else:
         setattr(trainer, ATTRIBUTE, Run(trainer, chosen))
+
+
+def _with_balanced_weights(trainer: Any, chosen: LossSettings) -> LossSettings:
+    """Return the settings with the numbers that `cls_weights=balanced` means for the training set, for good.
+
+    Raises:
+        ValueError: where class channels are no classes, or a resumed run is asked for other numbers than it keeps.
+    """
+    if chosen.cls_weights == class_weights.NONE:
+        return chosen
+    # There a channel is a prompt of the image at hand, no class of the data set.
+    if {kind.__name__ for kind in type(trainer).__mro__} & {"WorldTrainer", "YOLOETrainer"}:
+        raise ValueError(
+            f"{class_weights.written(chosen.cls_weights)} cannot be used with"
+            f" {type(trainer).__name__}, whose class channels are an image's prompts: allowed is none"
+        )
+    if chosen.cls_weights != class_weights.BALANCED:
+        return chosen
+    beta = float(chosen.parameters[class_weights.BETA.key])
+    weights = class_weights.balanced(_label_counts(trainer), beta)
+    kept: tuple[float, ...] = getattr(trainer, arguments.KEPT_WEIGHTS, weights)
+    if len(kept) != len(weights) or not np.allclose(kept, weights, rtol=1e-4):
+        raise ValueError(
+            f"resume keeps cls_weights={list(kept)}; start a new run from last.pt to change it to {list(weights)},"
+            " which is 'balanced' now"
+        )
+    return chosen.weighted_by(kept)
+
+
+def _label_counts(trainer: Any) -> list[int]:
+    """Return the number of labels of each class in the training set, which every rank has whole.
+
+    Raises:
+        ValueError: where the data set does not tell its labels.
+    """
+    dataset = trainer.train_loader.dataset
+    classes = []
+    for part in getattr(dataset, "datasets", [dataset]):
+        if not hasattr(part, "labels"):
+            raise ValueError(
+                f"'cls_weights=balanced' needs the labels of the training set, which {type(part).__name__} does not"
+                " have: pass a list, such as yolo_losses.functional.class_balanced_weights(counts)"
+            )
+        classes += [label["cls"].reshape(-1) for label in part.labels]
+    labels = np.concatenate(classes).astype(int) if classes else np.zeros(0, int)
+    counts: list[int] = np.bincount(labels, minlength=trainer.data["nc"]).tolist()
+    return counts
 
 
 def check_started(trainer: Any) -> None:
@@ -170,6 +218,11 @@ class Run:
 
     def __init__(self, trainer: Any, settings: LossSettings) -> None:
         self.settings = settings
+        self.names: list[str] = []
+        if settings.cls_weights != class_weights.NONE:
+            self.names = class_weights.in_order(trainer.data["names"])
+        # By name in the arguments, in the order of the classes in the criteria.
+        self.equipped = settings.weighted_by(class_weights.by_class(settings.cls_weights, self.names))
         self.branches: dict[str, Branch] = {}
         self.criteria: dict[str, Any] = {}
         self.batches = 0
@@ -199,7 +252,7 @@ class Run:
 
     def equip(self, which: str, criterion: Any) -> None:
         """Equip the criterion for `training` or `validation`, with one set of losses and state for both."""
-        self.branches.update(criteria.equip(criterion, self.settings, self.branches, self.image_size))
+        self.branches.update(criteria.equip(criterion, self.equipped, self.branches, self.image_size))
         self.criteria[which] = criterion
 
     def start(self, trainer: Any) -> None:
@@ -215,6 +268,8 @@ class Run:
         ]
         if self.settings.cls_scale != 1:
             terms[0] += f", times {shown_scale(self.settings.cls_scale)}"
+        if self.names:
+            terms[0] += f", {self.class_weights}"
         if branch.seg:
             terms.append(f"seg_loss={self.settings.seg_loss} {_one_line(branch.seg)}")
             if self.settings.seg_scale != 1:
@@ -229,6 +284,13 @@ class Run:
             _follow_image_size(trainer, branch)
         if getattr(trainer, "resume", False):
             self.load_state(trainer)
+
+    @property
+    def class_weights(self) -> str:
+        """The class weights in words."""
+        weights = self.equipped.cls_weights
+        assert isinstance(weights, tuple)
+        return f"class weights: {class_weights.summary(weights, self.names)}"
 
     def rebuild(self, trainer: Any) -> None:
         """Build the model's criterion anew before the first batch, when upstream does: callbacks may have set it up."""
@@ -314,6 +376,8 @@ class Run:
                 ratios.append(f"{where}class term {value:.3g} times {branch.reference}'s on the same predictions{also}")
                 if not all(1 / UNUSUAL <= ratio <= UNUSUAL for ratio in branch.ratios.values()):
                     unusual = branch.reference
+        if self.names:
+            ratios.append(self.class_weights)
         criterion = getattr(unwrap(trainer.model), "criterion", None)
         kind = criteria.kind_of(criterion)
         shown = kind.shown(criterion) if kind else ""

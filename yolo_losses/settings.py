@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from yolo_losses import registry
-from yolo_losses.parameters import Value, parse_value, shown
+from yolo_losses import class_weights, registry
+from yolo_losses.class_weights import Weights
+from yolo_losses.parameters import Parameter, Value, parse_value, shown
 from yolo_losses.registry import Kind, LossSpec, unknown_loss, unknown_name
 
 CHOICES: Mapping[str, str | float] = MappingProxyType(
@@ -18,6 +19,7 @@ CHOICES: Mapping[str, str | float] = MappingProxyType(
         "dfl_loss": "stock",
         "cls_target": "auto",
         "cls_scale": 1.0,
+        "cls_weights": "none",
         "seg_loss": "stock",
         "seg_scale": 1.0,
         "loss_branches": "both",
@@ -35,7 +37,13 @@ _renamed: set[str] = set()
 
 def default_keys() -> dict[str, Value]:
     """Return every key with its default: the choices, then each loss's parameters."""
-    return {**CHOICES, **{p.key: p.default for spec in registry.specs() for p in spec.parameters}}
+    return {**CHOICES, **{key: p.default for key, p in declared_parameters().items()}}
+
+
+def declared_parameters() -> dict[str, Parameter]:
+    """Return the parameters of the losses and of `cls_weights=balanced`, by key."""
+    declared = {p.key: p for spec in registry.specs() for p in spec.parameters}
+    return {class_weights.BETA.key: class_weights.BETA, **declared}
 
 
 def rename(keys: set[str]) -> None:
@@ -69,10 +77,11 @@ class LossSettings:
         dfl_loss: `stock`, `dfl` or `off`.
         cls_target: `auto`, `tal`, `iou`, `ciou` or `hard`.
         cls_scale: a factor on the class term, above 0; or `auto`.
+        cls_weights: `none`, `balanced`, weights of the classes in their order, or by their names.
         seg_loss: `stock` or the registered name of a mask loss.
         seg_scale: a factor on the mask term, above 0.
         loss_branches: `both`, `one2many` or `one2one`.
-        parameters: every parameter of the chosen losses, by key.
+        parameters: every parameter of the chosen losses, and of `cls_weights=balanced`, by key.
         unused: keys that were set but that no chosen loss has.
     """
 
@@ -81,6 +90,7 @@ class LossSettings:
     dfl_loss: str = "stock"
     cls_target: str = "auto"
     cls_scale: float | str = 1.0
+    cls_weights: Weights = field(default=class_weights.NONE, hash=False)
     seg_loss: str = "stock"
     seg_scale: float = 1.0
     loss_branches: str = "both"
@@ -115,7 +125,7 @@ class LossSettings:
         Raises:
             ValueError: of one line, that names the key, its value, what is allowed and the nearest name.
         """
-        declared = {p.key: p for spec in registry.specs() for p in spec.parameters}
+        declared = declared_parameters()
         for key in keys:
             if key not in CHOICES and key not in declared:
                 hint = registry.did_you_mean(str(key), [*CHOICES, *declared])
@@ -126,13 +136,18 @@ class LossSettings:
         chosen = [spec for spec in (cls_spec, *modifiers, base, seg_spec) if spec is not None]
         own = {p.key for spec in chosen for p in spec.parameters}
         used = registry.parse_keys(chosen, {key: keys[key] for key in declared if key in keys and key in own})
+        weights = class_weights.parse(keys.get("cls_weights"))
         others = {key: declared[key].parse(keys[key]) for key in declared if key in keys and key not in own}
+        if weights == class_weights.BALANCED:
+            beta = class_weights.BETA
+            used[beta.key] = others.pop(beta.key, beta.default)
         settings = cls(
             cls_spec.name if cls_spec else "stock",
             registry.box_name(modifiers, base) if base else "stock",
             _dfl_loss(keys.get("dfl_loss", "stock")),
             _choice("cls_target", keys.get("cls_target"), TARGETS),
             _class_scale(keys.get("cls_scale")),
+            weights,
             seg_spec.name if seg_spec else "stock",
             _scale("seg_scale", keys.get("seg_scale")),
             _choice("loss_branches", keys.get("loss_branches"), BRANCHES),
@@ -150,7 +165,8 @@ class LossSettings:
     @property
     def swaps_cls(self) -> bool:
         """Whether the class term is this package's."""
-        return (self.cls_loss, self.cls_target, self.cls_scale) != ("stock", "auto", 1.0)
+        chosen = (self.cls_loss, self.cls_target, self.cls_scale, self.cls_weights)
+        return chosen != ("stock", "auto", 1.0, class_weights.NONE)
 
     @property
     def swaps_box(self) -> bool:
@@ -180,7 +196,7 @@ class LossSettings:
 
     @property
     def cls_spec(self) -> LossSpec:
-        """The loss of the class term where it is swapped: a stock loss with a target or a scale of its own is BCE."""
+        """The loss of the class term where it is swapped: a stock loss with a target, scale or weights is BCE."""
         spec = registry.find("cls", "bce" if self.cls_loss == "stock" else self.cls_loss)
         assert spec is not None
         return spec
@@ -197,17 +213,24 @@ class LossSettings:
         """What a positive is trained toward, with `auto` resolved for the chosen loss."""
         return str(self.cls_spec.module.default_target) if self.cls_target == "auto" else self.cls_target
 
-    def non_default(self) -> dict[str, Value]:
+    def weighted_by(self, weights: Weights) -> LossSettings:
+        """Return these settings with other class weights, such as those that `balanced` means for a training set."""
+        parameters = {key: value for key, value in self.parameters.items() if key != class_weights.BETA.key}
+        return replace(self, cls_weights=weights, parameters=MappingProxyType(parameters))
+
+    def non_default(self) -> dict[str, Any]:
         """Return the keys that are not at their default, in canonical form."""
         defaults = default_keys()
         return {key: value for key, value in self.pinned().items() if value != defaults[key]}
 
-    def pinned(self) -> dict[str, Value]:
+    def pinned(self) -> dict[str, Any]:
         """Return the keys that define this run: the choices that are not at their default, every loss's parameters.
 
         A later change of a parameter's default then changes no resumed run. `from_mapping` of them gives this again.
         """
-        choices: dict[str, Value] = {key: getattr(self, key) for key in CHOICES if getattr(self, key) != CHOICES[key]}
+        choices = {key: getattr(self, key) for key in CHOICES if getattr(self, key) != CHOICES[key]}
+        if "cls_weights" in choices:
+            choices["cls_weights"] = class_weights.plain(self.cls_weights)
         return {**choices, **self.parameters}
 
     def check_task(self, task: str) -> None:
@@ -239,6 +262,8 @@ class LossSettings:
         extra = {"target": self.target} if self.swaps_cls else {}
         if self.cls_scale != 1:
             extra["scale"] = shown_scale(self.cls_scale)
+        if self.cls_weights != class_weights.NONE:
+            extra["weights"] = shown(class_weights.plain(self.cls_weights))
         box = registry.split_box_name(self.box_loss) if self.swaps_box else ([], None)
         scale = {"scale": f"{self.seg_scale:g}"} if self.seg_scale != 1 else {}
         mask = [f"seg={self.seg_spec.name}" + self._with([self.seg_spec], scale)] if self.swaps_seg else []
@@ -320,6 +345,8 @@ def shown_scale(scale: float | str) -> str:
 
 
 def _owner(key: str) -> str:
+    if key == class_weights.BETA.key:
+        return ", such as cls_weights=balanced."
     spec = next((s for s in registry.specs() for p in s.parameters if p.key == key), None)
     if spec is None:
         return "."

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from ultralytics.utils.loss import v8DetectionLoss, v8OBBLoss, v8PoseLoss, v8SegmentationLoss
 
+from yolo_losses.class_weights import by_class, in_order
 from yolo_losses.criteria import equip
 from yolo_losses.settings import LossSettings
 
@@ -24,6 +25,11 @@ class _Equipped:
         if settings is None:
             arguments: Any = model.args
             settings = LossSettings.from_arguments(arguments if isinstance(arguments, dict) else vars(arguments))
+        elif not isinstance(settings, LossSettings):
+            settings = LossSettings.from_mapping(settings)
+        if isinstance(settings.cls_weights, Mapping):
+            names: Any = model.names
+            settings = settings.weighted_by(by_class(settings.cls_weights, in_order(names)))
         self.branches = equip(self, settings)
 
 

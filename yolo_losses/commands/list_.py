@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 from yolo_losses import registry, settings
+from yolo_losses.class_weights import BETA
 from yolo_losses.registry import LossSpec
 
 HELP = "list the losses and modifiers; with names or -v also their parameters, aliases and sources"
@@ -55,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
             "dfl_loss": ", ".join(settings.DFL_VALUES),
             "cls_target": ", ".join(settings.TARGETS),
             "cls_scale, seg_scale": "a number > 0 (default 1)",
+            "cls_weights": "numbers > 0: a list, one per class, or a mapping by class name; or balanced",
+            "cls_weights_beta": f"{BETA.allowed} (default {BETA.default}): {BETA.limits.help}",
             "loss_branches": ", ".join(settings.BRANCHES),
         }
         print("\n".join(f"  {key:<29} {values}" for key, values in other.items()))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_losses import registry
-from yolo_losses.settings import LossSettings, argument, default_keys
+from yolo_losses.settings import LossSettings, argument, declared_parameters, default_keys
 
 OWN_KEYS = {  # keys of `yolo train` that compare sets by itself -> what to do instead
     "name": "each run's folder is named after its settings",
@@ -220,7 +220,8 @@ class Grid:
         if words is None:
             return dict(self.cells[0].configuration)
         if isinstance(words, str):
-            words = read_words([word for word in re.split(r"[\s,]+", words) if word]).settings
+            parts = [part.strip() for word in words.split() for part in split_at_commas(word)]
+            words = read_words([part for part in parts if part]).settings
         for key in words:
             if key not in self.axes or key in ("seed", "data"):
                 axes = ", ".join(k for k in self.axes if k not in ("seed", "data")) or "none"
@@ -267,7 +268,7 @@ def build(request: Request) -> Grid:
             raise ValueError(
                 f"'{key}' is missing: compare {'model=yolov8n.yaml' if key == 'model' else 'data=my.yaml'}"
             )
-    parameters = {argument(p.key) for spec in registry.specs() for p in spec.parameters}
+    parameters = set(map(argument, declared_parameters()))
     for key in map(argument, default_keys()):  # a loss that is named is what is compared, one value of it too
         if key.endswith("_loss") and key in settings:
             axes = {**axes, key: [settings[key]]}
@@ -314,8 +315,9 @@ def build(request: Request) -> Grid:
 
 
 def _without_idle_parameters(asked: Mapping[str, Any], parameters: set[str]) -> dict[str, Any]:
-    """Return the keys but those of losses that are not chosen."""
-    choices = {k: v for k, v in asked.items() if k.endswith("_loss") and k not in parameters}
+    """Return the keys but those of losses, or of balanced class weights, that are not chosen."""
+    choosing = {argument(key) for key in default_keys() if key.endswith("_loss") or key == "cls_weights"} - parameters
+    choices = {key: value for key, value in asked.items() if key in choosing}
     chosen = set(map(argument, LossSettings.from_arguments(choices).parameters))
     return {k: v for k, v in asked.items() if k not in parameters or k in chosen}
 
@@ -329,6 +331,8 @@ def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     """Return a value as it is written on the command line."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(shown, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

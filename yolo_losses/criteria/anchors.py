@@ -169,6 +169,7 @@ class ClassPart(Part):
                 term = term * branch.cls_factor
             if compares and not branch.ratios:
                 branch.ratios = _against_bce(term, logits, targets, at)
+            term = branch.weighted(term)
             if compares or (branch.one_hot and at.large and torch.is_grad_enabled()):
                 branch.returned["class"] = term
         return term
@@ -545,6 +546,7 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
         raise parts.unknown_release(criterion, missing[0])
     restore(criterion)
     settings.check_boxes(isinstance(criterion.bbox_loss, RotatedBboxLoss))
+    parts.check_class_weights(criterion, settings)
     distribution = _distribution(criterion.bbox_loss)
     swaps_distribution = settings.dfl_loss != "stock"
     if swaps_distribution and not distribution:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from yolo_losses import factory, registry
+from yolo_losses import class_weights, factory, registry
 from yolo_losses.boxes._base import BoxLoss
 from yolo_losses.classification._base import ClassificationLoss
 from yolo_losses.criteria.scale import ClassScale
@@ -36,6 +36,7 @@ class Branch:
         box: the module of the box term; `None`: stock.
         seg: the module of the mask term; `None`: stock.
         scale: the running factor of `cls_scale=auto`; `None`: a fixed one.
+        weights: weights of the classes, shape `(C,)`; `None`: none.
         expected: the swapped parts by the name of their term: `class`, `box`, `distribution`, `mask`.
         joined: whether state is joined over ranks.
         called: the terms whose part was called in the call at hand.
@@ -51,6 +52,7 @@ class Branch:
     box: BoxLoss | None = None
     seg: MaskLoss | None = None
     scale: ClassScale | None = None
+    weights: Tensor | None = None
     expected: tuple[str, ...] = ()
     joined: bool = True
     called: set[str] = field(default_factory=set)
@@ -82,7 +84,8 @@ class Branch:
                 factory.check_box_loss(base, box_loss)
         mask_loss = settings.seg_spec.build(settings.parameters) if settings.swaps_seg else None
         scale = ClassScale() if settings.cls_scale == "auto" else None
-        return cls(settings, class_loss, box_loss, mask_loss, scale, **options)
+        weights = torch.tensor(settings.cls_weights) if isinstance(settings.cls_weights, tuple) else None
+        return cls(settings, class_loss, box_loss, mask_loss, scale, weights, **options)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Branch:
         return self
@@ -102,6 +105,13 @@ class Branch:
     def cls_factor(self) -> Tensor | float:
         """The factor on the class term, a tensor on the device where it is a running one."""
         return float(self.settings.cls_scale) if self.scale is None else self.scale.factor
+
+    def weighted(self, loss: Tensor) -> Tensor:
+        """Return a class loss, whose last dimension is the classes, times their weights."""
+        if self.weights is None:
+            return loss
+        self.weights = self.weights.to(loss.device)
+        return loss * self.weights
 
     def begin(self) -> None:
         """Start a call of the criterion."""
@@ -251,6 +261,25 @@ def bce_sum(logits: Tensor, targets: Tensor) -> Tensor:
     pairs = zip(logits.detach(), targets, strict=True)
     sums = [nn.functional.binary_cross_entropy_with_logits(z.float(), t.float(), reduction="sum") for z, t in pairs]
     return torch.stack(sums).sum() if sums else logits.new_zeros(())
+
+
+def check_class_weights(criterion: Any, settings: LossSettings) -> None:
+    """Raise a `ValueError` where class weights are not numbers, one per class, or Ultralytics weights classes too."""
+    if settings.cls_weights == class_weights.NONE:
+        return
+    what = class_weights.written(settings.cls_weights)
+    if settings.cls_weights == class_weights.BALANCED:
+        raise ValueError(
+            f"{what} needs the labels of the training set, which a criterion does not know: pass a list, such as"
+            " yolo_losses.functional.class_balanced_weights(counts)"
+        )
+    if not isinstance(settings.cls_weights, tuple):
+        raise ValueError(f"{what} names classes, which a criterion does not know: pass a list, one number per class")
+    classes = getattr(criterion, "nc", None)
+    if classes is not None and len(settings.cls_weights) != classes:
+        raise ValueError(f"{what} is not valid: allowed are as many numbers as there are classes, {classes}")
+    if getattr(criterion, "class_weights", None) is not None:
+        raise ValueError(f"{what} cannot be used together with cls_pw, which weights the classes too: allowed is one")
 
 
 def unknown_release(criterion: Any, missing: str) -> RuntimeError:

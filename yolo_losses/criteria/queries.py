@@ -173,29 +173,34 @@ class MatchedClassPart(Part):
         branch.called.add("class")
         if branch.cls is None:
             given = (logits, targets) if one_hot is None else (logits, targets, one_hot)
-            return self.stock(*given) * branch.cls_factor
+            # By class: stock is a sum over them.
+            loss = self.stock(*given) if branch.weights is None else torch.vmap(self.stock, in_dims=-1)(*given)
+            return branch.weighted(loss).sum() * branch.cls_factor
         with parts.full_precision(logits):
             z = logits.to(torch.promote_types(logits.dtype, torch.float32))
             quality = targets.detach().to(z.dtype).clamp(0, 1)
             matched = quality > 0 if one_hot is None else one_hot > 0
             branch.observe(quality.amax(-1).view(-1), matched.any(-1).view(-1))
             supplied = branch.supplied["cls"]
-            term = branch.cls.elementwise(z, quality, positive_mask=matched, **supplied).sum() / logits.shape[1]
+            loss = branch.cls.elementwise(z, quality, positive_mask=matched, **supplied)
             trains = first and torch.is_grad_enabled() and z.requires_grad
+            plain = loss.sum() / logits.shape[1]
             if trains and branch.scale is not None:
-                (own,), (stock, _) = torch.autograd.grad(term, z, retain_graph=True), self._stock(z, targets, one_hot)
+                (own,), (stock, _) = torch.autograd.grad(plain, z, retain_graph=True), self._stock(z, targets, one_hot)
                 norms = torch.stack([gradient.square().sum() for gradient in (own, stock)])
                 branch.scale.update(norms, matched.any(), joined=True)
-            term = term * branch.cls_factor
+            weighted = plain if branch.weights is None else branch.weighted(loss).sum() / logits.shape[1]
+            term = weighted * branch.cls_factor
             if trains and branch.check_due and bool(matched.any()):
                 branch.returned["class"] = term
                 if not branch.ratios:
+                    plain = plain * branch.cls_factor
                     (own,), (stock, value) = (
-                        torch.autograd.grad(term, z, retain_graph=True),
+                        torch.autograd.grad(plain, z, retain_graph=True),
                         self._stock(z, targets, one_hot),
                     )
                     branch.ratios = {
-                        "value": float(term.detach() / value.clamp_min(1e-12)),
+                        "value": float(plain.detach() / value.clamp_min(1e-12)),
                         "pull": float(own[matched].norm() / stock[matched].norm().clamp_min(1e-12)),
                     }
         return term
@@ -265,6 +270,7 @@ def equip(
     settings = check(settings)
     if settings.swaps_nothing:
         return {}
+    parts.check_class_weights(criterion, settings)
     missing = [name for name in (*CLASS_PARTS, *METHODS) if not hasattr(criterion, name)]
     if missing:
         raise parts.unknown_release(criterion, missing[0])
