@@ -69,6 +69,7 @@ def test_a_key_that_ultralytics_has_for_something_else_stays_its_own(key: str, t
 
     ours: dict[str, Any] = {
         "cls_loss": "slide", "box_loss": "siou", "dfl_loss": "dfl", "cls_target": "iou", "cls_scale": 2.0,
+        "cls_weights": [1.0, 2.0, 4.0],
         "loss_branches": "both",
         "seg_loss": "stock",
         "seg_scale": 1.0,

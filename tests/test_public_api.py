@@ -146,6 +146,11 @@ def test_function_has_the_promised_signature(name: str) -> None:
     assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in own.values())
 
 
+def test_class_balanced_weights_has_the_promised_signature() -> None:
+    parameters = inspect.signature(functional.class_balanced_weights).parameters
+    assert {name: p.default for name, p in parameters.items()} == {"counts": REQUIRED, "beta": 0.999}
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_function_may_be_called_by_keyword(name: str) -> None:
     function, given = getattr(functional, name), arguments(name)
@@ -178,7 +183,9 @@ def test_functions_are_listed_and_nothing_else_is() -> None:
     names = set(dir(functional))
     assert names >= set(FUNCTIONS)
     formulas = {spec.module.formula for spec in registry.specs() if spec.module.formula is not None}
-    assert {getattr(functional, name) for name in names - {"distribution_focal_loss"}} == formulas
+    others = {"distribution_focal_loss", "class_balanced_weights"}
+    assert others <= names
+    assert {getattr(functional, name) for name in names - others} == formulas
     own = {spec.module.formula.__name__ for spec in LOSSES}
     assert all(name.endswith("_loss") for name in own)
     assert not {"reduce_loss", "register_cls_loss", "make_cls_loss"} & names

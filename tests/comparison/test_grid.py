@@ -73,6 +73,20 @@ def test_parameters_of_a_loss_make_no_copies_of_cells_without_it(data: Path) -> 
     assert found.cells[1].settings["focal_alpha"] == 0.5
 
 
+def test_class_weights_in_brackets_are_one_value_of_an_axis(data: Path) -> None:
+    found = grid(data, "cls_weights=none,balanced,[1,2,5]", "cls_weights_beta=0.9,0.99")
+    assert names(found) == [
+        "cls_weights=none",
+        "cls_weights=balanced cls_weights_beta=0.9",
+        "cls_weights=balanced cls_weights_beta=0.99",
+        "cls_weights=[1,2,5]",
+    ]
+    assert found.baseline("cls_weights=[1, 2.0, 5]") == {"cls_weights": [1.0, 2.0, 5.0]}
+    assert found.baseline("cls_weights=balanced,cls_weights_beta=0.99")["cls_weights_beta"] == 0.99
+    with pytest.raises(ValueError, match=r"^'cls_weights=1' is not valid: allowed are a list of numbers"):
+        grid(data, "cls_weights=1,2,5")
+
+
 def test_names_do_not_depend_on_spelling_or_order_of_the_words(data: Path) -> None:
     one = grid(data, "box_loss=inner_siou,ciou", "cls_loss=focal")
     other = grid(data, "cls_loss=Focal", "box_loss=Inner-SIoU,ciou")

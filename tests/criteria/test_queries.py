@@ -207,6 +207,41 @@ def test_stock_class_term_can_be_scaled(given: Given) -> None:
         torch.testing.assert_close(terms[name], value * (2 if "class" in name else 1))
 
 
+@pytest.mark.parametrize("each", [3, 0], ids=["objects", "no objects"])
+@pytest.mark.parametrize("name", ["stock", "bce", "focal", "vfl", "qfl", "mal", "poly", "asl"])
+def test_class_weights_multiply_the_loss_of_each_class(given: Given, name: str, each: int) -> None:
+    """In value and gradient; a class's own term is that of a criterion whose other classes have next to no weight."""
+    leaves, call = given(each)
+    weights = [0.5, 1.0, 3.0]
+
+    def of(weights: list[float]) -> tuple[dict[str, Tensor], list[Tensor]]:
+        terms = call(equipped(cls_loss=name, cls_weights=weights, cls_scale=2.0))
+        return {k: v for k, v in terms.items() if "class" in k}, gradients(terms, leaves)
+
+    tiny = 1e-12
+    alone = [of([1.0 if i == k else tiny for i in range(CLASSES)])[0] for k in range(CLASSES)]
+    terms, slopes = of(weights)
+    for term, value in terms.items():
+        expected = sum(w * own[term] for w, own in zip(weights, alone, strict=True))
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
+    plain_terms = call(equipped(cls_loss=name, cls_scale=2.0))
+    ones, slopes_of_ones = of([1.0, 1.0, 1.0])
+    for term, value in ones.items():
+        torch.testing.assert_close(value, plain_terms[term], rtol=1e-5, atol=1e-7)
+    for leaf, weighted, plain, same in zip(leaves, slopes, gradients(plain_terms, leaves), slopes_of_ones, strict=True):
+        torch.testing.assert_close(same, plain, rtol=1e-4, atol=1e-7)
+        if leaf.shape[-1] == CLASSES:
+            plain = plain * torch.tensor(weights)
+        torch.testing.assert_close(weighted, plain, rtol=1e-4, atol=1e-7)
+
+
+def test_class_weights_are_refused_where_they_do_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"^'cls_weights=\[1.0, 2.0\]' is not valid: [^\n]*classes, 3$"):
+        equipped(cls_weights=[1, 2])
+    with pytest.raises(ValueError, match=r"^'cls_weights=balanced' needs the labels of the training set"):
+        equipped(cls_weights="balanced")
+
+
 def test_matched_query_without_overlap_stays_positive() -> None:
     criterion = equipped(cls_loss="mal")
     logits = torch.zeros(1, 4, CLASSES, requires_grad=True)

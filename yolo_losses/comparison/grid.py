@@ -220,8 +220,7 @@ class Grid:
         if words is None:
             return dict(self.cells[0].configuration)
         if isinstance(words, str):
-            parts = [part.strip() for word in words.split() for part in split_at_commas(word)]
-            words = read_words([part for part in parts if part]).settings
+            words = read_words([word for part in split_at_commas(words) for word in part.split()]).settings
         for key in words:
             if key not in self.axes or key in ("seed", "data"):
                 axes = ", ".join(k for k in self.axes if k not in ("seed", "data")) or "none"
