@@ -68,6 +68,10 @@ class EqualizedFocalLoss(EqualizedLoss):
     """
 
     formula: ClassVar[Formula] = staticmethod(equalized_focal_loss)
+    tal_warning: ClassVar[str] = (
+        "efl's authors train it with hard labels, cls_target=hard: toward the assigner's scores a rare class may learn"
+        " next to nothing from scratch"
+    )
     gamma: float
     alpha: float
     scale: float

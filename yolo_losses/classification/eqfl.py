@@ -68,5 +68,9 @@ class EqualizedQualityFocalLoss(EqualizedLoss):
     """
 
     formula: ClassVar[Formula] = staticmethod(equalized_quality_focal_loss)
+    tal_warning: ClassVar[str] = (
+        "eqfl's authors train it toward the IoU, cls_target=iou: toward the assigner's scores a rare class may learn"
+        " next to nothing from scratch"
+    )
     gamma: float
     scale: float
