@@ -280,6 +280,9 @@ class Run:
             warning = getattr(type(module), "one2one_warning", "")
             if warning and "one2one" in self.branches:
                 say(warning, warn=True)
+            warning = getattr(type(module), "tal_warning", "")
+            if warning and branch.settings.target == "tal":
+                say(warning, warn=True)
         if branch.needs_image_size:
             _follow_image_size(trainer, branch)
         if getattr(trainer, "resume", False):
