@@ -359,3 +359,17 @@ def test_a_resumed_training_takes_up_the_state(name: str, data: Path, tmp_path: 
     after = torch.load(folder / "yolo_losses_state.pt", weights_only=True)["state"]["/cls"]
     assert (after["negative_gradient"] >= saved["negative_gradient"]).all()
     assert after["negative_gradient"].sum() > saved["negative_gradient"].sum()
+
+
+@pytest.mark.parametrize(("name", "target"), [("efl", "cls_target=hard"), ("eqfl", "cls_target=iou")])
+def test_the_assigner_s_scores_as_target_are_warned_of_at_the_start(
+    name: str, target: str, data: Path, tmp_path: Path
+) -> None:
+    def warnings(**keys: str) -> list[str]:
+        with logged() as messages:
+            YOLO("yolov8n.yaml").train(data=str(data), project=str(tmp_path), cls_loss=name, **keys, **TINY)
+        return [message for message in messages if f"{name}'s authors train it" in message]
+
+    (warning,) = warnings()
+    assert f"{target}: toward the assigner's scores a rare class may learn next to nothing" in warning
+    assert not warnings(cls_target=target.partition("=")[2])
