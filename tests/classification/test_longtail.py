@@ -365,6 +365,8 @@ def test_a_resumed_training_takes_up_the_state(name: str, data: Path, tmp_path: 
 def test_the_assigner_s_scores_as_target_are_warned_of_at_the_start(
     name: str, target: str, data: Path, tmp_path: Path
 ) -> None:
+    from ultralytics import YOLO
+
     def warnings(**keys: str) -> list[str]:
         with logged() as messages:
             YOLO("yolov8n.yaml").train(data=str(data), project=str(tmp_path), cls_loss=name, **keys, **TINY)
