@@ -56,7 +56,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"cls_loss": "vfl", "vfl_iou_weighted": 2}, ["'vfl_iou_weighted=2' is not valid: allowed is True or False"]),
     ({"cls_loss": "ghm", "ghm_bins": 2.5}, ["'ghm_bins=2.5' is not valid: allowed is an integer >= 1"]),
     ({"cls_loss": "slide", "slide_delta": 0.3}, ["'slide_delta=0.3'", "'slide_min_iou=0.2'"]),
-    ({"cls_scale": "auto"}, ["'cls_scale=auto' is not valid", "a number > 0"]),
+    ({"cls_scale": "big"}, ["'cls_scale=big' is not valid", "a number > 0"]),
     ({"cls_scale": 0}, ["'cls_scale=0' is not valid: allowed is a number > 0"]),
     ({"focal_gamma": 3}, ["'focal_gamma=3' would change nothing", "cls_loss=focal"]),
     ({"inner_ratio": 0.5}, ["'inner_ratio=0.5' would change nothing", "box_loss=inner_ciou"]),
