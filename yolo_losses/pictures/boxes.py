@@ -183,7 +183,7 @@ def _descent(pair: tuple[Axes, Axes], every: list[Curve], side: tuple[float, flo
     unit = np.array(side) / side[0]
     boxes.add_patch(Rectangle((-0.5, -unit[1] / 2), 1, unit[1], fc=GREY, alpha=0.35, lw=0))
     for other in others:
-        overlaps.plot(steps, iou_of(other, side), color=GREY, lw=0.8)
+        overlaps.plot(steps, iou_of(other, side), color=GREY, lw=1.6, alpha=0.6)
     for start, colour in enumerate(COLOURS[: len(STARTS)]):
         centres, sizes = (path[:, start, columns].numpy() * unit for columns in (slice(0, 2), slice(2, 4)))
         for at, dash in ((0, (0, (2, 1.2))), (-1, "-")):

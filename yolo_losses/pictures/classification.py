@@ -147,7 +147,7 @@ def _limit(panels: list[tuple[Axes, Axes]], curves: list[Curve]) -> None:
         )
         axes.set_ylim(low - margin, high + margin)
     for axes in (*panels[0], *panels[1]):
-        _logarithmic_if(most > 4 * REACH or steepest > 10, axes)
+        _logarithmic_if(most > 8 * REACH or steepest > 20, axes)
 
 
 def _logarithmic_if(large: bool, axes: Axes) -> None:
@@ -170,7 +170,7 @@ def _by_level(axes: Axes, every: list[Curve], styles: list[dict[str, Any]], sing
             if style["color"] != GREY or len(every) == 1:
                 most = max(most, float(value.max()))
     axes.set_ylim(-0.04 * most, 1.04 * most)
-    _logarithmic_if(most > 4 * REACH, axes)
+    _logarithmic_if(most > 8 * REACH, axes)
     logit_axis(axes, REACH)
     axes.set_ylabel("loss L")
     _level_heading(axes, "t", levels)
@@ -179,7 +179,7 @@ def _by_level(axes: Axes, every: list[Curve], styles: list[dict[str, Any]], sing
 def _by_score(axes: Axes, curves: list[Curve], styles: list[dict[str, Any]], single: bool) -> None:
     """Draw the loss of positives, relative to BCE, over the target's score."""
     probabilities = PROBABILITIES if single else PROBABILITIES[1:2]
-    axes.axhline(1, color=GREY, lw=1.2, zorder=1.9)
+    axes.axhline(1, **line(0))
     most = 1.1
     for curve, style in zip(curves, styles, strict=True):
         for p, dash in zip(probabilities, LEVEL_DASHES if single else (style["ls"],), strict=True):
@@ -187,7 +187,7 @@ def _by_score(axes: Axes, curves: list[Curve], styles: list[dict[str, Any]], sin
             most = max(most, 1.05 * float(weight.max()))
             axes.plot(SCORES, weight, **{**style, "ls": dash})
     if any("mean_iou" in formula_arguments(type(curve.module).formula) for curve in curves):
-        axes.axvline(MEAN_IOU, color=INK, lw=0.8, ls=":")
+        axes.axvline(MEAN_IOU, color=INK, lw=0.6)
     share_axis(axes)
     axes.set_ylim(0, most)
     _logarithmic_if(most > 10, axes)
@@ -205,13 +205,13 @@ def _level_heading(axes: Axes, symbol: str, levels: tuple[float, ...]) -> None:
         [Line2D([], [], color=INK, ls=dash, lw=1) for dash in LEVEL_DASHES],
         [f"{level:g}" for level in levels],
         loc="lower left",
-        bbox_to_anchor=(0.15, 1.0),
+        bbox_to_anchor=(0.17, 1.0),
         ncols=3,
         borderpad=0,
         borderaxespad=0,
-        handlelength=1.7,
+        handlelength=1.6,
         handletextpad=0.3,
-        columnspacing=0.6,
+        columnspacing=0.5,
     )
 
 
@@ -221,7 +221,7 @@ def _caption(curves: list[Curve], single: bool) -> str:
         notes.append("Below: positives with soft targets, and their loss over BCE's.")
     taken = {name for curve in curves for name in formula_arguments(type(curve.module).formula)}
     if "mean_iou" in taken:
-        notes.append(f"Mean IoU {MEAN_IOU:g} (dotted).")
+        notes.append(f"Mean IoU {MEAN_IOU:g} (vertical line).")
     if "pos_neg_ratio" in taken:
         notes.append("q: accumulated gradients of a class's positives over those of its negatives.")
     losses = [curve.module for curve in curves]

@@ -26,7 +26,7 @@ TURN = 30.0  # degrees, of the boxes in the field of arrows
 ARROWS, REACH = 9, 1.0
 # Boxes that descend: offset of the centre and scale of the sides, in units of the object's sides, and radians.
 STARTS = torch.tensor([[-0.8, -1.6, 0.7, 1.3, 1.0], [0.7, 1.3, 0.8, 1.0, -0.8], [0.1, 0.2, 1.2, 1.2, 1.2]])
-STEPS, RATE = 100, 0.25
+STEPS, RATE = 160, 0.15
 
 
 def draw(shown: Shown, figure: Figure) -> None:
@@ -174,8 +174,7 @@ def _field(axes: Axes, curve: Curve) -> None:
         headlength=4,
         headaxislength=4,
     )
-    corner = relative.detach()[0, 0]
-    axes.add_patch(_outline(corner, ec=COLOURS[0], lw=0.8, ls=(0, (2, 1.2))))
+    axes.add_patch(_outline(relative.detach()[ARROWS // 2, ARROWS // 2], ec=COLOURS[1], lw=0.9, ls=(0, (2, 1.2))))
     axes.autoscale_view()
     heading(axes, "where a step moves a box")
 
@@ -203,7 +202,9 @@ def _caption(single: bool) -> str:
     if single:
         notes.append(
             f"Below {RATIO:g}:1: the object with its ellipse. Arrows: steps of the centre of a box of its size, turned"
-            f" by {TURN:g}° (dashed). Descent: {STEPS} steps of {RATE:g} times the gradient, falling to 0; dashed at"
-            f" the start, thin after {STEPS // 4} steps."
+            f" by {TURN:g}° (dashed)."
         )
+    notes.append(f"Descent: {STEPS} steps of {RATE:g} times the gradient, falling to 0.")
+    if single:
+        notes.append(f"Boxes dashed at the start, thin after {STEPS // 4} steps.")
     return " ".join(notes)

@@ -129,9 +129,9 @@ def number(value: float, _: float = 0) -> str:
 
 
 def line(index: int) -> dict[str, Any]:
-    """Return the style of a curve; the first is the reference."""
+    """Return the style of a curve; the first is the reference, wide enough to be seen below a curve that equals it."""
     style = {key: value for key, value in curve_style(index).items() if key != "marker"}
-    return {**style, "zorder": 1.9 if index == 0 else 2}
+    return {**style, "lw": 2.6, "alpha": 0.6, "zorder": 1.9} if index == 0 else style
 
 
 def heading(axes: Axes, text: str, above: float = 0) -> None:
