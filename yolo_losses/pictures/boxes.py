@@ -24,14 +24,14 @@ from yolo_losses.style import COLOURS, GREY
 IMAGE = 640.0  # pixels
 LARGE, SMALL = (60.0, 40.0), (9.0, 6.0)
 MEAN_LOSS = 0.5
-ALONG = torch.linspace(0.001, 0.999, 150)  # shift and scale, in units of the object's sides
-GRID = 41
+ALONG = torch.linspace(0.001, 0.999, 201)  # shift and scale, in units of the object's sides
+GRID = 37
 OFFSETS = 1.5
 SCALE = 2.0  # as a power of two
 SQUARE = 1.06  # inches
 # Boxes that descend: offset of the centre and scale of the sides, in units of the object's sides.
 STARTS = torch.tensor([[-1.0, -1.0, 0.7, 0.8], [1.1, 0.5, 0.6, 1.5], [0.1, 0.2, 1.9, 2.0], [-0.2, 0.15, 0.45, 0.5]])
-STEPS, RATE, EVERY = 240, 0.03, 3
+STEPS, RATE, EVERY = 240, 0.03, 4
 
 
 def draw(shown: Shown, figure: Figure) -> None:
