@@ -1,4 +1,8 @@
-"""A loss of your own: `YOLO_LOSSES_PLUGINS=examples/custom_loss.py yolo train cls_loss=brier ...`, or run this file."""
+"""A loss of one's own, here the Brier score, as a function; its parameter becomes a training key.
+
+    python examples/custom_loss.py
+    YOLO_LOSSES_PLUGINS=examples/custom_loss.py yolo train cls_loss=brier brier_power=1.5 model=yolov8n.yaml data=...
+"""
 
 from tempfile import mkdtemp
 from typing import Annotated
@@ -18,5 +22,7 @@ if __name__ == "__main__":  # a worker of a distributed training reads this file
     from make_dataset import make_dataset
     from ultralytics import YOLO
 
-    data = make_dataset(mkdtemp(), train=16, val=8, imgsz=64)
-    YOLO("yolov8n.yaml").train(data=str(data), epochs=1, imgsz=64, cls_loss="brier", brier_power=1.5)
+    folder = mkdtemp()
+    data = str(make_dataset(folder, train=16, val=8, imgsz=64))
+    keys = {"cls_loss": "brier", "brier_power": 1.5}
+    YOLO("yolov8n.yaml").train(data=data, epochs=1, imgsz=64, device="cpu", project=folder, **keys)

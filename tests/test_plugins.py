@@ -221,7 +221,7 @@ def test_stock_command_trains_with_losses_of_two_files(tmp_path: Path, data: Pat
 
 @pytest.mark.slow
 def test_example_is_short_and_runs() -> None:
-    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 25
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 30
     # Read as a plugin as well, as where it starts a distributed training.
     result = start(sys.executable, EXAMPLE, YOLO_LOSSES_PLUGINS=str(EXAMPLE))().check()
     assert len(result.saying("cls_loss=brier BrierLoss(power=1.5)")) == 1

@@ -1,0 +1,138 @@
+"""Each example runs as its docstring says and shows what it says; those of more than some seconds in `make long`."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import CONFIG_FOLDER, ROOT, Result, start
+
+EXAMPLES = ROOT / "examples"
+RUNS = Path(CONFIG_FOLDER) / "runs" / "examples"  # `start` runs in the folder above
+NOTEBOOK = EXAMPLES / "start_to_verdict.ipynb"
+SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py"))
+
+
+def example(name: str, *words: str, **env: str) -> Result:
+    return start(sys.executable, EXAMPLES / name, *words, **env)().check()
+
+
+def cells(kind: str) -> list[dict[str, Any]]:
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == kind]
+
+
+def test_the_readme_lists_every_example() -> None:
+    rows = re.findall(r"^\| \[(\S+)\]\((\S+)\) \| .+ \| .+ \|$", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    assert all(text == target for text, target in rows)
+    assert sorted(target for _, target in rows) == sorted(path.name for path in [*SCRIPTS, NOTEBOOK])
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_docstring_says_what_it_shows_and_the_command(path: Path) -> None:
+    summary, _, rest = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n\n")
+    assert summary.endswith(".")
+    assert f"    python examples/{path.name}" in rest
+
+
+@pytest.mark.slow
+def test_train_shows_the_proof_and_resumes_with_the_same_loss() -> None:
+    done = example("train.py")
+    printed = done.text.partition("The log, of both trainings:")[2]
+    assert printed.count("cls_loss=slide SlideLoss(delta=0.15, min_iou=0.2)") == 2
+    assert printed.count("ran in the first batch with objects: class; class term ") == 2
+    assert done.saying("args.yaml: cls_loss=slide slide_delta=0.15")
+    assert done.saying("best.pt: cls_loss=slide slide_delta=0.15")
+    assert done.saying("Resuming with cls_loss=focal: resume keeps cls_loss=slide")
+    epochs = (RUNS / "train" / "run" / "results.csv").read_text().splitlines()[1:]
+    assert [int(line.split(",")[0]) for line in epochs] == [1, 2]
+
+
+@pytest.mark.slow
+def test_own_loop_s_loss_falls_with_the_chosen_criterion() -> None:
+    done = example("own_loop.py")
+    losses = [float(line.rpartition(" ")[2]) for line in done.saying(": loss ")]
+    assert len(losses) == 10
+    assert losses[-1] < losses[0] / 2
+    (criterion,) = done.saying("criterion: ")
+    assert "DetectionLoss, class term SlideLoss(" in criterion
+    assert "box term SIoULoss(" in criterion
+    assert done.saying("called in 40 batches")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_tune_trains_with_every_value_it_tries() -> None:
+    done = example("tune.py")
+    tried = [float(value) for value in re.findall(r"yolo_losses: cls_loss=focal FocalLoss\(gamma=([\d.]+),", done.text)]
+    assert len(tried) == len(set(tried)) == 3
+    assert all(0.5 <= gamma <= 3 for gamma in tried)
+    (best,) = (RUNS / "tune").glob("search*/best_hyperparameters.yaml")
+    assert yaml.safe_load(best.read_text(encoding="utf-8"))["focal_gamma"] in tried
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_tune_ray_trains_each_trial_with_its_choice() -> None:
+    pytest.importorskip("ray.tune")
+    done = example("tune_ray.py")
+    told = re.findall(r"^cls_loss=(\w+) focal_gamma=([\d.]+): mAP50-95 [\d.]+$", done.text, re.MULTILINE)
+    runs = [yaml.safe_load(path.read_text()) for path in (RUNS / "tune_ray").glob("search_*/args.yaml")]
+    assert len(told) == 3
+    trained = [(run["cls_loss"], f"{run.get('focal_gamma', 0):.2f}") for run in runs]
+    assert sorted(loss for loss, _ in told) == sorted(loss for loss, _ in trained)
+    assert {pair for pair in told if pair[0] == "focal"} == {pair for pair in trained if pair[0] == "focal"}
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_compare_writes_a_report_with_a_verdict() -> None:
+    done = example("compare.py", "epochs=1", "imgsz=64", "fraction=0.2")
+    assert done.saying("report: ")
+    assert "cls_loss=focal" in (RUNS / "compare" / "out" / "report.md").read_text(encoding="utf-8")
+    assert len(list((RUNS / "compare" / "out").rglob("record.json"))) == 4
+
+
+def test_the_notebook_holds_ten_cells_without_outputs() -> None:
+    assert len(cells("code")) == 10
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells("code"))
+    assert len([cell for cell in cells("markdown") if "".join(cell["source"]).startswith("## ")]) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_the_notebook_runs_from_start_to_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    monkeypatch.delenv("MPLBACKEND")  # the notebook's own draws into it
+    (tmp_path / "make_dataset.py").write_bytes((EXAMPLES / "make_dataset.py").read_bytes())
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+    shown = [shown_by(cell) for cell in notebook.cells if cell.cell_type == "code"]
+    assert "slide_delta" in shown[2]
+    assert "Did you mean 'slide'?" in shown[3]
+    assert shown[5].count("yolo_losses: cls_loss=slide SlideLoss(delta=0.1, min_iou=0.2)") == 1
+    assert shown[5].count("yolo_losses: ran in the first batch with objects: class; class term ") == 1
+    assert "'cls_loss': 'slide'" in shown[5]
+    assert "cls_loss=slide" in shown[7]
+    assert re.search("better|worse|no difference that matters|undecided", shown[7])
+    assert "image/svg+xml" in shown[8]
+    assert "image/" in shown[9]
+    assert len(list(tmp_path.rglob("record.json"))) == 4
+
+
+def shown_by(cell: Any) -> str:
+    """Return a cell's outputs as text, pictures by their type."""
+    parts = [str(output.get("text", "")) for output in cell.outputs]
+    for output in cell.outputs:
+        data = output.get("data", {})
+        parts += [str(data.get("text/plain", "")), *(kind for kind in data if kind.startswith("image/"))]
+    return "\n".join(parts)
