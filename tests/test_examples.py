@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import CONFIG_FOLDER, ROOT, Result, start
+from conftest import ROOT, Result
 
 EXAMPLES = ROOT / "examples"
-RUNS = Path(CONFIG_FOLDER) / "runs" / "examples"  # `start` runs in the folder above
+RUNS = Path("runs/examples")
 NOTEBOOK = EXAMPLES / "start_to_verdict.ipynb"
-SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py"))
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 
 
-def example(name: str, *words: str, **env: str) -> Result:
-    return start(sys.executable, EXAMPLES / name, *words, **env)().check()
+def example(folder: Path, name: str, *words: str) -> Result:
+    """Run an example in a folder and return how it ended; it writes to `runs/examples` there."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
+        cwd=folder,
+        timeout=1800,  # of a busy machine
+        check=False,
+    )
+    return Result(done.returncode, done.stdout).check()
 
 
 def cells(kind: str) -> list[dict[str, Any]]:
@@ -42,21 +58,21 @@ def test_a_docstring_says_what_it_shows_and_the_command(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_train_shows_the_proof_and_resumes_with_the_same_loss() -> None:
-    done = example("train.py")
+def test_train_shows_the_proof_and_resumes_with_the_same_loss(tmp_path: Path) -> None:
+    done = example(tmp_path, "train.py")
     printed = done.text.partition("The log, of both trainings:")[2]
     assert printed.count("cls_loss=slide SlideLoss(delta=0.15, min_iou=0.2)") == 2
     assert printed.count("ran in the first batch with objects: class; class term ") == 2
     assert done.saying("args.yaml: cls_loss=slide slide_delta=0.15")
     assert done.saying("best.pt: cls_loss=slide slide_delta=0.15")
     assert done.saying("Resuming with cls_loss=focal: resume keeps cls_loss=slide")
-    epochs = (RUNS / "train" / "run" / "results.csv").read_text().splitlines()[1:]
+    epochs = (tmp_path / RUNS / "train" / "run" / "results.csv").read_text().splitlines()[1:]
     assert [int(line.split(",")[0]) for line in epochs] == [1, 2]
 
 
 @pytest.mark.slow
-def test_own_loop_s_loss_falls_with_the_chosen_criterion() -> None:
-    done = example("own_loop.py")
+def test_own_loop_s_loss_falls_with_the_chosen_criterion(tmp_path: Path) -> None:
+    done = example(tmp_path, "own_loop.py")
     losses = [float(line.rpartition(" ")[2]) for line in done.saying(": loss ")]
     assert len(losses) == 10
     assert losses[-1] < losses[0] / 2
@@ -68,22 +84,22 @@ def test_own_loop_s_loss_falls_with_the_chosen_criterion() -> None:
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_tune_trains_with_every_value_it_tries() -> None:
-    done = example("tune.py")
+def test_tune_trains_with_every_value_it_tries(tmp_path: Path) -> None:
+    done = example(tmp_path, "tune.py")
     tried = [float(value) for value in re.findall(r"yolo_losses: cls_loss=focal FocalLoss\(gamma=([\d.]+),", done.text)]
     assert len(tried) == len(set(tried)) == 3
     assert all(0.5 <= gamma <= 3 for gamma in tried)
-    (best,) = (RUNS / "tune").glob("search*/best_hyperparameters.yaml")
+    (best,) = (tmp_path / RUNS / "tune").glob("search*/best_hyperparameters.yaml")
     assert yaml.safe_load(best.read_text(encoding="utf-8"))["focal_gamma"] in tried
 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_tune_ray_trains_each_trial_with_its_choice() -> None:
+def test_tune_ray_trains_each_trial_with_its_choice(tmp_path: Path) -> None:
     pytest.importorskip("ray.tune")
-    done = example("tune_ray.py")
+    done = example(tmp_path, "tune_ray.py")
     told = re.findall(r"^cls_loss=(\w+) focal_gamma=([\d.]+): mAP50-95 [\d.]+$", done.text, re.MULTILINE)
-    runs = [yaml.safe_load(path.read_text()) for path in (RUNS / "tune_ray").glob("search_*/args.yaml")]
+    runs = [yaml.safe_load(path.read_text()) for path in (tmp_path / RUNS / "tune_ray").glob("search_*/args.yaml")]
     assert len(told) == 3
     trained = [(run["cls_loss"], f"{run.get('focal_gamma', 0):.2f}") for run in runs]
     assert sorted(loss for loss, _ in told) == sorted(loss for loss, _ in trained)
@@ -92,11 +108,11 @@ def test_tune_ray_trains_each_trial_with_its_choice() -> None:
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_compare_writes_a_report_with_a_verdict() -> None:
-    done = example("compare.py", "epochs=1", "imgsz=64", "fraction=0.2")
+def test_compare_writes_a_report_with_a_verdict(tmp_path: Path) -> None:
+    done = example(tmp_path, "compare.py", "epochs=1", "imgsz=64", "fraction=0.2")
     assert done.saying("report: ")
-    assert "cls_loss=focal" in (RUNS / "compare" / "out" / "report.md").read_text(encoding="utf-8")
-    assert len(list((RUNS / "compare" / "out").rglob("record.json"))) == 4
+    assert "cls_loss=focal" in (tmp_path / RUNS / "compare" / "out" / "report.md").read_text(encoding="utf-8")
+    assert len(list((tmp_path / RUNS / "compare" / "out").rglob("record.json"))) == 4
 
 
 def test_the_notebook_holds_ten_cells_without_outputs() -> None:
