@@ -111,8 +111,11 @@ def test_tune_ray_trains_each_trial_with_its_choice(tmp_path: Path) -> None:
 def test_compare_writes_a_report_with_a_verdict(tmp_path: Path) -> None:
     done = example(tmp_path, "compare.py", "epochs=1", "imgsz=64", "fraction=0.2")
     assert done.saying("report: ")
-    assert "cls_loss=focal" in (tmp_path / RUNS / "compare" / "out" / "report.md").read_text(encoding="utf-8")
-    assert len(list((tmp_path / RUNS / "compare" / "out").rglob("record.json"))) == 4
+    out = tmp_path / RUNS / "compare" / "out"
+    assert "# 1 configuration compared with bce" in (out / "report.md").read_text(encoding="utf-8")
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in out.rglob("record.json")]
+    assert len(records) == 4
+    assert {record["status"] for record in records} == {"finished"}
 
 
 def test_the_notebook_holds_ten_cells_without_outputs() -> None:
