@@ -144,7 +144,7 @@ def test_the_notebook_runs_from_start_to_verdict(tmp_path: Path, monkeypatch: py
     assert "cls_loss=slide" in shown[7]
     assert re.search("better|worse|no difference that matters|undecided", shown[7])
     assert "image/svg+xml" in shown[8]
-    assert "image/" in shown[9]
+    assert "image/png" in shown[9]
     assert len(list(tmp_path.rglob("record.json"))) == 4
 
 
