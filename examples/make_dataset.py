@@ -141,7 +141,7 @@ def _arrange(rng: np.random.Generator, imgsz: int) -> tuple[list[Shape], npt.NDA
     """
     shapes: list[Shape] = []
     areas: list[int] = []
-    visible = np.full((imgsz, imgsz), -1)
+    visible: npt.NDArray[np.int_] = np.full((imgsz, imgsz), -1)
     wanted = int(rng.integers(2, 7))
     for _ in range(4 * wanted):
         near = shapes[int(rng.integers(len(shapes)))] if shapes and rng.random() < 0.35 else None

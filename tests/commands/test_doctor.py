@@ -149,10 +149,11 @@ def test_start_up_files_are_whole_current_and_where_python_reads_them(
     assert mark == "NO"
     assert text.startswith(f"start-up files in {site_packages}: yolo_losses.pth is not that of ")
     assert f"{sys.executable} -m pip install --force-reinstall --no-deps --editable " in text
-    (site_packages / "yolo_losses_autoload.py").unlink()
-    ((mark, text),) = doctor_.start_up_files()
-    assert mark == "NO"
-    assert "yolo_losses_autoload.py is missing" in text
+    for name in ("yolo_losses_autoload.py", "yolo_losses.pth"):
+        (site_packages / name).unlink()
+        ((mark, text),) = doctor_.start_up_files()
+        assert mark == "NO"
+        assert f"{name} is missing" in text
     monkeypatch.setattr(site, "getsitepackages", list)
     (_, text), (mark, remedy) = doctor_.start_up_files()
     assert text == f"start-up files in {site_packages} are not read: it is no folder of site-packages"

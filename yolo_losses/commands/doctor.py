@@ -177,7 +177,7 @@ def start_up_files() -> list[Line]:
     again = f"`{sys.executable} -m pip install --force-reinstall --no-deps {target}`"
     sites = {os.path.realpath(folder) for folder in (*site.getsitepackages(), site.getusersitepackages())}
     folders = [Path(folder) for folder in dict.fromkeys(map(os.path.realpath, sys.path))]
-    having = [folder for folder in folders if (folder / START_UP_FILES[0]).is_file()]
+    having = [folder for folder in folders if any((folder / name).is_file() for name in START_UP_FILES)]
     lines = []
     for folder in having:
         missing = [name for name in START_UP_FILES if not (folder / name).is_file()]
