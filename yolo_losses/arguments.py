@@ -170,7 +170,7 @@ def check_unchanged(trainer: Any, running: LossSettings) -> None:
     """Raise where loss keys were changed after set-up: the checkpoint would name a loss that never ran.
 
     Raises:
-        RuntimeError: that names the key.
+        RuntimeError: the message names the key.
     """
     now, then = settings.own_arguments(vars(trainer.args)), running.pinned()
     for key in {**then, **now}:

@@ -67,7 +67,7 @@ def parse(value: Any) -> Weights:
     """Return the value of the key `cls_weights`: `none`, `balanced`, numbers in order, or numbers by class name.
 
     Raises:
-        ValueError: in one line that names the key, its value and what is allowed.
+        ValueError: on an invalid value; one line with the key, its value and what is allowed.
     """
     given = value.tolist() if hasattr(value, "tolist") else value  # a tensor, or an array of NumPy
     word = normal(given) if isinstance(given, str) else ""

@@ -86,7 +86,7 @@ class Parameter:
         tuner). `None` and `none` mean the default, unless `none` is one of the words.
 
         Raises:
-            ValueError: in one line that names key, value, range and default.
+            ValueError: on an invalid value; one line with key, value, range and default.
         """
         if self.type is str:
             word = "none" if value is None else value.strip().lower() if isinstance(value, str) else ""
@@ -105,7 +105,7 @@ class Parameter:
         """Check an argument of a function as a value of the training key.
 
         Raises:
-            ValueError: in one line that names argument, value and range.
+            ValueError: on an invalid value; one line with argument, value and range.
         """
         try:
             self.parse(value)

@@ -47,7 +47,7 @@ def _with_balanced_weights(trainer: Any, chosen: LossSettings) -> LossSettings:
     """
     if chosen.cls_weights == class_weights.NONE:
         return chosen
-    # There a channel is a prompt of the image at hand, no class of the data set.
+    # There a channel is a prompt of the current image, not a class of the data set.
     if {kind.__name__ for kind in type(trainer).__mro__} & {"WorldTrainer", "YOLOETrainer"}:
         raise ValueError(
             f"{class_weights.written(chosen.cls_weights)} cannot be used with"
@@ -90,7 +90,7 @@ def check_started(trainer: Any) -> None:
     """Raise where the events of this package did not reach the trainer's callbacks during its set-up.
 
     Raises:
-        RuntimeError: that names what to do.
+        RuntimeError: the message says what to do.
     """
     if not hasattr(trainer, ATTRIBUTE) and not arguments.of(trainer).swaps_nothing:
         raise RuntimeError(
@@ -104,7 +104,7 @@ def check_before_saving(trainer: Any) -> None:
     """Raise where a checkpoint would name a loss that did not run.
 
     Raises:
-        RuntimeError: that names the key, or the callbacks that were not called.
+        RuntimeError: the message names the key, or the callbacks that were not called.
     """
     run: Run | None = getattr(trainer, ATTRIBUTE, None)
     if run is not None:

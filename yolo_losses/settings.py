@@ -108,7 +108,7 @@ class LossSettings:
         """Return the settings among a trainer's arguments, whose other keys are Ultralytics'.
 
         Raises:
-            ValueError: of one line, that names the key, its value, what is allowed and the nearest name.
+            ValueError: on an invalid value; one line with the key, its value, what is allowed and the nearest name.
         """
         try:
             return cls.from_mapping(own_arguments(arguments))
@@ -123,7 +123,7 @@ class LossSettings:
         """Return the settings in a mapping of this package's keys.
 
         Raises:
-            ValueError: of one line, that names the key, its value, what is allowed and the nearest name.
+            ValueError: on an invalid value; one line with the key, its value, what is allowed and the nearest name.
         """
         declared = declared_parameters()
         for key in keys:

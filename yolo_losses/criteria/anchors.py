@@ -46,10 +46,10 @@ class AnchorBranch(Branch):
     Attributes:
         one_hot: whether the assigner gives each anchor one class, so that the background is all zeros, and the
             criterion only sums what its class part returns.
-        assignment: of the call at hand; each part takes it once.
+        assignment: of the current call; each part takes it once.
         taken: the parts that took it.
-        returned: what the class and the box part returned in the call at hand, to be compared with what is reported.
-        running: the criterion whose call is at hand.
+        returned: what the class and the box part returned in the current call, to be compared with what is reported.
+        running: the criterion that is running.
         logged: under which name or number the criterion reports its class term.
         deviation: largest relative difference between the reported class term and the one that was returned.
     """
@@ -69,7 +69,7 @@ class AnchorBranch(Branch):
         self.running = None
 
     def take(self, part: str) -> Assignment:
-        """Return the assignment of the call at hand, once for each part.
+        """Return the assignment of the current call, once for each part.
 
         Raises:
             RuntimeError: where the assigner was not called since the part last took an assignment.

@@ -39,7 +39,7 @@ class Branch:
         weights: weights of the classes, shape `(C,)`; `None`: none.
         expected: the swapped parts by the name of their term: `class`, `box`, `distribution`, `mask`.
         joined: whether state is joined over ranks.
-        called: the terms whose part was called in the call at hand.
+        called: the terms whose part was called in the current call.
         batches: number of training calls; `validations`, of calls without gradients.
         calls: number of those with objects, in each of which every swapped part was called.
         ratios: the class term against the reference's on the same predictions, in `value` and in gradient on the

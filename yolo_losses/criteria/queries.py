@@ -40,7 +40,7 @@ def check(settings: LossSettings) -> LossSettings:
     """Return the settings as RT-DETR understands them: the target is the IoU of the matched pairs.
 
     Raises:
-        ValueError: on what makes no sense where queries are matched; of one line, that names the key, its value, and
+        ValueError: on what makes no sense where queries are matched; one line with the key, its value, and
             what is allowed.
     """
     if settings.swaps_nothing:
@@ -88,7 +88,7 @@ class QueryBranch(Branch):
 
     Attributes:
         image_size: side of the square images of this batch in pixels; `None`: not known.
-        step: the call at hand, by the last decoder layer's pairs; `None` before these are seen.
+        step: the current call, by the last decoder layer's pairs; `None` before these are seen.
         supplied: what the losses' formulas are supplied with in it, by term.
         returned: the terms of the last decoder layer, where they are to be compared with the reported ones.
     """
