@@ -166,10 +166,10 @@ def formula(spec: LossSpec) -> list[str]:
         prose = f"{display[1]}:\n\n{block('text', ' '.join(display[2].split()))}\n\n{rest}"
     if prose.startswith(f"{spec.summary}.\n"):
         prose = prose.partition("\n\n")[2]
-    parts = ["## Formula", prose, NOTATION.get(group(spec), "")]
+    parts = ["## Formula", prose]
     if spec.module.formula is not None:
-        added = sections(inspect.getdoc(spec.module) or "")[""].partition("\n\n")[2]
-        parts.append(added)
+        parts.append(sections(inspect.getdoc(spec.module) or "")[""].partition("\n\n")[2])
+    parts.append(NOTATION.get(group(spec), ""))
     if "Returns" in own:
         parts.append("Value: " + lower(own["Returns"]))
     return parts
