@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -331,12 +332,27 @@ def test_wrong_words_are_one_line(words: list[str], message: str, capsys: pytest
     assert message in refused(capsys, *words)
 
 
-@pytest.mark.parametrize("backend", ["agg", "tkagg"])
+@pytest.mark.parametrize("chosen", [False, True], ids=["no backend", "a backend that does not load"])
 def test_without_a_display_one_line_says_to_write_a_file(
-    backend: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    chosen: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    with mpl.rc_context({"backend": backend}):
-        message = refused(capsys, "slide")
+    def fail(*args: object) -> None:
+        raise ImportError("Cannot load backend 'TkAgg' which requires the 'tk' interactive framework")
+
+    if chosen:
+        monkeypatch.setattr(pictures, "FILE_BACKENDS", ())
+        monkeypatch.setattr(plt, "figure", fail)
+    message = refused(capsys, "slide")
     assert message == "no window can be opened here: write a file with --out, as --out slide.png"
+
+
+def test_with_a_display_the_picture_is_shown_in_a_window(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    monkeypatch.setattr(pictures, "FILE_BACKENDS", ())
+    monkeypatch.setattr(plt, "show", lambda: opened.append(plt.gcf()))
+    assert shown(capsys, "focal", "vfl") == ""
+    (figure,) = opened
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bce", "focal", "vfl"]
+    plt.close(figure)
