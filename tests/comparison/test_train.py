@@ -202,3 +202,8 @@ def test_runs_of_several_comparisons_are_told_apart_by_what_differs(tmp_path: Pa
         "cls_loss=focal cls_scale=auto lr0=0.02",
     ]
     assert [record.name for record in read_records(tmp_path / "auto")] == ["cls_loss=bce", "cls_loss=focal"]
+    axes = {"cls_loss": "focal", "cls_scale": "auto", "lr0": 0.02}
+    write_run(tmp_path / "hard", axes, 0, settings={"cls_target": "hard"})
+    names = [record.name for record in read_records(tmp_path)]
+    assert len(set(names)) == 5
+    assert "cls_loss=focal cls_scale=auto lr0=0.02 cls_target=hard" in names

@@ -120,18 +120,22 @@ def read_records(folder: Path) -> list[RunRecord]:
     arguments = {path: _arguments(path) for path in (*(r.folder for r in records), *by_hand)}
     made = [_record_by_hand(path, arguments[path]) for path in by_hand if arguments[path]]
     records += [record for record in made if record is not None]
-    # One configuration and seed twice with other settings: these are further axes.
+    while axes := _further_axes(records, arguments):
+        for record in records:
+            if args := arguments[record.folder]:
+                record.configuration = {**record.configuration, **{key: _value(args, key) for key in axes}}
+                record.name = " ".join(f"{key}={value}" for key, value in record.configuration.items())
+    return records
+
+
+def _further_axes(records: list[RunRecord], arguments: Mapping[Path, dict[str, Any]]) -> list[str]:
+    """Return the keys in which runs differ that have the same configuration, data set and seed, or are made by hand."""
     twins: dict[tuple[Any, ...], list[Path]] = {}
     for record in records:
-        key = (str(record.configuration), record.data, record.seed) if record.configuration else ()
+        configuration = json.dumps(record.configuration, sort_keys=True, default=str)
+        key = (configuration, record.data, record.seed) if record.configuration else ()
         twins.setdefault(key, []).append(record.folder)
-    axes = sorted({key for twin in twins.values() for key in _differing([arguments[folder] for folder in twin])})
-    for record in records:
-        args = arguments[record.folder]
-        if axes and args:
-            record.configuration = {**record.configuration, **{key: _value(args, key) for key in axes}}
-            record.name = " ".join(f"{key}={value}" for key, value in record.configuration.items())
-    return records
+    return sorted({key for twin in twins.values() for key in _differing([arguments[folder] for folder in twin])})
 
 
 def read_results(folder: Path) -> list[dict[str, float]]:
