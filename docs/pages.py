@@ -31,6 +31,7 @@ from yolo_losses.settings import LossSettings
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 LOSSES = DOCS / "losses"
+CHINESE = DOCS / "zh"
 EVIDENCE = ROOT / "examples" / "evidence"
 REPOSITORY = "https://github.com/yolo-losses/yolo-losses/blob/main"
 WRITTEN = "<!-- Written by `make tables` from the declarations and docstrings: edit those. -->\n\n"
@@ -61,6 +62,7 @@ def pages() -> dict[Path, str]:
     found[LOSSES / "index.md"] = gallery(specs)
     found[DOCS / "api.md"] = api(specs)
     parts = {
+        CHINESE / "losses.md": {f"losses:{name}": apart(chinese(members)) for name, members in grouped(specs).items()},
         DOCS / "keys.md": {f"keys:{name}": apart(keys_table(members)) for name, members in grouped(specs).items()},
         DOCS / "speed.md": {"costs": apart(costs_table())},
         DOCS / "which-loss.md": {
@@ -395,20 +397,37 @@ def gallery(specs: Sequence[LossSpec]) -> str:
         " [Which loss for what?](../which-loss.md) says what evidence there is. `yolo-losses list` prints these tables,"
         " `yolo-losses show focal vfl` draws any of the pictures with parameters of your choice."
     )
-    parts = ["# The losses", intro]
+    parts = ["# The losses", "[中文](../zh/losses.md)", intro]
     for name, members in grouped(list(specs)).items():
-        parts += [f"## {TITLES[name]}", LEADS[name]]
-        drawn = [spec for spec in members if (LOSSES / f"{stem(spec)}.svg").is_file()]
-        if drawn:
-            # In HTML, since Markdown knows no width; the host of the repository shows pictures in full size otherwise.
-            picture = '[<img src="{0}.svg" alt="Curves of {1}" width="220"><br>`{1}`]({0}.md)'
-            cells = [picture.format(stem(s), shown(s)) for s in drawn]
-            cells += [""] * (-len(cells) % 3)
-            rows = [tuple(cells[i : i + 3]) for i in range(0, len(cells), 3)]
-            parts.append(table(("", "", ""), rows))
         rows = [(f"[`{shown(s)}`]({stem(s)}.md)", s.summary.replace("|", "\\|"), links(s.source)) for s in members]
+        parts += [f"## {TITLES[name]}", LEADS[name], pictures(members)]
         parts.append(table(("name", "what it computes", "source"), rows))
-    return WRITTEN + "\n\n".join(parts) + "\n"
+    return WRITTEN + "\n\n".join(part for part in parts if part) + "\n"
+
+
+def pictures(specs: Sequence[LossSpec], folder: str = "") -> str:
+    """Return the pictures of losses, three in a row, each a link to its page; a loss without one has no place."""
+    # In HTML, since Markdown knows no width; the host of the repository shows pictures in full size otherwise.
+    picture = '[<img src="{0}.svg" alt="Curves of {1}" width="220"><br>`{1}`]({0}.md)'
+    drawn = [spec for spec in specs if (LOSSES / f"{stem(spec)}.svg").is_file()]
+    cells = [picture.format(f"{folder}{stem(spec)}", shown(spec)) for spec in drawn]
+    cells += [""] * (-len(cells) % 3)
+    return table(("", "", ""), [tuple(cells[i : i + 3]) for i in range(0, len(cells), 3)]) if cells else ""
+
+
+def chinese(specs: Sequence[LossSpec]) -> str:
+    """Return pictures and table of losses for the Chinese page, in English where a loss has no Chinese sentence yet."""
+    words = yaml.safe_load((CHINESE / "losses.yaml").read_text(encoding="utf-8"))
+    rows = []
+    for spec in specs:
+        sentence, source = words["losses"].get(stem(spec), spec.summary), spec.source
+        for english, own in words["sources"].items():
+            source = source.replace(english, own)
+        parameters = ", ".join(f"`{p.key}` {p.default}" for p in spec.parameters)
+        name = f"[`{shown(spec)}`](../losses/{stem(spec)}.md)"
+        rows.append((name, sentence.replace("|", "\\|"), parameters, links(source)))
+    parts = [pictures(specs, "../losses/"), table(words["head"], rows)]
+    return "\n\n".join(part for part in parts if part)
 
 
 LEADS = {

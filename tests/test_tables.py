@@ -54,7 +54,7 @@ def test_a_new_loss_is_one_new_file(tmp_path: Path) -> None:
     (tmp_path / "yolo_losses" / "classification" / "brand_new.py").write_text(NEW)
     stale = tables(tmp_path, "--check")
     assert stale.returncode == 1
-    pages = {"api.md", "keys.md", "losses/index.md", "losses/brand_new.md"}
+    pages = {"api.md", "keys.md", "losses/index.md", "losses/brand_new.md", "zh/losses.md"}
     written = {"README.md", "mkdocs.yml", "configs/brand_new.yaml", *(f"docs/{page}" for page in pages)}
     assert {line.split()[0] for line in stale.stdout.splitlines()} == written
     done = tables(tmp_path)
