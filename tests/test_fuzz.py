@@ -147,7 +147,7 @@ def means_the_default(key: str, value: Any) -> bool:
         try:
             value = float(word)
         except ValueError:
-            return key in PARAMETERS and PARAMETERS[key].type is bool and (
+            return isinstance(KEYS[key], bool) and (
                 word in ("yes", "on") if KEYS[key] else word in ("no", "off")
             )  # fmt: skip
     if isinstance(value, bool) and not isinstance(KEYS[key], bool):
@@ -167,7 +167,7 @@ def check(keys: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], LossSett
         assert any(f"'{key}=" in message for key in keys), message
         return None
     asked = {key: value for key, value in keys.items() if not means_the_default(key, value)}
-    assert parsed.swaps_nothing == (not asked)
+    assert parsed.is_default == (not asked)
     again = LossSettings.from_mapping(parsed.pinned())
     assert again.pinned() == parsed.pinned()
     assert again.describe() == parsed.describe()

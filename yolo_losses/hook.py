@@ -60,10 +60,10 @@ def require_active(args: Any) -> None:
         args: a trainer's `args`.
 
     Raises:
-        RuntimeError: where a term is not stock and this package is not active.
+        RuntimeError: where a key is not at its default and this package is not active.
     """
     chosen = LossSettings.from_arguments(vars(args))
-    if not is_active() and not chosen.swaps_nothing:
+    if not is_active() and not chosen.is_default:
         key, value = next(iter(chosen.non_default().items()))
         raise RuntimeError(f"'{key}={value}' needs yolo_losses, not active here: `yolo-losses doctor` tells why")
 

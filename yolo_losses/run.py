@@ -16,7 +16,9 @@ from torch import Tensor
 
 from yolo_losses import arguments, class_weights, criteria
 from yolo_losses.criteria.parts import Branch
+from yolo_losses.criteria.statistics import read
 from yolo_losses.log import PREFIX, is_first_rank, say
+from yolo_losses.loss_stats import LossStats, plain_names
 from yolo_losses.settings import LossSettings, own_arguments, shown_scale
 
 STATE_FILE = "yolo_losses_state.pt"
@@ -29,13 +31,13 @@ TARGET_NAMES = {"tal": "assigner score", "iou": "IoU", "ciou": "CIoU", "hard": "
 
 
 def start(trainer: Any) -> None:
-    """Equip the criteria of a trainer whose set-up is done, unless every term is stock."""
+    """Equip the criteria of a trainer whose set-up is done, unless every key is at its default."""
     chosen = _with_balanced_weights(trainer, arguments.of(trainer))
     arguments.pin(trainer, chosen)
     setattr(trainer, ATTRIBUTE, None)
     if chosen.swaps_nothing:
         _tell_of_checkpoint(trainer)
-    else:
+    if not chosen.is_default:
         setattr(trainer, ATTRIBUTE, Run(trainer, chosen))
 
 
@@ -92,7 +94,7 @@ def check_started(trainer: Any) -> None:
     Raises:
         RuntimeError: the message says what to do.
     """
-    if not hasattr(trainer, ATTRIBUTE) and not arguments.of(trainer).swaps_nothing:
+    if not hasattr(trainer, ATTRIBUTE) and not arguments.of(trainer).is_default:
         raise RuntimeError(
             f"{PREFIX}{arguments.of(trainer).describe()} is set, but {type(trainer).__name__} did not call the"
             " callbacks of 'on_pretrain_routine_end': add to its callbacks rather than replace them, and have an"
@@ -109,7 +111,7 @@ def check_before_saving(trainer: Any) -> None:
     run: Run | None = getattr(trainer, ATTRIBUTE, None)
     if run is not None:
         arguments.check_unchanged(trainer, run.settings)
-        if not run.batches:
+        if not run.batches and not run.settings.swaps_nothing:
             raise RuntimeError(
                 f"{PREFIX}{type(trainer).__name__} did not call the callbacks of 'on_train_batch_end', so that nothing"
                 " shows that the chosen loss ran: have an overridden run_callbacks call super().run_callbacks(event)"
@@ -150,6 +152,7 @@ def after_epoch(trainer: Any) -> None:
     run: Run | None = getattr(trainer, ATTRIBUTE, None)
     if run is not None:
         run.end_epoch(trainer.epoch)
+        run.write_statistics(trainer)
         run.say_scale_after_warmup(trainer)
         if getattr(getattr(trainer, "validator", None), "callbacks", None) is not trainer.callbacks:
             run.keep_equipped(trainer, "validation")  # a validator that would not say when it starts
@@ -190,6 +193,30 @@ def after_training(trainer: Any) -> None:
         run.say_final_scale()
 
 
+def show_statistics(trainer: Any) -> None:
+    """Let the loggers, which come after this, find an epoch's statistics among its metrics."""
+    run: Run | None = getattr(trainer, ATTRIBUTE, None)
+    if run is not None and run.unlogged:
+        run.metrics, run.unlogged = trainer.metrics, False
+        if run.statistics is not None:
+            trainer.metrics = {**trainer.metrics, **run.statistics.logged()}
+
+
+def hide_statistics(trainer: Any) -> None:
+    """Put an epoch's metrics back: `results.csv` and checkpoints are to have no more of them than without."""
+    run: Run | None = getattr(trainer, ATTRIBUTE, None)
+    if run is not None and run.metrics is not None:
+        trainer.metrics, run.metrics = run.metrics, None
+
+
+def draw_statistics(trainer: Any) -> None:
+    """Draw the statistics of a training that has ended, for the loggers to find the picture."""
+    run: Run | None = getattr(trainer, ATTRIBUTE, None)
+    picture = run.statistics.draw() if run is not None and run.statistics is not None else None
+    if picture is not None:
+        trainer.on_plot(picture)
+
+
 # Named functions: the state of distributed training travels by pickle, callbacks included.
 CALLBACKS: Mapping[str, Callable[[Any], None]] = {
     "on_pretrain_routine_end": start,
@@ -200,7 +227,13 @@ CALLBACKS: Mapping[str, Callable[[Any], None]] = {
     "on_val_start": before_validation,
     "on_val_end": after_validation,
     "on_model_save": save_state,
+    "on_fit_epoch_end": hide_statistics,
     "on_train_end": after_training,
+}
+# Ahead of all others, the loggers' among them, where statistics are gathered.
+FIRST_CALLBACKS: Mapping[str, Callable[[Any], None]] = {
+    "on_fit_epoch_end": show_statistics,
+    "on_train_end": draw_statistics,
 }
 
 
@@ -209,7 +242,7 @@ class Run:
 
     Args:
         trainer: an Ultralytics trainer whose set-up is done.
-        settings: the parsed keys, of which at least one swaps something.
+        settings: the parsed keys, of which at least one is not at its default.
 
     Raises:
         ValueError: where the head cannot use a chosen loss.
@@ -235,6 +268,15 @@ class Run:
         self.state_problem = False
         self.warmed_up = False
         self.image_size: float = trainer.args.imgsz
+        self.statistics: LossStats | None = None
+        self.unlogged = False
+        self.metrics: dict[str, Any] | None = None
+        if settings.loss_stats:
+            epochs = trainer.start_epoch if getattr(trainer, "resume", False) else 0
+            self.statistics = LossStats(Path(trainer.save_dir), epochs)
+            for event, callback in FIRST_CALLBACKS.items():
+                listed = trainer.callbacks.setdefault(event, [])
+                listed[:] = [callback, *(other for other in listed if other is not callback)]
         model, ema = nets(trainer)
         if _chooses_by_batch(model):
             _Waiting(self, trainer, model, ema)
@@ -259,7 +301,11 @@ class Run:
         """Say what runs where, and take up the state of a resumed run."""
         if not self.branches:
             raise RuntimeError(f"{PREFIX}{self.settings.describe()} is set, but nothing was swapped")
-        branch = next(iter(self.branches.values()))
+        if self.statistics is not None:
+            say(f"statistics of the losses, an epoch at a time: {self.statistics.path}")
+        if self.settings.swaps_nothing:
+            return
+        branch = next(branch for branch in self.branches.values() if branch.expected)
         terms = [
             f"cls_loss={self.settings.cls_loss}"
             + (f" {_one_line(branch.cls)}, target: {TARGET_NAMES[branch.settings.target]}" if branch.cls else ""),
@@ -274,11 +320,11 @@ class Run:
             terms.append(f"seg_loss={self.settings.seg_loss} {_one_line(branch.seg)}")
             if self.settings.seg_scale != 1:
                 terms[-1] += f", times {self.settings.seg_scale:g}"
-        names = ", ".join(name for name in self.branches if name)
+        names = ", ".join(name for name, own in self.branches.items() if name and own.expected)
         say(f"{'; '.join(terms)}; equipped for {' and '.join(NETS)}{f' ({names})' if names else ''}")
         for module in branch.modules.values():
             warning = getattr(type(module), "one2one_warning", "")
-            if warning and "one2one" in self.branches:
+            if warning and "one2one" in self.branches and self.branches["one2one"].expected:
                 say(warning, warn=True)
             warning = getattr(type(module), "tal_warning", "")
             if warning and branch.settings.target == "tal":
@@ -332,6 +378,8 @@ class Run:
         self.calls_before_epoch = self.calls
         for branch in self.branches.values():
             branch.check_due = True
+            if branch.statistics is not None:
+                branch.statistics.begin_epoch()
 
     def end_epoch(self, epoch: int) -> None:
         """Read what could not be read batch by batch without synchronising; warn if no batch had objects.
@@ -341,8 +389,19 @@ class Run:
         """
         for branch in self.branches.values():
             branch.check_deviation()
-        if self.calls == self.calls_before_epoch:
+        if self.calls == self.calls_before_epoch and not self.settings.swaps_nothing:
             say(f"no batch of epoch {epoch + 1} had objects: nothing shows that the chosen losses ran", warn=True)
+
+    def write_statistics(self, trainer: Any) -> None:
+        """Write what the losses did in this epoch; every rank has to call this, since their sums are added up."""
+        if self.statistics is None:
+            return
+        names = trainer.data["names"]
+        classes = plain_names(names[key] for key in sorted(names)) if isinstance(names, dict) else plain_names(names)
+        columns = read(self.branches, classes, getattr(trainer, "loss_names", ()))
+        if is_first_rank() and columns:
+            self.statistics.add(trainer.epoch + 1, columns)
+            self.unlogged = True
 
     def after_batch(self, trainer: Any) -> None:
         """Check that the batch called the equipped criterion; after the first batch with objects, say what ran.
@@ -351,6 +410,8 @@ class Run:
             RuntimeError: where the loss of the batch was computed without it.
         """
         self.batches += 1
+        if self.settings.swaps_nothing:
+            return
         batches = sum(branch.batches for branch in self.branches.values())
         if batches == self.batches_seen and float(torch.as_tensor(trainer.loss).detach().abs().sum()) > 0:
             raise RuntimeError(
@@ -359,7 +420,7 @@ class Run:
             )
         self.batches_seen = batches
         self.calls = sum(branch.calls for branch in self.branches.values())
-        proven = [path for path, branch in self.branches.items() if branch.proven]
+        proven = [path for path, branch in self.branches.items() if branch.expected and branch.proven]
         if proven != self.proven:
             self.proven = proven
             self.say_what_ran(trainer)
@@ -368,6 +429,8 @@ class Run:
         """Say which parts were called in batches with objects, and how the class term compares with BCE's."""
         ran, ratios, unusual = [], [], ""
         for path, branch in self.branches.items():
+            if not branch.expected:
+                continue
             where = f"{path} " if path else ""
             if branch.proven:
                 ran.append(f"{where}{', '.join(branch.expected)}")

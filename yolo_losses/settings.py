@@ -12,7 +12,7 @@ from yolo_losses.class_weights import Weights
 from yolo_losses.parameters import Parameter, Value, parse_value, shown
 from yolo_losses.registry import Kind, LossSpec, unknown_loss, unknown_name
 
-CHOICES: Mapping[str, str | float] = MappingProxyType(
+CHOICES: Mapping[str, Value] = MappingProxyType(
     {
         "cls_loss": "stock",
         "box_loss": "stock",
@@ -22,6 +22,7 @@ CHOICES: Mapping[str, str | float] = MappingProxyType(
         "cls_weights": "none",
         "seg_loss": "stock",
         "seg_scale": 1.0,
+        "loss_stats": False,
         "loss_branches": "both",
     }
 )
@@ -80,6 +81,7 @@ class LossSettings:
         cls_weights: `none`, `balanced`, weights of the classes in their order, or by their names.
         seg_loss: `stock` or the registered name of a mask loss.
         seg_scale: a factor on the mask term, above 0.
+        loss_stats: whether statistics of the losses are written.
         loss_branches: `both`, `one2many` or `one2one`.
         parameters: every parameter of the chosen losses, and of `cls_weights=balanced`, by key.
         unused: keys that were set but that no chosen loss has.
@@ -93,6 +95,7 @@ class LossSettings:
     cls_weights: Weights = field(default=class_weights.NONE, hash=False)
     seg_loss: str = "stock"
     seg_scale: float = 1.0
+    loss_stats: bool = False
     loss_branches: str = "both"
     parameters: Mapping[str, Value] = field(default_factory=dict, hash=False)
     unused: tuple[str, ...] = ()
@@ -150,6 +153,7 @@ class LossSettings:
             weights,
             seg_spec.name if seg_spec else "stock",
             _scale("seg_scale", keys.get("seg_scale")),
+            _switch("loss_stats", keys.get("loss_stats")),
             _choice("loss_branches", keys.get("loss_branches"), BRANCHES),
             MappingProxyType(used),
             tuple(key for key, value in others.items() if value != declared[key].default),
@@ -195,6 +199,11 @@ class LossSettings:
         return not self.terms
 
     @property
+    def is_default(self) -> bool:
+        """Whether there is nothing to do: every term is stock, and no statistics are written."""
+        return self.swaps_nothing and not self.loss_stats
+
+    @property
     def cls_spec(self) -> LossSpec:
         """The loss of the class term where it is swapped: a stock loss with a target, scale or weights is BCE."""
         spec = registry.find("cls", "bce" if self.cls_loss == "stock" else self.cls_loss)
@@ -235,7 +244,7 @@ class LossSettings:
 
     def check_task(self, task: str) -> None:
         """Raise a `ValueError` where a chosen loss cannot be used in an Ultralytics task."""
-        if self.swaps_nothing:
+        if self.is_default:
             return
         if task not in TASKS:
             key, value = next(iter(self.non_default().items()))
@@ -327,6 +336,13 @@ def _scale(key: str, value: Any) -> float:
     if not isinstance(number, float) or number <= 0:
         raise ValueError(f"'{key}={shown(value)}' is not valid: allowed is a number > 0 (default 1.0)")
     return number
+
+
+def _switch(key: str, value: Any) -> bool:
+    truth = parse_value(value, bool, CHOICES[key])
+    if not isinstance(truth, bool):
+        raise ValueError(f"'{key}={shown(value)}' is not valid: allowed are True, False (default {CHOICES[key]})")
+    return truth
 
 
 def _class_scale(value: Any) -> float | str:

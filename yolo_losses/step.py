@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cached_property
 
@@ -28,6 +29,12 @@ class Step:
         self.positive = positive
         self.training = training
         self.joined = joined and training
+
+    def read_only(self) -> Step:
+        """Return the same step for reading state that it has updated already."""
+        step = copy.copy(self)
+        step.training = step.joined = False
+        return step
 
     @cached_property
     def iou(self) -> Tensor:

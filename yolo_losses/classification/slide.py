@@ -12,6 +12,7 @@ from yolo_losses.classification._base import ClassificationLoss, register_cls_lo
 from yolo_losses.classification._modulated import bce_background
 from yolo_losses.formula import Formula, with_reduction
 from yolo_losses.parameters import Param
+from yolo_losses.step import Step
 
 
 @with_reduction
@@ -87,6 +88,10 @@ class SlideLoss(ClassificationLoss):
             positive = targets > 0
             supplied["mean_iou"] = targets.sum() / positive.sum().clamp_min(1)
         return super().elementwise(logits, targets, **supplied)
+
+    def shown(self, step: Step) -> dict[str, Tensor]:
+        """Return the mean IoU in use."""
+        return {"threshold": self.prepare(step.read_only())["mean_iou"].clamp_min(self.min_iou)}
 
     def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return those of BCE: delta is below the mean, so a target of 0 has weight 1."""

@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
             "cls_scale, seg_scale": "a number > 0 (default 1)",
             "cls_weights": "numbers > 0: a list, one per class, or a mapping by class name; or balanced",
             "cls_weights_beta": f"{BETA.allowed} (default {BETA.default}): {BETA.limits.help}",
+            "loss_stats": "True, False (default)",
             "loss_branches": ", ".join(settings.BRANCHES),
         }
         print("\n".join(f"  {key:<29} {values}" for key, values in other.items()))

@@ -58,7 +58,7 @@ def equip(
         settings = LossSettings.from_mapping(settings)
     kind = kind_of(criterion)
     if kind is None:
-        if settings.swaps_nothing:
+        if settings.is_default:
             return {}
         key, value = next(iter(settings.non_default().items()))
         raise ValueError(
@@ -66,7 +66,7 @@ def equip(
         )
     equipped: dict[str, Branch] = kind.equip(criterion, settings, branches or {}, image_size)
     for branch in equipped.values():
-        left = set(settings.terms) - set(branch.expected)
+        left = set(branch.settings.terms) - set(branch.expected)
         if left:
             raise RuntimeError(
                 f"yolo_losses: {kind.__name__} left the {min(left)} term of {type(criterion).__name__} stock"

@@ -25,6 +25,7 @@ from yolo_losses.criteria import masks, parts
 from yolo_losses.criteria.assignment import Assignment
 from yolo_losses.criteria.parts import Branch, Part, full_precision
 from yolo_losses.criteria.scale import gradient_of, squared_norms
+from yolo_losses.criteria.statistics import Statistics, has_prompts, named_terms
 from yolo_losses.distribution.dfl import distribution_focal_loss
 from yolo_losses.formula import formula_arguments
 from yolo_losses.log import say
@@ -143,8 +144,9 @@ class ClassPart(Part):
             be one-hot or the criterion weights elements.
         """
         branch: AnchorBranch = self.branch
-        loss = branch.cls
-        assert loss is not None
+        loss, statistics = branch.cls, branch.statistics
+        if loss is None:
+            return self._observed(logits, targets)
         at = branch.take("class")
         branch.called.add("class")
         compares = branch.compares
@@ -157,12 +159,14 @@ class ClassPart(Part):
                 positives = Positives(at.element, _quality(kind, at), at.valid)
                 term = loss.class_sums(logits, positives, _step(kind, at))
             else:
-                term = _per_element(loss, logits, targets, kind, at)
+                term = _per_element(loss, logits, targets, kind, at, _step(kind, at))
             if branch.scale is not None and torch.is_grad_enabled() and logits.requires_grad:
                 norms = squared_norms(gradient_of(term, logits), logits, at.scores)
                 if factor is not None:
                     norms[0] *= factor**2
                 branch.scale.update(norms, at.scores.any(), branch.joined)
+            if statistics is not None and statistics.measuring:
+                _measure(branch, statistics, term, logits, at, factor)
             if factor is not None:
                 term = term * factor
             if branch.settings.cls_scale != 1:
@@ -172,7 +176,59 @@ class ClassPart(Part):
             term = branch.weighted(term)
             if compares or (branch.one_hot and at.large and torch.is_grad_enabled()):
                 branch.returned["class"] = term
+            if statistics is not None and statistics.measuring:
+                statistics.term = term
         return term
+
+    def _observed(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the stock class term, which `loss_stats` looks at."""
+        branch: AnchorBranch = self.branch
+        term: Tensor = self.stock(logits, targets)
+        statistics, at = branch.statistics, branch.assignment
+        if statistics is not None and statistics.measuring and at is not None and term.shape == logits.shape:
+            with full_precision(logits):
+                _measure(branch, statistics, term, logits, at, None)
+            statistics.term = term
+        return term
+
+
+def _measure(
+    branch: AnchorBranch, statistics: Statistics, term: Tensor, logits: Tensor, at: Assignment, factor: Tensor | None
+) -> None:
+    """Measure the class term of a call.
+
+    Args:
+        branch: of the call.
+        statistics: of the branch.
+        term: what the loss returned for the logits, as yet without factors.
+        logits: shape `(b, anchors, C)`.
+        at: what was assigned.
+        factor: what cancels upstream's divisor.
+    """
+    loss, kind, step = branch.cls, branch.settings.target, _step(branch.settings.target, at)
+    mean_iou = at.step.mean_iou
+    gradient = gradient_of(term, logits) if loss is not None and logits.requires_grad else None
+    with torch.no_grad():
+        some = statistics.sample(logits)
+        sample, z = at.first(some), logits.detach()[:some].float()
+        stock = z.sigmoid() - sample.scores
+        if term.shape == logits.shape:
+            values = term.detach()[:some]
+        else:  # summed by class: once more for these images
+            assert loss is not None
+            values = _per_element(loss, z, sample.scores, kind, sample, step.read_only())
+            if loss.own_divisor:
+                values = values * (some / len(logits))
+        statistics.take_class_term(
+            z,
+            values,
+            stock if loss is None else gradient if gradient is None else gradient[:some],
+            nn.functional.binary_cross_entropy_with_logits(z, sample.scores.float(), reduction="sum"),
+            stock,
+            sample.assigned_elements,
+            branch.cls_factor if factor is None else branch.cls_factor * factor,
+        )
+        statistics.take_positives(len(logits), at.mask.sum(), mean_iou, loss.shown(step) if loss is not None else {})
 
 
 def _step(kind: str, at: Assignment) -> Step:
@@ -195,11 +251,12 @@ def _factor(loss: ClassificationLoss, kind: str, at: Assignment) -> Tensor | Non
     return None if kind == "tal" else at.divisor / at.count
 
 
-def _per_element(loss: ClassificationLoss, logits: Tensor, targets: Tensor, kind: str, at: Assignment) -> Tensor:
+def _per_element(
+    loss: ClassificationLoss, logits: Tensor, targets: Tensor, kind: str, at: Assignment, step: Step
+) -> Tensor:
     """Return the class term per element: of small batches, or where targets may be soft in several classes."""
     dtype = torch.promote_types(targets.dtype, torch.float32)
     targets = targets.to(dtype) if kind == "tal" else at.dense(_quality(kind, at)).to(dtype)
-    step = _step(kind, at)
     if loss.own_divisor:  # a mean over all elements; the module's call takes this step into its state
         call = loss.train(step.training)
         mean = call(logits.to(dtype), targets, reduction_override="none")
@@ -398,6 +455,9 @@ def _watched(criterion: Any, entry: str, body: Any, args: tuple[Any, ...], kwarg
         return body(*args, **kwargs)
     check_in_place(criterion)
     branch.running = criterion
+    statistics = branch.statistics
+    if statistics is not None:
+        statistics.begin()
     try:
 
         def no_positives() -> bool:
@@ -420,6 +480,8 @@ def _watched(criterion: Any, entry: str, body: Any, args: tuple[Any, ...], kwarg
             branch.check_due = False
         elif "class" in branch.returned:
             branch.follow(result, criterion)
+        if statistics is not None and statistics.measuring:
+            statistics.end(named_terms(result[-1]), by_class=not has_prompts(*args, *kwargs.values()))
         return result
     finally:
         branch.forget()
@@ -435,7 +497,8 @@ def check_in_place(criterion: Any) -> None:
 
 def _places(criterion: Any, branch: AnchorBranch) -> Iterator[tuple[Any, str, type]]:
     """Yield where the parts of an equipped criterion are."""
-    yield criterion, "assigner", AssignerPart
+    if branch.expected:
+        yield criterion, "assigner", AssignerPart
     if "class" in branch.expected:
         yield criterion, "bce", ClassPart
     if "box" in branch.expected:
@@ -524,20 +587,25 @@ def equip(
 ) -> dict[str, Branch]:
     """Swap the chosen losses into a criterion with anchors in place; arguments and errors as `criteria.equip`."""
     found = dict(leaves(criterion))
-    if settings.swaps_nothing:
+    if settings.is_default:
         for leaf in found.values():
             restore(leaf)
         return {}
+    equipped: dict[str, Branch] = {}
     if settings.loss_branches != "both":
         chosen = {path: c for path, c in found.items() if path.split(".")[0] == settings.loss_branches}
         if not chosen:
             raise ValueError(
                 f"'loss_branches={settings.loss_branches}' is not valid: this head has one branch, allowed is both"
             )
-        for path in found.keys() - chosen.keys():
-            restore(found[path])
+        for path, leaf in found.items():
+            if path not in chosen:
+                restore(leaf)
+                if settings.loss_stats:
+                    equipped[path] = _equip_one(leaf, LossSettings(loss_stats=True), branches.get(path), path)
         found = chosen
-    return {path: _equip_one(leaf, settings, branches.get(path), path) for path, leaf in found.items()}
+    equipped |= {path: _equip_one(leaf, settings, branches.get(path), path) for path, leaf in found.items()}
+    return equipped
 
 
 def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, path: str) -> AnchorBranch:
@@ -575,7 +643,7 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
         parts.put(criterion.bbox_loss, distribution, DistributionPart(stock, branch))
     if settings.swaps_box:
         parts.put(criterion, "bbox_loss", BoxPart(criterion.bbox_loss, branch))
-    if settings.swaps_cls:
+    if settings.swaps_cls or settings.loss_stats:
         parts.put(criterion, "bce", ClassPart(criterion.bce, branch))
     if settings.swaps_seg:
         masks.put(criterion, branch)

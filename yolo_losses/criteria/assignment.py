@@ -37,6 +37,13 @@ class Assignment:
         self.large = self.scores.numel() >= (LARGE if self.scores.device.type == "cpu" else LARGE_ON_GPU)
         self.selects = self.large and self.scores.device.type == "cpu"
 
+    def first(self, images: int) -> Assignment:
+        """Return what was assigned to the first images of the batch."""
+        if images >= len(self.scores):
+            return self
+        assigned = [tensor[:images] for tensor in (self._labels, self._boxes, self.scores, self._foreground)]
+        return Assignment(self._pred_boxes[:images], self.anchors, tuple(assigned), self.one_hot, joined=False)
+
     @property
     def rotated(self) -> bool:
         """Whether boxes are `xywhr`."""

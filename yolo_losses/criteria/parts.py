@@ -20,6 +20,7 @@ from yolo_losses import class_weights, factory, registry
 from yolo_losses.boxes._base import BoxLoss
 from yolo_losses.classification._base import ClassificationLoss
 from yolo_losses.criteria.scale import ClassScale
+from yolo_losses.criteria.statistics import Statistics
 from yolo_losses.masks._base import MaskLoss
 from yolo_losses.settings import LossSettings
 
@@ -37,6 +38,7 @@ class Branch:
         seg: the module of the mask term; `None`: stock.
         scale: the running factor of `cls_scale=auto`; `None`: a fixed one.
         weights: weights of the classes, shape `(C,)`; `None`: none.
+        statistics: what `loss_stats` gathers; `None`: nothing.
         expected: the swapped parts by the name of their term: `class`, `box`, `distribution`, `mask`.
         joined: whether state is joined over ranks.
         called: the terms whose part was called in the current call.
@@ -53,6 +55,7 @@ class Branch:
     seg: MaskLoss | None = None
     scale: ClassScale | None = None
     weights: Tensor | None = None
+    statistics: Statistics | None = None
     expected: tuple[str, ...] = ()
     joined: bool = True
     called: set[str] = field(default_factory=set)
@@ -85,7 +88,8 @@ class Branch:
         mask_loss = settings.seg_spec.build(settings.parameters) if settings.swaps_seg else None
         scale = ClassScale() if settings.cls_scale == "auto" else None
         weights = torch.tensor(settings.cls_weights) if isinstance(settings.cls_weights, tuple) else None
-        return cls(settings, class_loss, box_loss, mask_loss, scale, weights, **options)
+        statistics = Statistics() if settings.loss_stats else None
+        return cls(settings, class_loss, box_loss, mask_loss, scale, weights, statistics, **options)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Branch:
         return self

@@ -138,6 +138,9 @@ class ForwardPart(Part):
         branch: QueryBranch = self.branch
         criterion = self.stock.__self__
         check_in_place(criterion, branch)
+        statistics = branch.statistics
+        if statistics is not None:
+            statistics.begin()
         try:
             terms = parts.watch(criterion, branch, self.stock, args, kwargs, lambda: False)
             # Upstream averages the class term over objects in place, so it is what the gain multiplies.
@@ -147,9 +150,18 @@ class ForwardPart(Part):
                 if abs(float(terms[LOGGED[term]].detach()) - wanted) > 0.01 * abs(wanted):
                     raise RuntimeError(parts.differs(criterion, branch, term))
                 branch.check_due = False
+            if statistics is not None and statistics.measuring:
+                statistics.end(_summed(terms), by_class=True)
             return terms
         finally:
             branch.forget()
+
+
+def _summed(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the terms summed over decoder layers and denoising queries, by the name that the trainer logs."""
+    names = {"giou_loss": "loss_giou", "cls_loss": "loss_class", "l1_loss": "loss_bbox"}
+    own = {name: [terms[k].detach() for k in terms if k.startswith(start)] for name, start in names.items()}
+    return {name: torch.stack([term.float() for term in found]).sum() for name, found in own.items() if found}
 
 
 class MatchedClassPart(Part):
@@ -171,8 +183,13 @@ class MatchedClassPart(Part):
         branch: QueryBranch = self.branch
         first = "class" not in branch.called
         branch.called.add("class")
+        statistics = branch.statistics
+        measuring = first and statistics is not None and statistics.measuring
         if branch.cls is None:
             given = (logits, targets) if one_hot is None else (logits, targets, one_hot)
+            if measuring:
+                with parts.full_precision(logits):
+                    self._measure(logits, targets, one_hot, None)
             # By class: stock is a sum over them.
             loss = self.stock(*given) if branch.weights is None else torch.vmap(self.stock, in_dims=-1)(*given)
             return branch.weighted(loss).sum() * branch.cls_factor
@@ -189,6 +206,8 @@ class MatchedClassPart(Part):
                 (own,), (stock, _) = torch.autograd.grad(plain, z, retain_graph=True), self._stock(z, targets, one_hot)
                 norms = torch.stack([gradient.square().sum() for gradient in (own, stock)])
                 branch.scale.update(norms, matched.any(), joined=True)
+            if measuring:
+                self._measure(z, targets, one_hot, loss)
             weighted = plain if branch.weights is None else branch.weighted(loss).sum() / logits.shape[1]
             term = weighted * branch.cls_factor
             if trains and branch.check_due and bool(matched.any()):
@@ -204,6 +223,41 @@ class MatchedClassPart(Part):
                         "pull": float(own[matched].norm() / stock[matched].norm().clamp_min(1e-12)),
                     }
         return term
+
+    def _measure(self, logits: Tensor, targets: Tensor, one_hot: Tensor | None, values: Tensor | None) -> None:
+        """Measure the class term of a call.
+
+        Args:
+            logits: shape `(b, queries, C)`.
+            targets: of the same shape.
+            one_hot: of the same shape.
+            values: the chosen loss of each, of the same shape; `None`: it is the stock loss.
+        """
+        branch: QueryBranch = self.branch
+        statistics = branch.statistics
+        assert statistics is not None
+        stock, value = self._stock(logits, targets, one_hot)
+        own: Tensor | None = stock
+        if values is None:
+            given = [x.detach().reshape(-1, 1, 1) for x in (logits.float(), targets, one_hot) if x is not None]
+            values = torch.vmap(self.stock)(*given).view_as(logits)
+        else:
+            own = torch.autograd.grad(values.sum(), logits, retain_graph=True)[0] if logits.requires_grad else None
+            own = own if own is None else own / logits.shape[1]
+        with torch.no_grad():
+            matched = targets > 0 if one_hot is None else one_hot > 0
+            step = Step(targets.detach().float().clamp(0, 1).amax(-1), matched.any(-1), training=False)
+            statistics.take_class_term(
+                logits.detach().float(),
+                values.detach() / logits.shape[1],
+                own,
+                value,
+                stock,
+                matched,
+                branch.cls_factor,
+            )
+            statistics.take_positives(len(logits), matched.any(-1).sum(), step.mean_iou, {})
+            statistics.term = branch.weighted(values.detach())
 
     def _stock(self, logits: Tensor, targets: Tensor, one_hot: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the stock loss's gradient at the same logits, and its value."""
@@ -268,7 +322,7 @@ def equip(
     """
     restore(criterion)
     settings = check(settings)
-    if settings.swaps_nothing:
+    if settings.is_default:
         return {}
     parts.check_class_weights(criterion, settings)
     missing = [name for name in (*CLASS_PARTS, *METHODS) if not hasattr(criterion, name)]
@@ -284,7 +338,7 @@ def equip(
             f"'box_loss={settings.box_loss}' counts in pixels, RT-DETR's criterion in parts of the image:"
             " pass the side of the training images, equip(..., image_size=640)"
         )
-    if settings.swaps_cls:
+    if settings.swaps_cls or settings.loss_stats:
         for name in CLASS_PARTS:
             parts.put(criterion, name, MatchedClassPart(getattr(criterion, name), branch))
     if settings.swaps_box:

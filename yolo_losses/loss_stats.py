@@ -1,0 +1,236 @@
+"""What `loss_stats=True` leaves of a training: `loss_stats.csv` beside `results.csv`, and its picture.
+
+`criteria/statistics.py` gathers the columns; here they are written, read and drawn.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolo_losses.log import say
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FILE = "loss_stats.csv"
+PICTURE = "loss_stats.png"
+LOGGED_AS = "loss_stats/"
+LOGGED_CLASSES = 100  # a logger gets no more curves by class; the file has them all
+GROUPS = ("batches", "share", "cls_to_bce", "cls_to_stock", "cls_scale", "positives", "mean_iou", "threshold")
+GROUPS += ("by_score", "by_class")
+DRAWN_CLASSES = 8
+
+Row = dict[str, float]
+
+
+class LossStats:
+    """The rows of a run, one for each epoch, in a file that is replaced as a whole at the end of each.
+
+    Args:
+        folder: of the run.
+        epochs: how many a resumed run has done: rows of later ones are dropped; 0 for a new run.
+    """
+
+    def __init__(self, folder: Path, epochs: int) -> None:
+        self.path = folder / FILE
+        self.rows = [row for row in read(folder) if row["epoch"] <= epochs] if epochs else []
+        self.problem = False
+
+    def add(self, epoch: int, columns: Mapping[str, float]) -> None:
+        """Write an epoch's row; one of the same epoch, which was done again, is replaced.
+
+        A full disk or an unwritable folder is told once and borne.
+        """
+        self.rows = [row for row in self.rows if row["epoch"] < epoch]
+        self.rows.append({"epoch": epoch, **columns})
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        lines = [",".join(names), *(",".join(f"{row.get(n, math.nan):.6g}" for n in names) for row in self.rows)]
+        part = self.path.with_suffix(".part")
+        try:
+            part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            os.replace(part, self.path)
+        except OSError as error:
+            if not self.problem:
+                say(f"{self.path} could not be written ({error}); training goes on", warn=True)
+            self.problem = True
+
+    def logged(self) -> Row:
+        """Return the last row as loggers are to have it."""
+        row = self.rows[-1] if self.rows else {}
+        groups = {name: split(name) for name in row if name != "epoch"}
+        classes = sum(group == "by_class" for _, group, _ in groups.values())
+        left_out = ("by_class",) if classes > LOGGED_CLASSES else ()
+        return {
+            f"{LOGGED_AS}{name}": row[name]
+            for name, (_, group, _) in groups.items()
+            if group not in left_out and math.isfinite(row[name])
+        }
+
+    def draw(self) -> Path | None:
+        """Draw the rows beside their file; return the picture, `None` where there is nothing to draw."""
+        if not self.rows:
+            return None
+        path = self.path.with_name(PICTURE)
+        try:
+            figure(self.rows).savefig(path, dpi=150)
+        except OSError as error:
+            say(f"{path} could not be written ({error})", warn=True)
+            return None
+        return path
+
+
+def plain_names(names: Iterable[Any]) -> list[str]:
+    """Return names of classes that are unique, and that every logger takes in the name of a curve."""
+    plain: list[str] = []
+    for name in names:
+        word = re.sub(r"[^\w. -]", "_", str(name)).strip(" .")[:60] or "_"
+        plain.append(f"{word} {len(plain)}" if word in plain else word)
+    return plain
+
+
+def split(column: str) -> tuple[str, str, str]:
+    """Return the branch, the group and the item of a column; branch and item are empty where there is none."""
+    parts = column.split("/")
+    at = next((i for i, part in enumerate(parts) if part in GROUPS), 0)
+    return "/".join(parts[:at]), parts[at], "/".join(parts[at + 1 :])
+
+
+def read(folder: Path) -> list[Row]:
+    """Return the rows of a run's `loss_stats.csv`, none where there is none or it is another program's."""
+    try:
+        header, *lines = (folder / FILE).read_text(encoding="utf-8").splitlines()
+        names = header.split(",")
+        return [dict(zip(names, map(float, line.split(",")), strict=True)) for line in lines if names[0] == "epoch"]
+    except (OSError, ValueError):
+        return []
+
+
+def branches_of(rows: Sequence[Row]) -> list[str]:
+    """Return the branches that rows are of, `""` for a head that has one."""
+    return list(dict.fromkeys(split(name)[0] for row in rows for name in row if name != "epoch"))
+
+
+def series(rows: Sequence[Row], branch: str, group: str) -> dict[str, list[float]]:
+    """Return the columns of a group by item, NaN where an epoch has none."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    found = {name: split(name) for name in names if name != "epoch"}
+    return {
+        item: [row.get(name, math.nan) for row in rows]
+        for name, (of, own, item) in found.items()
+        if (of, own) == (branch, group)
+    }
+
+
+def figure(rows: Sequence[Row]) -> Any:
+    """Return the picture of a run: six panels for each branch of its head."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    from yolo_losses.style import STYLE
+
+    branches = branches_of(rows)
+    with mpl.rc_context({**STYLE, "figure.facecolor": "white", "savefig.facecolor": "white"}):
+        drawn = Figure(figsize=(13, 6.6 * len(branches)), layout="constrained")
+        panels = drawn.subplots(2 * len(branches), 3, squeeze=False)
+        for number, branch in enumerate(branches):
+            own = panels[2 * number : 2 * number + 2].ravel()
+            for panel, paint in zip(own, (_terms, _against, _positives, _overlap, _scores, _classes), strict=True):
+                title = paint(panel, rows, branch)
+                panel.set_title(f"{branch}: {title}" if branch else title, loc="left")
+                panel.set_xlabel("epoch")
+                panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+                panel.set_xlim(rows[0]["epoch"] - 0.5, rows[-1]["epoch"] + 0.5)
+    return drawn
+
+
+def _terms(axes: Axes, rows: Sequence[Row], branch: str) -> str:
+    _stack(axes, rows, series(rows, branch, "share"), None)
+    return "terms, share of the loss"
+
+
+def _against(axes: Axes, rows: Sequence[Row], branch: str) -> str:
+    reference = "BCE" if series(rows, branch, "cls_to_bce") else "the stock loss"
+    found = series(rows, branch, "cls_to_bce") or series(rows, branch, "cls_to_stock")
+    words = {
+        "value": "value",
+        "gradient": "gradient, all logits",
+        "gradient_positives": "gradient, positives",
+    }
+    curves = {words[item]: values for item, values in found.items()}
+    curves |= {"cls_scale": values for values in series(rows, branch, "cls_scale").values()}
+    axes.axhline(1, color="0.55", lw=0.8)
+    axes.set_yscale("log")
+    _lines(axes, rows, curves)
+    shown = [value for values in curves.values() for value in values if math.isfinite(value) and value > 0]
+    axes.set_ylim(min([*shown, 0.5]) / 1.5, max([*shown, 2.0]) * 1.5)
+    return f"class term, times {reference}'s"
+
+
+def _positives(axes: Axes, rows: Sequence[Row], branch: str) -> str:
+    _lines(axes, rows, {"positives": values for values in series(rows, branch, "positives").values()}, legend=False)
+    axes.set_ylim(bottom=0)
+    return "positives per image"
+
+
+def _overlap(axes: Axes, rows: Sequence[Row], branch: str) -> str:
+    curves = {"mean IoU": values for values in series(rows, branch, "mean_iou").values()}
+    curves |= {"threshold": values for values in series(rows, branch, "threshold").values()}
+    _lines(axes, rows, curves, legend=len(curves) > 1)
+    axes.set_ylim(0, 1)
+    return "IoU of the positives"
+
+
+def _scores(axes: Axes, rows: Sequence[Row], branch: str) -> str:
+    import matplotlib as mpl
+
+    shares = series(rows, branch, "by_score")
+    shades = mpl.colormaps["viridis"]
+    _stack(axes, rows, shares, [shades(i / max(len(shares) - 1, 1)) for i in range(len(shares))])
+    return "class term by predicted score"
+
+
+def _classes(axes: Axes, rows: Sequence[Row], branch: str) -> str:
+    found = series(rows, branch, "by_class")
+    largest = sorted(found, key=lambda name: -sum(value for value in found[name] if math.isfinite(value)))
+    shown = {name: found[name] for name in largest[:DRAWN_CLASSES]}
+    others = [found[name] for name in largest[DRAWN_CLASSES:]]
+    if others:
+        shown[f"{len(others)} others"] = [sum(values) for values in zip(*others, strict=True)]
+    _stack(axes, rows, shown, None)
+    return "class term by class"
+
+
+def _lines(axes: Axes, rows: Sequence[Row], curves: Mapping[str, Sequence[float]], legend: bool = True) -> None:
+    from yolo_losses.style import curve_style
+
+    epochs = [row["epoch"] for row in rows]
+    for number, (name, values) in enumerate(curves.items(), start=1):
+        style = curve_style(number)
+        axes.plot(epochs, values, lw=1.7, ms=4, markevery=max(1, len(epochs) // 8), label=name, **style)
+    axes.grid()
+    if legend and curves:
+        axes.legend(loc="best")
+
+
+def _stack(axes: Axes, rows: Sequence[Row], shares: Mapping[str, Sequence[float]], colours: Sequence[Any] | None) -> None:
+    """Draw shares as bars, one on the other, the first at the bottom."""
+    from yolo_losses.style import COLOURS, GREY
+
+    epochs = [row["epoch"] for row in rows]
+    base = [0.0] * len(rows)
+    palette = colours or [*COLOURS, GREY, "#004a75", "#8c3c00"]
+    for number, (name, values) in enumerate(shares.items()):
+        heights = [value if math.isfinite(value) else 0.0 for value in values]
+        axes.bar(epochs, heights, 1.0, base, color=palette[number % len(palette)], lw=0, label=name)
+        base = [low + high for low, high in zip(base, heights, strict=True)]
+    axes.set_ylim(0, 1)
+    axes.margins(x=0)
+    if shares:
+        handles, labels = axes.get_legend_handles_labels()
+        axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5))
