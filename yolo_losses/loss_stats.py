@@ -164,8 +164,13 @@ def _against(axes: Axes, rows: Sequence[Row], branch: str) -> str:
     }
     curves = {words[item]: values for item, values in found.items()}
     curves |= {"cls_scale": values for values in series(rows, branch, "cls_scale").values()}
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     axes.axhline(1, color="0.55", lw=0.8)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     _lines(axes, rows, curves)
     shown = [value for values in curves.values() for value in values if math.isfinite(value) and value > 0]
     axes.set_ylim(min([*shown, 0.5]) / 1.5, max([*shown, 2.0]) * 1.5)
@@ -174,7 +179,7 @@ def _against(axes: Axes, rows: Sequence[Row], branch: str) -> str:
 
 def _positives(axes: Axes, rows: Sequence[Row], branch: str) -> str:
     _lines(axes, rows, {"positives": values for values in series(rows, branch, "positives").values()}, legend=False)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * max(axes.get_ylim()[1], 1))
     return "positives per image"
 
 
@@ -207,12 +212,12 @@ def _classes(axes: Axes, rows: Sequence[Row], branch: str) -> str:
 
 
 def _lines(axes: Axes, rows: Sequence[Row], curves: Mapping[str, Sequence[float]], legend: bool = True) -> None:
-    from yolo_losses.style import curve_style
+    from yolo_losses.style import COLOURS, DASHES
 
     epochs = [row["epoch"] for row in rows]
-    for number, (name, values) in enumerate(curves.items(), start=1):
-        style = curve_style(number)
-        axes.plot(epochs, values, lw=1.7, ms=4, markevery=max(1, len(epochs) // 8), label=name, **style)
+    marker = "o" if len(rows) == 1 else ""
+    for (name, values), colour, dash in zip(curves.items(), COLOURS, DASHES, strict=False):
+        axes.plot(epochs, values, marker=marker, lw=1.7, color=colour, ls=dash, label=name)
     axes.grid()
     if legend and curves:
         axes.legend(loc="best")
@@ -224,7 +229,7 @@ def _stack(axes: Axes, rows: Sequence[Row], shares: Mapping[str, Sequence[float]
 
     epochs = [row["epoch"] for row in rows]
     base = [0.0] * len(rows)
-    palette = colours or [*COLOURS, GREY, "#004a75", "#8c3c00"]
+    palette = colours or [*COLOURS, "#004a75", "#8c3c00", GREY]
     for number, (name, values) in enumerate(shares.items()):
         heights = [value if math.isfinite(value) else 0.0 for value in values]
         axes.bar(epochs, heights, 1.0, base, color=palette[number % len(palette)], lw=0, label=name)

@@ -111,6 +111,18 @@ def test_a_step_takes_few_more_operations_than_stock_and_synchronises_no_more(na
     assert not over
 
 
+@pytest.mark.parametrize("name", ["v8", "26", "v8-seg"])
+@pytest.mark.parametrize("keys", [{}, {"cls_loss": "focal"}, {"cls_loss": "slide", "cls_scale": "auto"}])
+def test_a_measured_step_does_not_synchronise(name: str, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    without, waits = count(name, keys)
+    skipped = count(name, {**keys, "loss_stats": True})
+    assert skipped == (without, waits)  # the second batch is not measured
+    monkeypatch.setattr("yolo_losses.criteria.statistics.EVERY", 1)
+    measured, own_waits = count(name, {**keys, "loss_stats": True})
+    assert measured > without
+    assert own_waits == waits
+
+
 def test_the_number_of_operations_is_the_one_that_was_kept() -> None:
     kept = json.loads(KEPT.read_text(encoding="utf-8"))
     if kept["versions"] != VERSIONS:
