@@ -21,8 +21,10 @@ FILE = "loss_stats.csv"
 PICTURE = "loss_stats.png"
 LOGGED_AS = "loss_stats/"
 LOGGED_CLASSES = 100  # a logger gets no more curves by class; the file has them all
-GROUPS = ("batches", "share", "cls_to_bce", "cls_to_stock", "cls_scale", "positives", "mean_iou", "threshold")
-GROUPS += ("by_score", "by_class")
+GROUPS = (
+    *("batches", "share", "cls_to_bce", "cls_to_stock", "cls_scale"),
+    *("positives", "mean_iou", "threshold", "by_score", "by_class"),
+)
 DRAWN_CLASSES = 8
 
 Row = dict[str, float]
@@ -126,6 +128,12 @@ def series(rows: Sequence[Row], branch: str, group: str) -> dict[str, list[float
     }
 
 
+def named(rows: Sequence[Row], branch: str, groups: Mapping[str, str]) -> dict[str, list[float]]:
+    """Return those of some groups of one column each that there are, by another name for each."""
+    found = {name: series(rows, branch, group).get("") for group, name in groups.items()}
+    return {name: values for name, values in found.items() if values is not None}
+
+
 def figure(rows: Sequence[Row]) -> Any:
     """Return the picture of a run: six panels for each branch of its head."""
     import matplotlib as mpl
@@ -150,7 +158,7 @@ def figure(rows: Sequence[Row]) -> Any:
 
 
 def _terms(axes: Axes, rows: Sequence[Row], branch: str) -> str:
-    _stack(axes, rows, series(rows, branch, "share"), None)
+    _stack(axes, rows, series(rows, branch, "share"))
     return "terms, share of the loss"
 
 
@@ -163,7 +171,7 @@ def _against(axes: Axes, rows: Sequence[Row], branch: str) -> str:
         "gradient_positives": "gradient, positives",
     }
     curves = {words[item]: values for item, values in found.items()}
-    curves |= {"cls_scale": values for values in series(rows, branch, "cls_scale").values()}
+    curves |= named(rows, branch, {"cls_scale": "cls_scale"})
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axes.axhline(1, color="0.55", lw=0.8)
@@ -178,14 +186,13 @@ def _against(axes: Axes, rows: Sequence[Row], branch: str) -> str:
 
 
 def _positives(axes: Axes, rows: Sequence[Row], branch: str) -> str:
-    _lines(axes, rows, {"positives": values for values in series(rows, branch, "positives").values()}, legend=False)
+    _lines(axes, rows, named(rows, branch, {"positives": "positives"}), legend=False)
     axes.set_ylim(0, 1.1 * max(axes.get_ylim()[1], 1))
     return "positives per image"
 
 
 def _overlap(axes: Axes, rows: Sequence[Row], branch: str) -> str:
-    curves = {"mean IoU": values for values in series(rows, branch, "mean_iou").values()}
-    curves |= {"threshold": values for values in series(rows, branch, "threshold").values()}
+    curves = named(rows, branch, {"mean_iou": "mean IoU", "threshold": "threshold"})
     _lines(axes, rows, curves, legend=len(curves) > 1)
     axes.set_ylim(0, 1)
     return "IoU of the positives"
@@ -207,7 +214,7 @@ def _classes(axes: Axes, rows: Sequence[Row], branch: str) -> str:
     others = [found[name] for name in largest[DRAWN_CLASSES:]]
     if others:
         shown[f"{len(others)} others"] = [sum(values) for values in zip(*others, strict=True)]
-    _stack(axes, rows, shown, None)
+    _stack(axes, rows, shown)
     return "class term by class"
 
 
@@ -223,7 +230,9 @@ def _lines(axes: Axes, rows: Sequence[Row], curves: Mapping[str, Sequence[float]
         axes.legend(loc="best")
 
 
-def _stack(axes: Axes, rows: Sequence[Row], shares: Mapping[str, Sequence[float]], colours: Sequence[Any] | None) -> None:
+def _stack(
+    axes: Axes, rows: Sequence[Row], shares: Mapping[str, Sequence[float]], colours: Sequence[Any] | None = None
+) -> None:
     """Draw shares as bars, one on the other, the first at the bottom."""
     from yolo_losses.style import COLOURS, GREY
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ class Reference:
             "gradient": torch.stack([pull.square().sum() for pull in pulls]),
             "gradient_positives": torch.stack([pull[at].square().sum() for pull in pulls]),
             "by_class": own.sum((0, 1)),
-            "by_score": torch.stack([own[(p > a) & (p <= b)].sum() for a, b in zip(EDGES, EDGES[1:], strict=False)]),
+            "by_score": torch.stack([own[(p > a) & (p <= b)].sum() for a, b in pairwise(EDGES)]),
             "positives": torch.tensor([foreground.sum(), len(foreground)]),
             "iou": torch.stack((iou.sum(), foreground.sum().float())),
             "terms": torch.tensor(list(terms.values())),
@@ -71,7 +72,10 @@ class Reference:
             "positives": ratio(sums["positives"]),
             "mean_iou": ratio(sums["iou"]),
         }
-        for group, items in (("by_score", ("0.0-0.2", "0.2-0.4", "0.4-0.6", "0.6-0.8", "0.8-1.0")), ("by_class", "abc")):
+        for group, items in (
+            ("by_score", ("0.0-0.2", "0.2-0.4", "0.4-0.6", "0.6-0.8", "0.8-1.0")),
+            ("by_class", "abc"),
+        ):
             for i, item in enumerate(items):
                 found[f"{group}/{item}"] = sums[group][i] / sums[group].sum()
         return {f"{branch}/{name}" if branch else name: float(value) for name, value in found.items()}
@@ -393,7 +397,9 @@ def test_rtdetr_is_measured_against_its_own_stock_loss(every: None) -> None:
     _, own_gradient, found = detr({"cls_loss": "focal", "loss_stats": True})
     _, same, _ = detr({"cls_loss": "focal"})
     assert torch.equal(own_gradient, same)
-    assert found["cls_to_stock/gradient"] == pytest.approx(float(own_gradient[-1].norm() / gradient[-1].norm()), rel=1e-4)
+    assert found["cls_to_stock/gradient"] == pytest.approx(
+        float(own_gradient[-1].norm() / gradient[-1].norm()), rel=1e-4
+    )
     assert 0 < found["mean_iou"] < 1
 
 
