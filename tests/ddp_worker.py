@@ -21,6 +21,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "ghm": {"cls_loss": "ghm"},
     "wiou": {"box_loss": "wiou"},
     "auto": {"cls_loss": "focal", "cls_scale": "auto"},
+    "statistics": {"cls_loss": "focal", "loss_stats": True},
 }
 
 
@@ -78,7 +79,7 @@ def main(folder: Path) -> None:
     """Write this rank's losses, gradients and states."""
     import torch.distributed as dist
 
-    from yolo_losses.criteria import equip
+    from yolo_losses.criteria import equip, statistics
 
     dist.init_process_group("gloo")
     rank = dist.get_rank()
@@ -92,7 +93,8 @@ def main(folder: Path) -> None:
             if rank == 0:
                 preds, labels = batch(case, 0, rank)
                 mine(preds, labels)
-        result[case, name] = {"loss": loss, "gradient": gradient, "state": state_of(branch)}
+        columns = statistics.read({"": branch})  # of the first step
+        result[case, name] = {"loss": loss, "gradient": gradient, "state": state_of(branch), "columns": columns}
     torch.save(result, folder / f"rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

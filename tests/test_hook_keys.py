@@ -73,6 +73,7 @@ def test_a_key_that_ultralytics_has_for_something_else_stays_its_own(key: str, t
         "loss_branches": "both",
         "seg_loss": "stock",
         "seg_scale": 1.0,
+        "loss_stats": True,
     }  # fmt: skip
     plain = train("plain", **{key: "hard" if theirs == "soft" else 4.5})
     chosen = train("ours", cls_loss="slide") if key != "cls_loss" else None

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from yolo_losses.criteria import equip
+from yolo_losses.criteria.statistics import read
 
 Results = list[dict[tuple[str, str], dict[str, Any]]]
 
@@ -59,3 +60,17 @@ def test_a_ranks_loss_is_that_of_its_share_alone(ranks: Results, case: str, name
             loss, gradient = ddp_worker.step(alone, ddp_worker.batch(case, step, rank))
         torch.testing.assert_close(ranks[rank][case, name]["loss"], loss)
         torch.testing.assert_close(ranks[rank][case, name]["gradient"], gradient)
+
+
+@pytest.mark.parametrize("case", ddp_worker.CASES)
+def test_the_statistics_of_an_epoch_are_summed_over_ranks(ranks: Results, case: str) -> None:
+    joined = ddp_worker.criterion()
+    branches = equip(joined, ddp_worker.KEYS["statistics"])
+    ddp_worker.step(joined, ddp_worker.batch(case, 0))
+    wanted = {name: value for name, value in read(branches).items() if not name.startswith("share/")}
+    assert wanted.pop("batches") == 1
+    for rank in (0, 1):
+        found = ranks[rank][case, "statistics"]["columns"]
+        assert found["batches"] == 2
+        assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=1e-5)
+        assert not ranks[rank][case, "slide"]["columns"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,17 @@ def results_csv(best: dict[str, Any], epochs: int, rng: np.random.Generator, siz
     return "\n".join(rows) + "\n"
 
 
+def loss_stats_csv(branches: Sequence[str], epochs: int, rng: np.random.Generator, size: float) -> str:
+    columns = ("share/box", "share/cls", "cls_to_bce/value", "cls_to_bce/gradient", "cls_scale")
+    names = [f"{branch}/{column}" if branch else column for branch in branches for column in columns]
+    rows = [",".join(["epoch", *names])]
+    for epoch in range(1, epochs + 1):
+        share = size / (1 + size) * rng.normal(1, 0.05)
+        row = (1 - share, share, size * np.exp(-epoch / epochs), size**0.5 * rng.normal(1, 0.05), 1 / size)
+        rows.append(",".join(f"{x:.5g}" for x in (epoch, *row * len(branches))))
+    return "\n".join(rows) + "\n"
+
+
 def write_run(
     folder: Path,
     configuration: dict[str, Any],
@@ -78,9 +90,10 @@ def write_run(
     by_hand: bool = False,
     error: str | None = None,
     settings: dict[str, Any] | None = None,
+    statistics: Sequence[str] | None = None,
     **changes: Any,
 ) -> None:
-    """Write one run's folder: `record.json`, `validation.npz`, `args.yaml`, `results.csv`."""
+    """Write one run's folder: `record.json`, `validation.npz`, `args.yaml`, `results.csv`, perhaps `loss_stats.csv`."""
     name = " ".join(f"{k}={v}" for k, v in configuration.items())
     own = np.random.default_rng([seed, *name.encode(), *data.encode()])
     shared = np.random.default_rng([seed, 7])
@@ -102,6 +115,8 @@ def write_run(
     values = metrics(best)
     size = 0.1 if configuration.get("cls_loss") == "focal" else 1.0
     (folder / "results.csv").write_text(results_csv(values, epochs, own, size))
+    if statistics is not None:  # the branches of the head
+        (folder / "loss_stats.csv").write_text(loss_stats_csv(statistics, epochs, own, size))
     if by_hand:
         return
     arrays = {

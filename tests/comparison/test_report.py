@@ -401,6 +401,30 @@ def test_several_data_sets_have_a_verdict_each_and_one_over_all(tmp_path):
 # --- what is comparable ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("branches", [[""], ["one2many", "one2one"]])
+def test_what_the_losses_did_is_shown_where_runs_have_it(branches, tmp_path):
+    for loss in ("bce", "focal"):
+        for seed in range(2):
+            write_run(tmp_path, {"cls_loss": loss}, seed, statistics=branches)
+    write_run(tmp_path, {"cls_loss": "slide"}, 0)  # without
+    build_report(tmp_path)
+    names = [f"statistics-{branch}" if branch else "statistics" for branch in branches]
+    assert sorted(path.stem for path in (tmp_path / "figures").glob("statistics*")) == sorted(names)
+    for name in names:
+        assert f"(figures/{name}.svg)" in text(tmp_path)
+        svg = text(tmp_path / "figures", f"{name}.svg")
+        assert ">focal<" in svg
+        assert ">slide<" not in svg
+        assert "factor, cls_scale=auto" in svg
+    assert "What the class term did" in text(tmp_path, "report.html")
+
+
+def test_without_loss_stats_the_report_has_no_word_of_it(folder):
+    assert not list((folder / "figures").glob("statistics*"))
+    for name in ("report.md", "report.html"):
+        assert "loss_stats" not in text(folder, name)
+
+
 def test_loss_columns_are_comparable_only_within_one_loss():
     def same(term: str, a: dict, b: dict) -> bool:
         return loss_of_term(a, term) == loss_of_term(b, term)

@@ -12,17 +12,26 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
+from yolo_losses import loss_stats
 from yolo_losses.comparison.analysis import ALL_SETS, METRICS, WEIGHTS, Analysis, Comparison
 from yolo_losses.comparison.record import METRIC_COLUMNS, RunRecord, read_results
 from yolo_losses.style import GREY, INK, STYLE, curve_style, scaled_to_page, svg_element
 
 VERDICT_COLOURS = {"better": "#2f7fd0", "worse": "#d9622b", "no difference that matters": GREY, "undecided": GREY}
 WIDTH = 5.2  # inches: a figure fills a phone's width, and two stand side by side on a wide page
-KINDS = ("forest", "per-class", "curves", "precision-recall", "loss")
+KINDS = ("forest", "per-class", "curves", "precision-recall", "loss", "statistics")
 MOST_CLASSES = 30
+STATISTICS = {  # columns of `loss_stats.csv`, the branch aside, and what they are
+    "share/cls": "share of the class term",
+    "cls_to_bce/value": "class term, times BCE's",
+    "cls_to_bce/gradient": "its gradient, times BCE's",
+    "cls_to_stock/value": "class term, times the stock loss's",
+    "cls_to_stock/gradient": "its gradient, times the stock loss's",
+    "cls_scale": "factor, cls_scale=auto",
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,11 @@ def _draw(result: Analysis) -> Iterator[Drawn]:
                 *(
                     ("loss", f"-{term}", _losses(result, scope, term), f"The {term} term by epoch")
                     for term in _terms(result, scope)
+                ),
+                *(
+                    ("statistics", f"-{branch}" if branch else "", _statistics(result, scope, branch), text)
+                    for branch in _branches(result, scope)
+                    for text in [f"What the class term did, by epoch{f', {branch}' if branch else ''}"]
                 ),
             ]
         for kind, suffix, figure, text in found:
@@ -264,6 +278,57 @@ def _losses(result: Analysis, data: str, term: str) -> Figure | None:
         _legend(figure, {label: handles[label] for label in result.labels.values() if label in handles})
     figure.suptitle(
         _titled(f"{term} term: training solid, validation dotted", data, result), x=0.02, ha="left", fontsize=10
+    )
+    return figure
+
+
+def _branches(result: Analysis, data: str) -> list[str]:
+    """Return the branches that the runs have statistics of, `""` for a head that has one."""
+    rows = [row for name in result.names for r in result.finished(data, name) for row in loss_stats.read(r.folder)[:1]]
+    return loss_stats.branches_of(rows)
+
+
+def _statistics(result: Analysis, data: str, branch: str) -> Figure:
+    """Return what `loss_stats` wrote on the class term, a panel for each column that some run has."""
+    curves: dict[str, dict[str, list[list[float]]]] = {}
+    for name in result.names:
+        found = [loss_stats.read(record.folder) for record in result.finished(data, name)]
+        for column in STATISTICS:
+            key = f"{branch}/{column}" if branch else column
+            runs = [[row[key] for row in rows] for rows in found if rows and key in rows[0]]
+            if runs:
+                curves.setdefault(column, {})[name] = runs
+    shown = [column for column in STATISTICS if column in curves]
+    rows = math.ceil(len(shown) / 2)
+    figure = Figure(figsize=(WIDTH, 1.9 * rows + 0.9), layout="constrained")
+    grid = figure.subplots(rows, 2, squeeze=False, sharex=True).ravel()
+    for axes, column in zip(grid, shown, strict=False):
+        for name, runs in curves[column].items():
+            _band(axes, runs, curve_style(result.names.index(name)), result.labels[name], 1)
+        if column.startswith("share"):
+            axes.set_ylim(0, 1)
+        else:
+            axes.axhline(1, color=INK, lw=0.8)
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_title(STATISTICS[column], loc="left", fontsize=9)
+        axes.grid()
+    for axes in grid[len(shown) :]:
+        axes.remove()
+    for axes in grid[max(0, len(shown) - 2) : len(shown)]:
+        axes.set_xlabel("epoch")
+        axes.tick_params(labelbottom=True)
+    handles: dict[str, Any] = {}
+    for axes in grid[: len(shown)]:
+        handles |= _handles(axes)
+    _legend(figure, {label: handles[label] for label in result.labels.values() if label in handles})
+    figure.suptitle(
+        _titled("What the class term did" + (f", {branch}" if branch else ""), data, result),
+        x=0.02,
+        ha="left",
+        fontsize=10,
     )
     return figure
 
