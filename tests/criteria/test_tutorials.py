@@ -16,9 +16,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import torch
 from conftest import criterion_of, made_up_batch, predictions, run
 
 import yolo_losses
+from yolo_losses.criteria.assignment import Assignment
 
 Box = Sequence[float]
 SMALLEST = 1e-6
@@ -118,8 +120,10 @@ class Batch:
         def forward(*args: Any, **kwargs: Any) -> Any:
             labels, boxes, *rest = stock(*args, **kwargs)
             boxes = boxes.clone()
-            boxes[:, ::3] += 50
-            boxes[:, 1::3] = predicted(args, kwargs)[:, 1::3] + 1
+            boxes[:, ::6] += 50
+            close = predicted(args, kwargs)[:, 1::2]
+            sides = (close[..., 2:] - close[..., :2]).repeat(1, 1, 2)
+            boxes[:, 1::2] = close + sides * ((torch.arange(close.shape[1]) % 7 + 1) / 18).view(1, -1, 1)
             return labels, boxes, *rest
 
         criterion.assigner.forward = forward
@@ -149,6 +153,10 @@ def batch() -> Batch:
     assert len(overlaps) > 20
     assert min(overlaps) < 0 < max(overlaps), "some are clamped"
     assert max(abs(ciou(*pair) - iou(*pair)) for pair in found.pairs.values()) > 0.05
+    targets = {key: min(max(ciou(*pair), SMALLEST), 1) for key, pair in found.pairs.items()}
+    mean, other = (sum(values) / len(values) for values in (targets.values(), [iou(*p) for p in found.pairs.values()]))
+    terms = [found.term("slide", targets, of, 1) for of in (mean, other)]
+    assert abs(terms[0] - terms[1]) > 1e-4 * terms[0], "whose mean it is tells"
     return found
 
 
@@ -159,6 +167,14 @@ def test_with_ciou_targets_each_loss_is_the_tutorial_s(cls_loss: str, batch: Bat
     mean = sum(targets.values()) / len(targets)
     expected = batch.term(cls_loss, targets, mean, len(targets))
     assert batch.ours(cls_loss=cls_loss, cls_target="ciou") == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_smallest_target_is_1e_6_and_the_largest_1() -> None:
+    anchor, apart = [0.0, 0, 4, 4], [50.0, 50, 54, 54]
+    boxes, objects = torch.tensor([[anchor, anchor]]), torch.tensor([[apart, anchor]])
+    assigned = (torch.zeros(1, 2), objects, torch.ones(1, 2, 1), torch.ones(1, 2, dtype=torch.bool))
+    at = Assignment(boxes, torch.zeros(2, 2), assigned, one_hot=True, joined=False)
+    assert at.ciou.tolist() == pytest.approx([SMALLEST, 1], rel=1e-6)
 
 
 @pytest.mark.parametrize("cls_loss", ["vfl", "qfl"])
