@@ -112,13 +112,16 @@ def test_tables_have_the_same_rows_and_numbers(name: str) -> None:
     for rows, twins in zip(ours, theirs, strict=True):
         for row, twin in zip(rows, twins, strict=True):
             assert code(row[0]) == code(twin[0])
-            assert numbers(" ".join(row[:2])) == numbers(" ".join(twin[:2])), row
-            assert set(code(row[1])) == set(code(twin[1])), row
+            assert re.findall(r"/?(\w+\.md)", row[0]) == re.findall(r"/?(\w+\.md)", twin[0])
+            if name not in BY_HAND and len(row) == 4:  # the column of the parameters
+                row = [*row[:2], *row[3:]]
+            assert numbers(" ".join(row)) == numbers(" ".join(twin)), row
+            assert set(code(" ".join(row))) == set(code(" ".join(twin))), row
 
 
 @every_page_by_hand
 def test_numbers_in_the_text_are_the_same(name: str) -> None:
-    assert set(numbers(prose(TEXTS[name]))) == set(numbers(prose(TEXTS[TWINS[name]])))
+    assert numbers(prose(TEXTS[name])) == numbers(prose(TEXTS[TWINS[name]]))
 
 
 @every_page
