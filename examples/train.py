@@ -41,7 +41,7 @@ def interrupt(trainer: Any) -> None:
 
 def main() -> None:
     """Train, resume, and print what shows that the loss ran."""
-    data = make_dataset(FOLDER / "data", train=32, val=8, imgsz=64)
+    data = make_dataset(FOLDER / "data", train=32, val=8, imgsz=96)
     log = Collector()
     LOGGER.addHandler(log)
 
@@ -49,7 +49,7 @@ def main() -> None:
     model.add_callback("on_model_save", interrupt)
     with suppress(KeyboardInterrupt):
         model.train(
-            data=str(data), epochs=2, imgsz=64, batch=8, device="cpu", workers=0, plots=False,
+            data=str(data), epochs=2, imgsz=96, batch=8, device="cpu", workers=0, plots=False,
             project=str(FOLDER), name="run", exist_ok=True,
             cls_loss="slide", slide_delta=0.15,
         )  # fmt: skip

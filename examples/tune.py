@@ -2,7 +2,7 @@
 
     python examples/tune.py
 
-About 45 seconds on one core: three short trainings, each in its own process. It shows how, not which value is good.
+About 50 seconds on one core: three short trainings, each in its own process. It shows how, not which value is good.
 Writes to `runs/examples/tune`.
 """
 
