@@ -37,7 +37,8 @@ def main() -> None:
     )  # fmt: skip
     for result in results:
         chosen = f"cls_loss={result.config['cls_loss']} focal_gamma={result.config['focal_gamma']:.2f}"
-        print(f"{chosen}: mAP50-95 {result.metrics['metrics/mAP50-95(B)']:.4f}" if not result.error else result.error)
+        reached = (result.metrics or {}).get("metrics/mAP50-95(B)", float("nan"))
+        print(f"{chosen}: mAP50-95 {reached:.4f}", result.error or "")
 
 
 if __name__ == "__main__":

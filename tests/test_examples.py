@@ -98,7 +98,7 @@ def test_tune_trains_with_every_value_it_tries(tmp_path: Path) -> None:
 def test_tune_ray_trains_each_trial_with_its_choice(tmp_path: Path) -> None:
     pytest.importorskip("ray.tune")
     done = example(tmp_path, "tune_ray.py")
-    told = re.findall(r"^cls_loss=(\w+) focal_gamma=([\d.]+): mAP50-95 [\d.]+$", done.text, re.MULTILINE)
+    told = re.findall(r"^cls_loss=(\w+) focal_gamma=([\d.]+): mAP50-95 [\d.]+ ?$", done.text, re.MULTILINE)
     runs = [yaml.safe_load(path.read_text()) for path in (tmp_path / RUNS / "tune_ray").glob("search_*/args.yaml")]
     assert len(told) == 3
     trained = [(run["cls_loss"], f"{run.get('focal_gamma', 0):.2f}") for run in runs]
