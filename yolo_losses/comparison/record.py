@@ -31,6 +31,7 @@ BOOKKEEPING = frozenset(
         "device",
         "workers",
         "plots",
+        "loss_stats",
         "verbose",
         "save",
         "save_period",
