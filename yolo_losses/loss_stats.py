@@ -80,8 +80,8 @@ class LossStats:
         path = self.path.with_name(PICTURE)
         try:
             figure(self.rows).savefig(path, dpi=150)
-        except OSError as error:
-            say(f"{path} could not be written ({error})", warn=True)
+        except Exception as error:  # the training is done: loggers and others have yet to hear of its end
+            say(f"{path} could not be drawn ({error})", warn=True)
             return None
         return path
 

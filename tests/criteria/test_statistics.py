@@ -264,6 +264,16 @@ def test_a_batch_that_overflowed_does_not_count(poison: float, every: None) -> N
     assert read(branches) == wanted
 
 
+def test_a_batch_of_another_number_of_classes_does_not_count_and_stops_nothing(every: None) -> None:
+    criterion = criterion_of("v8")
+    branches = equip(criterion, {"loss_stats": True})
+    run(criterion, predictions("v8"), made_up_batch("v8"))
+    wanted = read(branches)
+    criterion.nc = criterion.assigner.num_classes = 2
+    run(criterion, predictions("v8", classes=2), made_up_batch("v8", classes=2))
+    assert read(branches) == wanted
+
+
 def test_a_batch_without_objects_has_no_positives(every: None) -> None:
     criterion = criterion_of("v8")
     branches = equip(criterion, {"cls_loss": "focal", "loss_stats": True})

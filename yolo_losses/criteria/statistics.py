@@ -112,22 +112,24 @@ class Statistics:
         self.measuring = False
         self.terms = tuple(terms)
         found = {"terms": torch.stack([term.float() for term in terms.values()]), **self.found}
-        if self.term is not None:
-            sums = self.term.detach().reshape(-1, self.term.shape[-1]).sum(0)
+        term, self.term, self.found = self.term, None, {}
+        if term is not None:
+            sums = term.detach().reshape(-1, term.shape[-1]).sum(0)
             # The shares by score are of some images, and may lack the criterion's weights of the classes.
             share = found["by_score"] / found["by_score"].sum(0).clamp_min(torch.finfo(sums.dtype).tiny)
             found["by_score"] = (share * sums).sum(1)
             if by_class:
                 found["by_class"] = sums
         found["batches"] = torch.ones_like(found["terms"][0])
-        self.sizes = {name: tensor.numel() for name, tensor in found.items()}
+        sizes = {name: tensor.numel() for name, tensor in found.items()}
+        if self.sums is not None and sizes != self.sizes:
+            return  # another number of classes than in the epoch's first batch
+        self.sizes = sizes
         dtype = torch.float32 if found["terms"].device.type == "mps" else torch.float64  # Metal has no float64
         vector = torch.cat([tensor.reshape(-1).to(dtype) for tensor in found.values()])
         # A batch that overflowed would spoil the epoch.
         vector = torch.where(vector.isfinite().all(), vector, 0)
         self.sums = vector if self.sums is None else self.sums + vector
-        self.found = {}
-        self.term = None
 
 
 def named_terms(items: Any) -> Mapping[str, Tensor]:
