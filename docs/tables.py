@@ -1,11 +1,11 @@
-"""Write what follows from the declarations of the losses: the README's tables, a config and a page for each loss.
+"""Write what follows from the declarations of the losses: the README's names, a config and a page for each loss.
 
     python docs/tables.py           # write them (`make tables`)
     python docs/tables.py --check   # compare, exit code 1 where a file is not current
 
-In the README the text between `<!-- losses:GROUP -->` and `<!-- /losses -->` is written. In `configs/` the file of each
-loss is written whole; of a combination, such as `slide_inner_siou.yaml`, the comment at the top is kept. `pages.py` has
-what is written in `docs/` and in the site's navigation.
+In the README the text between `<!-- losses -->` and `<!-- /losses -->` is written. In `configs/` the file of each loss
+is written whole; of a combination, such as `slide_inner_siou.yaml`, the comment at the top is kept. `pages.py` has what is
+written in `docs/` and in the site's navigation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
-from pages import links, pages
+from pages import pages
 
 from yolo_losses import registry
 from yolo_losses.commands.list_ import group, grouped
@@ -26,13 +26,6 @@ from yolo_losses.registry import TERM_KEYS, LossSpec
 from yolo_losses.settings import LossSettings
 
 ROOT = Path(__file__).resolve().parents[1]
-HEADINGS = {
-    "class": "`cls_loss=`",
-    "box": "`box_loss=`",
-    "rotated": "`box_loss=` (task `obb`)",
-    "mask": "`seg_loss=` (task `segment`)",
-    "modifiers": "prefix of a box loss",
-}
 MODELS = {"rotated": "yolov8n-obb.yaml", "mask": "yolov8n-seg.yaml"}
 NOTES = {
     "class": "Compare runs by mAP: the values of cls_loss of different losses are not comparable.",
@@ -41,30 +34,16 @@ NOTES = {
 }
 
 
-def table(name: str, specs: list[LossSpec]) -> str:
-    """Return the table of a group of losses."""
-    rows = [f"| {HEADINGS[name]} | what it computes | parameters (default) | source |", "|---|---|---|---|"]
-    for spec in specs:
-        word = f"{spec.name}_" if spec.kind == "modifier" else spec.name
-        parameters = ", ".join(f"`{p.key}` {p.default}" for p in spec.parameters)
-        source = links(spec.source)
-        cells = (f"`{word}`", spec.summary.replace("|", "\\|"), parameters, source)
-        rows.append("| " + " | ".join(cells) + " |")
-    return "\n".join(rows)
-
-
 def readme(text: str) -> str:
-    """Return the README with current tables.
-
-    Raises:
-        ValueError: if a group of losses has no place in it.
-    """
-    for name, specs in grouped([spec for spec in registry.specs() if spec.built_in]).items():
-        place = re.search(rf"<!-- losses:{name} -->\n(.*?)<!-- /losses -->", text, flags=re.DOTALL)
-        if place is None:
-            raise ValueError(f"README.md has no '<!-- losses:{name} -->' ... '<!-- /losses -->'")
-        text = text[: place.start(1)] + table(name, specs) + "\n" + text[place.end(1) :]
-    return text
+    """Return the README with the current names of the losses."""
+    names = {
+        name: ", ".join(f"`{spec.name}_`" if spec.kind == "modifier" else f"`{spec.name}`" for spec in specs)
+        for name, specs in grouped([spec for spec in registry.specs() if spec.built_in]).items()
+    }
+    boxes = f"{names['box']}; rotated: {names['rotated']}; with the prefixes {names['modifiers']}"
+    values = {"cls_loss": names["class"], "box_loss": boxes, "seg_loss": names["mask"], "dfl_loss": "`dfl`, `off`"}
+    rows = ["| key | values |", "|---|---|", *(f"| `{key}` | {value} |" for key, value in values.items())]
+    return re.sub(r"(?<=<!-- losses -->\n).*?(?=<!-- /losses -->)", "\n".join(rows) + "\n", text, flags=re.DOTALL)
 
 
 def settings_of(chosen: Mapping[str, str]) -> str:
@@ -108,7 +87,7 @@ def configs() -> dict[Path, str]:
 
 def main() -> int:
     """Write the files, or with `--check` name those that are not current."""
-    parser = argparse.ArgumentParser(description="Write README's tables, configs and pages from the declarations.")
+    parser = argparse.ArgumentParser(description="Write README's names, configs and pages from the declarations.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a file is not current")
     args = parser.parse_args()
     path = ROOT / "README.md"

@@ -59,15 +59,16 @@ def test_a_new_loss_is_one_new_file(tmp_path: Path) -> None:
     assert {line.split()[0] for line in stale.stdout.splitlines()} == written
     done = tables(tmp_path)
     assert done.returncode == 0, done.stderr
-    row = "| `brand_new` | Brand-new loss: \\|t - p\\|^power | `brand_new_power` 2.0 | [arXiv 2612.01234]"
-    assert row in (tmp_path / "README.md").read_text()
+    row = "| [`brand_new`](brand_new.md) | Brand-new loss: \\|t - p\\|^power | [arXiv 2612.01234]"
+    assert row in (tmp_path / "docs" / "losses" / "index.md").read_text()
+    assert "`bce`, `brand_new`, `efl`" in (tmp_path / "README.md").read_text()
     config = (tmp_path / "configs" / "brand_new.yaml").read_text()
     assert "cls_loss: brand_new\nbrand_new_power: 2.0 # a number > 0: exponent of the error\n" in config
     page = (tmp_path / "docs" / "losses" / "brand_new.md").read_text()
     assert "\n| `brand_new_power` | `2.0` | a number > 0 | exponent of the error |\n" in page
     assert tables(tmp_path, "--check").returncode == 0
-    # A text by hand between the marks, or a default that is not the declared one, is noticed.
-    readme, path = tmp_path / "README.md", tmp_path / "configs" / "vfl_siou.yaml"
-    readme.write_text(readme.read_text().replace("Brand-new loss", "Old loss"))
+    # A change by hand, or a default that is not the declared one, is noticed.
+    index, path = tmp_path / "docs" / "losses" / "index.md", tmp_path / "configs" / "vfl_siou.yaml"
+    index.write_text(index.read_text().replace("Brand-new loss", "Old loss"))
     path.write_text(path.read_text().replace("vfl_alpha: 0.75", "vfl_alpha: 0.5"))
     assert len(tables(tmp_path, "--check").stdout.splitlines()) == 2
