@@ -4,8 +4,8 @@
     python docs/tables.py --check   # compare, exit code 1 where a file is not current
 
 In the README the text between `<!-- losses -->` and `<!-- /losses -->` is written. In `configs/` the file of each loss
-is written whole; of a combination, such as `slide_inner_siou.yaml`, the comment at the top is kept. `pages.py` has what is
-written in `docs/` and in the site's navigation.
+is written whole; of a combination, such as `slide_inner_siou.yaml`, the comment at the top is kept. `pages.py` has what
+is written in `docs/` and in the site's navigation.
 """
 
 from __future__ import annotations
