@@ -3,7 +3,7 @@
     python docs/tables.py           # write them (`make tables`)
     python docs/tables.py --check   # compare, exit code 1 where a file is not current
 
-In the README the text between `<!-- losses -->` and `<!-- /losses -->` is written. In `configs/` the file of each loss
+In the READMEs the text between `<!-- losses -->` and `<!-- /losses -->` is written. In `configs/` the file of each loss
 is written whole; of a combination, such as `slide_inner_siou.yaml`, the comment at the top is kept. `pages.py` has what
 is written in `docs/` and in the site's navigation.
 """
@@ -90,8 +90,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write README's names, configs and pages from the declarations.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a file is not current")
     args = parser.parse_args()
-    path = ROOT / "README.md"
-    wanted = {path: readme(path.read_text(encoding="utf-8")), **configs(), **pages()}
+    readmes = {path: readme(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("README*.md"))}
+    wanted = {**readmes, **configs(), **pages()}
     stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
     for p in stale:
         if args.check:

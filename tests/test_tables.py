@@ -47,7 +47,8 @@ def test_what_follows_from_the_declarations_is_current() -> None:
 def test_a_new_loss_is_one_new_file(tmp_path: Path) -> None:
     for name in ("yolo_losses", "configs", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "examples" / "bench", tmp_path / "examples" / "bench")
+    for name in ("bench", "evidence"):
+        shutil.copytree(ROOT / "examples" / name, tmp_path / "examples" / name)
     for name in ("README.md", "mkdocs.yml"):
         shutil.copy(ROOT / name, tmp_path)
     assert tables(tmp_path, "--check").returncode == 0
