@@ -477,7 +477,8 @@ class Run:
         """Say the running factor on the class term as training ends, and how to have it fixed."""
         if self.settings.cls_scale == "auto":
             scales = [branch.scale for branch in self.branches.values() if branch.scale is not None]
-            fixed = f"; cls_scale={float(scales[0].factor):.3g} fixes it there" if len(scales) == 1 else ""
+            settled = len(scales) == 1 and float(scales[0].seen) > 0 and not scales[0].bounded
+            fixed = f"; cls_scale={float(scales[0].factor):.3g} fixes it there" if settled else ""
             say(f"cls_scale=auto ended at {self.class_factors()}{fixed}")
 
     def state(self) -> dict[str, dict[str, Any]]:

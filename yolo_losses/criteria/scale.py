@@ -7,12 +7,13 @@ import math
 import torch
 from torch import Tensor, nn
 
+from yolo_losses.classification._fast import cpu, gpu
 from yolo_losses.classification._fast.autograd import kept_gradient
-from yolo_losses.classification._fast.cpu import map_sum
 from yolo_losses.step import sum_over_ranks
 
 DECAY = 0.98  # of the running means: some 50 steps
-LARGEST_STEP = math.log(1.05)  # the factor moves by 5 % a step at most, so that no single batch upsets a training
+LARGEST_STEP = math.log(1.05)  # the factor moves by 5 % a batch at most
+LARGEST_BATCH = 2.0  # a batch counts as this many times the running mean at most: squares of a single one would own it
 LIMIT = 100.0  # the factor stays within 1/LIMIT and LIMIT
 
 
@@ -26,11 +27,12 @@ class ClassScale(nn.Module):
 
     own: Tensor
     stock: Tensor
+    seen: Tensor
     log_factor: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("own", "stock", "log_factor"):
+        for name in ("own", "stock", "seen", "log_factor"):
             self.register_buffer(name, torch.zeros(()))
 
     @property
@@ -57,9 +59,12 @@ class ClassScale(nn.Module):
         # A batch that overflowed must not reach the state: the training recovers from it, a running mean would not.
         counts = (batches > 0) & (own > 0) & (stock > 0) & (own + stock).isfinite()
         weight = torch.where(counts, 1 - DECAY, 0)
-        self.own.lerp_(torch.where(counts, own, 0), weight)
-        self.stock.lerp_(torch.where(counts, stock, 0), weight)
-        # Both means start at 0, which cancels in their ratio.
+        most = LARGEST_BATCH * (self.own + self.stock) / self.seen
+        share = torch.where(self.seen > 0, (most / (own + stock)).clamp_max(1), 1)
+        self.own.lerp_(torch.where(counts, own * share, 0), weight)
+        self.stock.lerp_(torch.where(counts, stock * share, 0), weight)
+        # The means start at 0: `seen` is what a constant 1 would have come to; it cancels in their ratio.
+        self.seen.lerp_(torch.ones_like(self.seen), weight)
         target = (torch.log(self.stock / self.own) / 2).clamp(-math.log(LIMIT), math.log(LIMIT))
         step = (target - self.log_factor).clamp(-LARGEST_STEP, LARGEST_STEP)
         self.log_factor += torch.where(counts, step, 0)
@@ -86,4 +91,4 @@ def squared_norms(gradient: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
         stock = piece.float().sigmoid().sub_(wanted[part])
         return torch.stack((own[part].float().square().sum(), stock.square_().sum()))
 
-    return map_sum(rows, of_piece)
+    return cpu.map_sum(rows, of_piece, cpu.PIECE if rows.device.type == "cpu" else gpu.PIECE)
