@@ -15,8 +15,8 @@ class Step:
     """The positives of a step, as scalar tensors on the device, computed when a loss asks for them; none synchronises.
 
     Args:
-        iou: IoU of each positive's predicted box with its object, detached, shape `(N,)`, or what computes it.
-        positive: which of them count, shape `(N,)`; `None`: all.
+        iou: IoU of each positive's predicted box with its object, detached, or what computes it.
+        positive: which of them count, of the same shape; `None`: all.
         training: whether state is to be updated, rather than only read as in validation.
         joined: whether sums are joined over the ranks of a distributed training. Every rank has to say the same, and
             has to ask for the same attributes.
@@ -38,22 +38,21 @@ class Step:
 
     @cached_property
     def iou(self) -> Tensor:
-        """IoU of each positive's predicted box with its object, detached, shape `(N,)`."""
+        """IoU of each positive's predicted box with its object, detached."""
         return self._iou if isinstance(self._iou, Tensor) else self._iou()
 
     @cached_property
     def _sums(self) -> tuple[Tensor, Tensor]:
-        iou = self.iou.float()
         # A batch that overflowed must not reach the state: the training recovers from it, a running mean would not.
         # An IoU is a number in [0, 1] or NaN.
-        counted = iou == iou
+        iou = self.iou.float()
         if self.positive is not None:
-            counted &= self.positive
-        return torch.where(counted, iou, 0).sum(), counted.sum()
+            iou = torch.where(self.positive, iou, torch.nan)
+        return iou.nansum(), (iou == iou).sum()
 
     @cached_property
     def _joint_sums(self) -> tuple[Tensor, Tensor]:
-        if not self.joined:
+        if not (self.joined and distributed()):
             return self._sums
         total, count = sum_over_ranks(torch.stack((self._sums[0], self._sums[1].float())))
         return total, count
@@ -74,9 +73,14 @@ class Step:
         return self._joint_sums[1]
 
 
+def distributed() -> bool:
+    """Return whether several ranks train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """Return the sum of a tensor over the ranks of a distributed training, the tensor itself where there is one."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if distributed():
         tensor = tensor.clone()
         dist.all_reduce(tensor)
     return tensor

@@ -58,8 +58,8 @@ class EMASlideLoss(SlideLoss):
         mean = torch.as_tensor(mean_iou, dtype=self.average.dtype, device=self.average.device)
         counted = torch.as_tensor(counts, device=self.average.device)
         self.updates += counted
-        keep = self.decay * (1 - (-self.updates / self.tau).exp())
-        self.average.copy_(torch.where(counted, keep * self.average + (1 - keep) * mean, self.average))
+        renewed = (1 - self.decay) + self.decay * (self.updates / -self.tau).exp()
+        self.average.lerp_(mean, renewed * counted)
 
     def forward(
         self,

@@ -72,8 +72,8 @@ class MatchabilityLoss(ClassificationLoss):
     ) -> tuple[Tensor, Tensor]:
         """Return the loss and its derivative per element."""
         positive = targets > 0 if positive_mask is None else positive_mask
-        target = power_without_gradient(targets, self.gamma).masked_fill(~positive, 0)
+        target = power_without_gradient(targets, self.gamma) if self.gamma else positive.to(targets.dtype)
         p = logits.sigmoid()
         weight = power_without_gradient(p, self.gamma).masked_fill(positive, 1)
-        value = nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        return value.mul_(weight), (p - target).mul_(weight)
+        value = nn.functional.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
+        return value, (p - target).mul_(weight)

@@ -66,18 +66,19 @@ class QualityFocalLoss(ClassificationLoss):
     def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
         """Return the loss and its derivative per element."""
         p = logits.sigmoid()
-        slope = p - targets
-        gap = slope.abs()
+        gap = p - targets
         value = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        if self.beta:
-            # The derivative of |p - t|^beta: beta |p - t|^(beta - 1) sign(p - t) p (1 - p).
-            if self.beta < 1:
-                gap.clamp_min_(torch.finfo(p.dtype).tiny)
-            steep = (gap if self.beta == 2 else gap ** (self.beta - 1)).copysign(slope)
-            steep.mul_(torch.addcmul(p, p, p, value=-1)).mul_(value)
-            focus = power_without_gradient(gap, self.beta)
-            value.mul_(focus)
-            slope.mul_(focus).add_(steep, alpha=self.beta)
+        if not self.beta:
+            slope = gap
+        else:
+            if self.beta < 1:  # the slope at 0 is infinite
+                gap = gap.abs().clamp_min_(torch.finfo(p.dtype).tiny).copysign_(gap)
+            # With d = p - t and s = |d|^(beta - 1) sign(d): the loss is s d BCE, its derivative
+            # s (d^2 + beta p (1 - p) BCE).
+            steep = gap if self.beta == 2 else gap.abs().pow_(self.beta - 1).copysign_(gap)
+            square, spread = gap * gap, torch.addcmul(p, p, p, value=-1)
+            slope = torch.addcmul(square, spread, value, value=self.beta).mul_(steep)
+            value.mul_(square if self.beta == 2 else steep * gap)
         if self.alpha >= 0:
             balance = torch.mul(targets, 2 * self.alpha - 1).add_(1 - self.alpha)
             value.mul_(balance)

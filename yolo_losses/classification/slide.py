@@ -52,9 +52,9 @@ def slide_loss(
 def slide_weight(targets: Tensor, mean_iou: Tensor | float, delta: float, min_iou: float) -> Tensor:
     """Return the weight of BCE per element."""
     mean = torch.as_tensor(mean_iou, dtype=targets.dtype, device=targets.device).clamp_min(min_iou)
-    # The original computes the middle weight in float32, whatever the type of the logits.
+    # The original computes the weight of the middle band in float32, whatever the type of the logits.
     middle = (1 - mean).exp().float().to(targets.dtype)
-    return torch.where(targets >= mean, (1 - targets).exp(), torch.where(targets > mean - delta, middle, 1.0))
+    return torch.where(targets >= mean, (1 - targets).exp(), middle).masked_fill(targets <= mean - delta, 1)
 
 
 @register_cls_loss(
@@ -100,5 +100,5 @@ class SlideLoss(ClassificationLoss):
     def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
         """Return the loss and its derivative per element."""
         weight = slide_weight(targets, supplied["mean_iou"], self.delta, self.min_iou)
-        value = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        return value.mul_(weight), logits.sigmoid().sub_(targets).mul_(weight)
+        value = nn.functional.binary_cross_entropy_with_logits(logits, targets, weight, reduction="none")
+        return value, logits.sigmoid().sub_(targets).mul_(weight)

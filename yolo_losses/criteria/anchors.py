@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.utils.loss import RotatedBboxLoss
 
-from yolo_losses.classification._base import ClassificationLoss, Positives
+from yolo_losses.classification._base import ClassificationLoss
 from yolo_losses.criteria import masks, parts
 from yolo_losses.criteria.assignment import Assignment
 from yolo_losses.criteria.parts import Branch, Part, full_precision
@@ -29,6 +29,7 @@ from yolo_losses.criteria.statistics import Statistics, has_prompts, named_terms
 from yolo_losses.distribution.dfl import distribution_focal_loss
 from yolo_losses.formula import formula_arguments
 from yolo_losses.log import say
+from yolo_losses.reduction import upcast
 from yolo_losses.settings import LossSettings
 from yolo_losses.step import Step
 
@@ -156,8 +157,7 @@ class ClassPart(Part):
         with full_precision(logits):
             factor = _factor(loss, kind, at)
             if branch.one_hot and (at.large or loss.sums_a_batch()):
-                positives = Positives(at.element, _quality(kind, at), at.valid)
-                term = loss.class_sums(logits, positives, _step(kind, at))
+                term = loss.class_sums(logits, at.positives(_quality(kind, at)), _step(kind, at))
             else:
                 term = _per_element(loss, logits, targets, kind, at, _step(kind, at))
             if branch.scale is not None and torch.is_grad_enabled() and logits.requires_grad:
@@ -255,16 +255,15 @@ def _per_element(
     loss: ClassificationLoss, logits: Tensor, targets: Tensor, kind: str, at: Assignment, step: Step
 ) -> Tensor:
     """Return the class term per element: of small batches, or where targets may be soft in several classes."""
-    dtype = torch.promote_types(targets.dtype, torch.float32)
-    targets = targets.to(dtype) if kind == "tal" else at.dense(_quality(kind, at)).to(dtype)
+    logits, targets = upcast(logits, targets if kind == "tal" else at.dense(_quality(kind, at)))
     if loss.own_divisor:  # a mean over all elements; the module's call takes this step into its state
         call = loss.train(step.training)
-        mean = call(logits.to(dtype), targets, reduction_override="none")
+        mean = call(logits, targets, reduction_override="none")
         return mean / max(logits.numel(), 1)
     supplied = loss.prepare(step)
     if "positive_mask" in formula_arguments(type(loss).formula) or loss.sums_a_batch():
         supplied["positive_mask"] = at.positive_elements if kind == "tal" else at.assigned_elements
-    return loss.per_element(logits.to(dtype), targets, **supplied)
+    return loss.per_element(logits, targets, **supplied)
 
 
 def _against_bce(term: Tensor, logits: Tensor, targets: Tensor, at: Assignment) -> dict[str, float]:

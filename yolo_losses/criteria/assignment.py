@@ -9,6 +9,7 @@ from torch import Tensor
 
 from yolo_losses.boxes.ciou import ciou_loss
 from yolo_losses.boxes.probiou import probiou_loss
+from yolo_losses.classification._base import Positives
 from yolo_losses.reduction import upcast
 from yolo_losses.step import Step
 
@@ -17,7 +18,10 @@ LARGE_ON_GPU = 2**23
 
 
 class Assignment:
-    """What the assigner returned in this call, flat over batch and anchors; what follows from it is computed on demand.
+    """What the assigner returned in this call; what follows from it is computed on demand.
+
+    What has a value per positive has shape `(N, 1)` where the positives are selected, else `(b, anchors, 1)`, of which
+    those count that are `valid`.
 
     Attributes:
         scores: the target scores, shape `(b, anchors, C)`.
@@ -51,8 +55,8 @@ class Assignment:
 
     @cached_property
     def mask(self) -> Tensor:
-        """Which anchors are positives, shape `(b * anchors,)`."""
-        return self._foreground.reshape(-1).bool()
+        """Which anchors are positives, shape `(b, anchors, 1)`."""
+        return self._foreground.unsqueeze(-1).bool()
 
     @property
     def any(self) -> bool:
@@ -61,10 +65,10 @@ class Assignment:
 
     @cached_property
     def index(self) -> Tensor:
-        """The positives' anchors, flat over the batch, shape `(N,)`; all anchors unless positives are selected."""
+        """The positives' anchors, numbered over the batch; all anchors unless positives are selected."""
         if self.selects:
-            return self.mask.nonzero().squeeze(1)
-        return torch.arange(self.mask.numel(), device=self.mask.device)
+            return self.mask.view(-1).nonzero()
+        return torch.arange(self.mask.numel(), device=self.mask.device).view_as(self.mask)
 
     @property
     def valid(self) -> Tensor | None:
@@ -73,18 +77,19 @@ class Assignment:
 
     @cached_property
     def label(self) -> Tensor:
-        """The class of each, shape `(N,)`."""
+        """The class of each."""
+        labels = self._labels.reshape(-1)[self.index] if self.selects else self._labels.unsqueeze(-1)
         # Without objects the assigner labels every anchor with the number of classes, as a float.
-        return self._labels.reshape(-1)[self.index].long().clamp_(0, max(self.scores.shape[-1] - 1, 0))
+        return labels.long().clamp(0, max(self.scores.shape[-1] - 1, 0))
 
     @cached_property
     def element(self) -> Tensor:
-        """Their positions in the flattened logits, shape `(N,)`."""
+        """Their positions in the flattened logits."""
         return self.index * self.scores.shape[-1] + self.label
 
     @cached_property
     def score(self) -> Tensor:
-        """The target score of each at its class, float32 or more, shape `(N,)`."""
+        """The target score of each at its class, float32 or more."""
         if not self.scores.shape[-1]:
             return self.scores.new_zeros(self.index.shape)
         (score,) = upcast(self.scores.reshape(-1)[self.element])
@@ -92,26 +97,37 @@ class Assignment:
 
     @cached_property
     def boxes(self) -> tuple[Tensor, Tensor]:
-        """The predicted boxes and their objects in pixels, detached, shape `(N, 4)` or `(N, 5)`."""
-        pred, target = (b.detach().reshape(-1, b.shape[-1]) for b in (self._pred_boxes, self._boxes))
-        return (pred[self.index], target[self.index]) if self.selects else (pred, target)
+        """The predicted boxes and their objects in pixels, shape `(N, 4 or 5)` or `(b, anchors, 4 or 5)`."""
+        pred, target = self._pred_boxes, self._boxes
+        if self.selects:
+            index = self.index.squeeze(1)
+            pred, target = (b.reshape(-1, b.shape[-1])[index] for b in (pred, target))
+        return pred, target
 
     @cached_property
+    @torch.no_grad()
     def iou(self) -> Tensor:
         """IoU of each one's predicted box with its object (probiou of rotated boxes), detached, in [0, 1]."""
-        overlap = 1 - probiou_loss(*self.boxes) if self.rotated else plain_iou(*self.boxes)
-        return overlap.clamp_(0, 1)
+        if self.rotated:
+            return (1 - probiou_loss(*self.boxes)).clamp_(0, 1).unsqueeze(-1)
+        return plain_iou(*self.boxes)
 
     @cached_property
+    @torch.no_grad()
     def ciou(self) -> Tensor:
         """CIoU of each one's predicted box with its object, detached, in [1e-6, 1], as tutorials' losses take it."""
-        return (1 - ciou_loss(*self.boxes)).clamp_(1e-6, 1)
+        return (1 - ciou_loss(*self.boxes)).clamp_(1e-6, 1).unsqueeze(-1)
+
+    def positives(self, target: Tensor) -> Positives:
+        """Return the positive elements with a target for each."""
+        valid = None if self.valid is None else self.valid.view(-1)
+        return Positives(self.element.view(-1), target.view(-1), valid)
 
     @cached_property
     def assigned_elements(self) -> Tensor:
         """Which elements are the class of a positive, shape `(b, anchors, C)`."""
         classes = torch.arange(self.scores.shape[-1], device=self.scores.device, dtype=self._labels.dtype)
-        return (self._labels.unsqueeze(-1) == classes).logical_and_(self._foreground.unsqueeze(-1))
+        return (self._labels.unsqueeze(-1) == classes).logical_and_(self.mask)
 
     @property
     def positive_elements(self) -> Tensor:
@@ -122,8 +138,8 @@ class Assignment:
         """Return a value of each anchor at its class, 0 elsewhere, shape `(b, anchors, C)`."""
         if self.selects:
             whole = per_anchor.new_zeros(self.scores.numel())
-            return whole.index_copy_(0, self.element, per_anchor).view_as(self.scores)
-        return torch.where(self.assigned_elements, per_anchor.view(*self.scores.shape[:-1], 1), 0)
+            return whole.index_copy_(0, self.element.view(-1), per_anchor.view(-1)).view_as(self.scores)
+        return torch.where(self.assigned_elements, per_anchor, 0)
 
     @cached_property
     def divisor(self) -> Tensor:
@@ -158,8 +174,12 @@ class Assignment:
 
 
 def plain_iou(pred: Tensor, target: Tensor) -> Tensor:
-    """Return the IoU of boxes `xyxy` in pixels, in few operations; 0 where there is no union."""
-    (a, b), (c, d) = pred.split(2, -1), target.split(2, -1)
-    shared = (torch.minimum(b, d) - torch.maximum(a, c)).clamp_min_(0).prod(-1)
-    union = (b - a).prod(-1).add_((d - c).prod(-1)).sub_(shared)
-    return shared / union.clamp_min_(1e-7)
+    """Return the IoU of boxes `xyxy` in pixels, shape `(..., 1)`, in few operations; 0 where there is no union.
+
+    An intersection is no larger than either box, rounded or not, and that with an inverted box is 0: the IoU is in
+    [0, 1] without a clamp.
+    """
+    top_left, bottom_right = torch.stack((pred, target)).split(2, -1)
+    union = (bottom_right - top_left).prod(-1, keepdim=True).sum(0)
+    shared = (bottom_right.amin(0) - top_left.amax(0)).clamp_min_(0).prod(-1, keepdim=True)
+    return shared / union.sub_(shared).clamp_min_(1e-7)

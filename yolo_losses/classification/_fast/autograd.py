@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from yolo_losses.classification._fast import cpu, gpu
+from yolo_losses.reduction import upcast
 
 Background = Callable[..., tuple[Tensor, Tensor]]
 Foreground = Callable[..., Tensor]
@@ -172,7 +173,7 @@ def elementwise(closed_form: ClosedForm, formula: Callable[[Tensor], Tensor], lo
 class _Elementwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, closed_form: Any, formula: Any) -> Tensor:
-        value, slope = closed_form(logits.detach().to(torch.promote_types(logits.dtype, torch.float32)))
+        value, slope = closed_form(*upcast(logits))
         ctx.save_for_backward(logits, slope)
         ctx.formula = formula
         result: Tensor = value
