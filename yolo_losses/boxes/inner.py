@@ -16,8 +16,8 @@ from yolo_losses.parameters import Param
 def scaled(boxes: Tensor, ratio: float) -> Corners:
     """Return the corners of boxes with the same centres and sides `ratio` times as long."""
     top_left, bottom_right = corners(boxes)
-    margin = (bottom_right - top_left) * ((1 - ratio) / 2)
-    return top_left + margin, bottom_right - margin
+    margin = (1 - ratio) / 2
+    return top_left.lerp(bottom_right, margin), bottom_right.lerp(top_left, margin)
 
 
 def _scaled_rotated(boxes: Tensor, ratio: float) -> Tensor:

@@ -12,9 +12,9 @@ from yolo_losses.boxes._geometry import (
     EPS,
     Terms,
     corners,
-    overlap,
+    intersection,
+    nonzero,
     relative_difference,
-    sides,
     total,
 )
 from yolo_losses.formula import with_reduction
@@ -32,10 +32,14 @@ def siou_terms(pred: Tensor, target: Tensor, eps: float = EPS, theta: float = 4.
     angle = 2 * (dx * dy).abs() / (dx * dx + dy * dy).clamp_min(eps * eps)
     enclosing = torch.maximum(a[1], b[1]) - torch.minimum(a[0], b[0])
     near = ((angle - 2).unsqueeze(-1) * (way / enclosing.abs().clamp_min(eps)).square()).expm1().sum(-1)
-    (w1, h1), (w2, h2) = sides(a), sides(b)
-    shape = power(-(-relative_difference(w1, w2, eps)).expm1(), theta)
-    shape = shape + power(-(-relative_difference(h1 + eps, h2 + eps, eps)).expm1(), theta)
-    return overlap(a, b, eps), near / -2, shape / 2
+    # eps is added to the heights alone.
+    heights = eps * torch.arange(2, dtype=pred.dtype, device=pred.device)
+    size_a, size_b = a[1] - a[0] + heights, b[1] - b[0] + heights
+    shape = power(-(-relative_difference(size_a, size_b, eps)).expm1(), theta).sum(-1)
+    (w1, h1), (w2, h2) = size_a.unbind(-1), size_b.unbind(-1)
+    shared = intersection(a, b)
+    iou = shared / nonzero(w1 * h1 + w2 * h2 - shared + eps, eps)
+    return iou, near / -2, shape / 2
 
 
 @with_reduction
