@@ -157,8 +157,9 @@ class ClassificationLoss(LossModule):
 
     @classmethod
     def sums_a_batch(cls) -> bool:
-        """Return whether the loss of a batch is more than that of its elements: `class_sums` is overridden."""
-        return cls.class_sums is not ClassificationLoss.class_sums
+        """Return whether a small batch, too, goes through `class_sums`: it is overridden and `per_element` is not."""
+        overridden = cls.class_sums is not ClassificationLoss.class_sums
+        return overridden and cls.per_element is ClassificationLoss.per_element
 
     def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
         """Return the loss of a whole batch, summed per class.

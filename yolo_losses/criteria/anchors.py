@@ -256,14 +256,11 @@ def _per_element(
 ) -> Tensor:
     """Return the class term per element: of small batches, or where targets may be soft in several classes."""
     logits, targets = upcast(logits, targets if kind == "tal" else at.dense(_quality(kind, at)))
-    if loss.own_divisor:  # a mean over all elements; the module's call takes this step into its state
-        call = loss.train(step.training)
-        mean = call(logits, targets, reduction_override="none")
-        return mean / max(logits.numel(), 1)
     supplied = loss.prepare(step)
     if "positive_mask" in formula_arguments(type(loss).formula) or loss.sums_a_batch():
         supplied["positive_mask"] = at.positive_elements if kind == "tal" else at.assigned_elements
-    return loss.per_element(logits, targets, **supplied)
+    term = loss.per_element(logits, targets, **supplied)
+    return term / max(logits.numel(), 1) if loss.own_divisor else term
 
 
 def _against_bce(term: Tensor, logits: Tensor, targets: Tensor, at: Assignment) -> dict[str, float]:
