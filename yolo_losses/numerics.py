@@ -56,6 +56,11 @@ def balanced(loss: Tensor, targets: Tensor, alpha: float | None) -> Tensor:
     return (alpha * targets + (1 - alpha) * (1 - targets)) * loss
 
 
+def balance(targets: Tensor, alpha: float) -> Tensor:
+    """Return `t alpha + (1-t)(1-alpha)`; not differentiable."""
+    return torch.mul(targets, 2 * alpha - 1).add_(1 - alpha)
+
+
 def negative_weight(alpha: float) -> float:
     """Return the weight of negatives, `1 - alpha`, or 1 for an alpha below 0."""
     return 1 - alpha if alpha >= 0 else 1.0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from yolo_losses.classification._base import ClassificationLoss
-from yolo_losses.classification._fast.autograd import Positives, class_sums, kept_gradient
+from yolo_losses.classification._fast.autograd import Positives, class_sums, elementwise, kept_gradient
 from yolo_losses.numerics import sigmoid_and_softplus
 from yolo_losses.reduction import reduce_loss
 from yolo_losses.step import Step, sum_over_ranks
@@ -24,14 +25,14 @@ def equalized(miss: Tensor, bce: Tensor, pos_neg_ratio: Tensor, gamma: float, sc
         gamma: exponent of a class whose q is 1.
         scale: what is added to it where q is 0.
     """
-    exponent = exponents(pos_neg_ratio.detach().to(miss.dtype), gamma, scale)
+    exponent = exponents(pos_neg_ratio.detach().to(miss.dtype).clamp(0, 1), gamma, scale)
     # Below an exponent of 1 the slope at 0 is infinite; there the gradient is 0.
     return exponent / gamma * miss.clamp_min(torch.finfo(miss.dtype).tiny) ** exponent * bce
 
 
 def exponents(pos_neg_ratio: Tensor, gamma: float, scale: float) -> Tensor:
     """Return `gamma + scale (1 - q)`."""
-    return gamma + scale * (1 - pos_neg_ratio.clamp(0, 1))
+    return gamma + scale * (1 - pos_neg_ratio)
 
 
 class EqualizedLoss(ClassificationLoss):
@@ -73,8 +74,7 @@ class EqualizedLoss(ClassificationLoss):
         """Return q, shape `(classes,)`: 1 before the first step."""
         if len(self.positive_gradient) != classes:
             return self.positive_gradient.new_ones(classes)
-        positive, negative = self.positive_gradient, self.negative_gradient
-        return torch.where(negative > 0, positive / negative, 1).clamp_max(1)
+        return (self.positive_gradient / self.negative_gradient).nan_to_num_(1).clamp_max_(1)
 
     @torch.no_grad()
     def collect(self, positive: Tensor, negative: Tensor, joined: bool) -> None:
@@ -84,12 +84,12 @@ class EqualizedLoss(ClassificationLoss):
         if joined:
             sums = sum_over_ranks(sums)
         # A batch that overflowed must not reach the state: the training recovers from it, a sum would not.
-        sums = torch.where(sums.isfinite().all(), sums, 0)
-        self.positive_gradient += sums[0]
-        self.negative_gradient += sums[1]
+        positive, negative = torch.where(sums.sum() < torch.inf, sums, 0).unbind()
+        self.positive_gradient += positive
+        self.negative_gradient += negative
 
     def prepare(self, step: Step) -> dict[str, Any]:
-        """Return whether the gradients are to be collected."""
+        """Return whether the gradients are to be collected, and over which ranks."""
         return {"training": step.training, "joined": step.joined}
 
     def forward(
@@ -128,17 +128,63 @@ class EqualizedLoss(ClassificationLoss):
             self.collect(positive.sum_to_size(classes), negative.sum_to_size(classes), joined)
         return loss
 
+    def miss(self, logits: Tensor, p: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how far each probability p is from its target, and the derivative of its logarithm by the logit."""
+        raise NotImplementedError
+
+    def balance(self, targets: Tensor) -> Tensor | None:
+        """Return the weight per element; `None`: 1."""
+        return None
+
+    def closed_form(
+        self, logits: Tensor, targets: Tensor, pos_neg_ratio: Tensor | None = None, **supplied: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss and its derivative per element."""
+        ratio = self.pos_neg_ratio(logits.shape[-1]) if pos_neg_ratio is None else pos_neg_ratio
+        exponent = exponents(ratio.to(logits.dtype), self.gamma, self.scale)
+        p = logits.sigmoid()
+        miss, relative = self.miss(logits, p, targets)
+        weight = miss.pow_(exponent).mul_(exponent / self.gamma)
+        balance = self.balance(targets)
+        if balance is not None:
+            weight.mul_(balance)
+        value = nn.functional.binary_cross_entropy_with_logits(logits, targets, weight, reduction="none")
+        return value, p.sub_(targets).mul_(weight).addcmul_(value, relative.mul_(exponent))
+
+    def per_element(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        *,
+        positive_mask: Tensor | None = None,
+        training: bool = False,
+        joined: bool = True,
+        **supplied: Any,
+    ) -> Tensor:
+        """Return the loss per element; where `training`, its gradients are collected for the steps to come."""
+        ratio = self.pos_neg_ratio(logits.shape[-1])
+
+        def closed(z: Tensor) -> tuple[Tensor, Tensor]:
+            value, slope = self.closed_form(z, targets, ratio)
+            if training and logits.requires_grad:
+                size, over = slope.abs(), tuple(range(slope.dim() - 1))
+                mask = targets > 0 if positive_mask is None else positive_mask
+                self.collect((size * mask).sum(over), size.masked_fill(mask, 0).sum(over), joined)
+            return value, slope
+
+        def formula(z: Tensor) -> Tensor:
+            return self.elementwise(z, targets, positive_mask=positive_mask, pos_neg_ratio=ratio)
+
+        return elementwise(closed, formula, logits)
+
     def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
         """Return the loss summed over batch and anchors, by class, shape `(1, 1, C)`."""
         ratio = self.pos_neg_ratio(logits.shape[-1]).to(torch.promote_types(logits.dtype, torch.float32))
         label = positives.index % max(logits.shape[-1], 1)
-
-        def foreground(z: Tensor, target: Tensor, **supplied: Any) -> Tensor:
-            supplied["pos_neg_ratio"] = ratio[label] if z.shape == label.shape else ratio
-            return type(self).formula(z, target, **self.arguments(supplied))
-
+        foreground = functools.partial(self.elementwise, pos_neg_ratio=ratio)
+        closed = functools.partial(self.closed_form, pos_neg_ratio=ratio[label])
         exponent = exponents(ratio, self.gamma, self.scale)
-        sums = class_sums(self.equalized_background, foreground, logits, positives, exponent)
+        sums = class_sums(self.equalized_background, foreground, logits, positives, exponent, closed=closed)
         gradient = kept_gradient(sums)
         if step.training and gradient is not None:
             size = gradient.view(-1)[positives.index].abs()

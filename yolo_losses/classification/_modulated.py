@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.numerics import power_without_gradient, sigmoid_and_softplus
+from yolo_losses.numerics import balance, power_without_gradient, sigmoid_and_softplus
 
 
 def modulated_background(
@@ -65,22 +65,21 @@ def modulated(
         alpha: weight of positives; negatives get 1 - alpha. Below 0 or `None`: no balancing.
         epsilon: weight of the added term.
     """
-    p, rest = logits.sigmoid(), logits.neg().sigmoid_()
-    miss = torch.lerp(p, rest, targets).clamp_min_(torch.finfo(p.dtype).tiny)
-    value = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    # The derivative of m over m: (1 - 2t) p (1 - p) / m.
-    relative = torch.rsub(targets, 1, alpha=2).mul_(p).mul_(rest).div_(miss)
-    slope = p.sub_(targets)
-    if gamma:
-        focus = power_without_gradient(miss, gamma)
-        value.mul_(focus)
-        slope.mul_(focus).addcmul_(value, relative, value=gamma)
-    if alpha is not None and alpha >= 0:
-        balance = torch.mul(targets, 2 * alpha - 1).add_(1 - alpha)
-        value.mul_(balance)
-        slope.mul_(balance)
+    p = logits.sigmoid()
+    miss, relative = missed(logits, p, targets)
+    focus = power_without_gradient(miss, gamma)
+    weight = focus if alpha is None or alpha < 0 else focus * balance(targets, alpha)
+    value = nn.functional.binary_cross_entropy_with_logits(logits, targets, weight, reduction="none")
+    slope = p.sub_(targets).mul_(weight).addcmul_(value, relative, value=gamma)
     if epsilon:
-        extra = power_without_gradient(miss, gamma + 1) if not gamma else focus.mul(miss)
+        extra = focus * miss
         value.add_(extra, alpha=epsilon)
         slope.addcmul_(extra, relative, value=epsilon * (gamma + 1))
     return value, slope
+
+
+def missed(logits: Tensor, p: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `m = 1 - p_t`, above 0, and its derivative over itself, `(1 - 2t) p (1-p) / m`."""
+    rest = logits.neg().sigmoid_()
+    miss = torch.lerp(p, rest, targets).clamp_min_(torch.finfo(p.dtype).tiny)
+    return miss, torch.rsub(targets, 1, alpha=2).mul_(p).mul_(rest).div_(miss)

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from yolo_losses.classification._base import register_cls_loss
 from yolo_losses.classification._equalized import EqualizedLoss, equalized
+from yolo_losses.classification._modulated import missed
 from yolo_losses.formula import Formula, with_reduction
-from yolo_losses.numerics import balanced, negative_weight
+from yolo_losses.numerics import balance, balanced, negative_weight
 from yolo_losses.parameters import Param
 
 
@@ -75,6 +76,14 @@ class EqualizedFocalLoss(EqualizedLoss):
     gamma: float
     alpha: float
     scale: float
+
+    def miss(self, logits: Tensor, p: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `1 - p_t` and the derivative of its logarithm."""
+        return missed(logits, p, targets)
+
+    def balance(self, targets: Tensor) -> Tensor | None:
+        """Return `t alpha + (1-t)(1-alpha)`."""
+        return None if self.alpha < 0 else balance(targets, self.alpha)
 
     @property
     def negative_weight(self) -> float:

@@ -221,9 +221,7 @@ class GHMLoss(ClassificationLoss):
             p = z.sigmoid()
             moved = _counts(_bin((p - positives.target.to(dtype)).abs(), self.bins), self.bins, positives.valid)
             counts = counts + moved - _counts(_bin(p, self.bins), self.bins, positives.valid)
-            weights = self.weights(
-                counts, counts.new_full((), size), step.training, dtype, step.joined, _finite(rows)
-            )
+            weights = self.weights(counts, counts.new_full((), size), step.training, dtype, step.joined, _finite(rows))
 
         def foreground(z: Tensor, target: Tensor, **_: Any) -> Tensor:
             return _weighted(z, target, weights)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from yolo_losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.classification._modulated import modulated_background
 from yolo_losses.formula import Formula, with_reduction
-from yolo_losses.numerics import balanced, negative_weight, power, power_without_gradient
+from yolo_losses.numerics import balance, balanced, negative_weight, power
 from yolo_losses.parameters import Param
 
 
@@ -80,7 +80,7 @@ class QualityFocalLoss(ClassificationLoss):
             slope = torch.addcmul(square, spread, value, value=self.beta).mul_(steep)
             value.mul_(square if self.beta == 2 else steep * gap)
         if self.alpha >= 0:
-            balance = torch.mul(targets, 2 * self.alpha - 1).add_(1 - self.alpha)
-            value.mul_(balance)
-            slope.mul_(balance)
+            weight = balance(targets, self.alpha)
+            value.mul_(weight)
+            slope.mul_(weight)
         return value, slope
