@@ -19,6 +19,8 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "vfl": [{}, {"vfl_iou_weighted": False, "vfl_gamma": 1.0}, {"vfl_detach_weight": True}, {"vfl_gamma": 0.0}],
     "asl": [{}, {"asl_shift": 0.0}, {"asl_detach_weight": False}, {"asl_detach_weight": False, "asl_shift": 0.0}],
     "mal": [{}, {"mal_gamma": 1.0}, {"mal_gamma": 2.0}],
+    "efl": [{}, {"efl_gamma": 0.6, "efl_alpha": -1}],
+    "eqfl": [{}, {"eqfl_gamma": 1.5}],
     "slide": [{}, {"slide_min_iou": 0.6, "slide_delta": 0.3}],
 }
 

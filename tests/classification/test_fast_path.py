@@ -257,6 +257,20 @@ def test_weights_of_bce_that_depend_on_the_class() -> None:
     torch.testing.assert_close(gradient, wanted_gradient)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.75])
+def test_ghm_of_a_small_batch_is_that_of_a_large_one(momentum: float) -> None:
+    batch, whole, pieces = Batch(), make("ghm", {"momentum": momentum}), make("ghm", {"momentum": momentum})
+    targets = batch.targets.view_as(batch.logits)
+    for training in (True, True, False):
+        step = Step(batch.step.iou, None, training)
+        elements = whole.per_element(batch.logits, targets, **whole.prepare(step)).sum((0, 1), keepdim=True)
+        sums = pieces.class_sums(batch.logits, batch.positives, step)
+        torch.testing.assert_close(elements / batch.logits.numel(), sums, rtol=1e-6, atol=0)
+        slopes = [torch.autograd.grad(each.sum(), batch.logits)[0] for each in (elements, sums)]
+        torch.testing.assert_close(slopes[0] / batch.logits.numel(), slopes[1], rtol=1e-6, atol=1e-12)
+        torch.testing.assert_close(whole.state_dict(), pieces.state_dict())
+
+
 def test_ghm_averages_its_counts_in_training_only() -> None:
     batch, loss = Batch(), make("ghm")
     batch.fast(loss)

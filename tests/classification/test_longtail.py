@@ -135,6 +135,27 @@ def test_sums_and_state_of_the_criterion_are_those_of_the_elements(
 
 
 @both
+@pytest.mark.parametrize("keys", [{}, {"scale": 4.0}, {"gamma": 0.5, "scale": 0.0}], ids=str)
+def test_elements_and_state_of_a_small_batch_are_those_of_the_formula(name: str, keys: dict[str, float]) -> None:
+    logits, targets, mask = scene()
+    keys = {f"{name}_{key}": value for key, value in keys.items()}
+    fast, slow = trained(name, **keys), trained(name, **keys)
+    for _ in range(3):
+        values = [
+            call(logits, targets, positive_mask=mask, **loss.prepare(step_of()))
+            for call, loss in ((fast.per_element, fast), (slow.elementwise, slow))
+        ]
+        torch.testing.assert_close(*values)
+        torch.testing.assert_close(*(torch.autograd.grad(value.sum(), logits)[0] for value in values))
+        for (_, ours), (_, theirs) in zip(fast.named_buffers(), slow.named_buffers(), strict=True):
+            torch.testing.assert_close(ours, theirs)
+    before = copy.deepcopy(fast.state_dict())
+    fast.per_element(logits, targets, positive_mask=mask, **fast.prepare(step_of(training=False)))
+    fast.per_element(logits.detach(), targets, positive_mask=mask, **fast.prepare(step_of()))
+    assert all(torch.equal(each, before[name]) for name, each in fast.state_dict().items())
+
+
+@both
 def test_state_is_the_absolute_gradient_of_the_sum_by_class(name: str) -> None:
     logits, targets, mask = scene()
     loss = make_cls_loss(name).double()
@@ -242,6 +263,7 @@ def test_an_overflowed_batch_does_not_reach_the_state(name: str) -> None:
     with torch.no_grad():
         logits[0, 0, 0] = torch.nan
     loss.class_sums(logits, positives_of(targets, mask), step_of())
+    loss.per_element(logits, targets, positive_mask=mask, **loss.prepare(step_of()))
     for name_, buffer in loss.state_dict().items():
         assert torch.equal(buffer, before[name_])
 
