@@ -47,7 +47,7 @@ def _weights(present: Tensor, share: Tensor) -> Tensor:
 
 def _of_bins(weights: Tensor, index: Tensor) -> Tensor:
     """Return the weight of each element, given its bin."""
-    return weights.index_select(0, index.view(-1)).view_as(index)  # several times faster than weights[index]
+    return weights.index_select(0, index.reshape(-1)).view_as(index)  # several times faster than weights[index]
 
 
 def _finite(logits: Tensor) -> Tensor:
