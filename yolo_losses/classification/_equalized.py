@@ -187,12 +187,12 @@ class EqualizedLoss(ClassificationLoss):
         sums = class_sums(self.equalized_background, foreground, logits, positives, exponent, closed=closed)
         gradient = kept_gradient(sums)
         if step.training and gradient is not None:
-            size = gradient.view(-1)[positives.index].abs()
+            slope = gradient.view(-1)[positives.index]
             if positives.valid is not None:
-                size = torch.where(positives.valid, size, 0)
-            positive = size.new_zeros(logits.shape[-1]).index_add_(0, label, size)
-            total = torch.linalg.vector_norm(gradient, 1, dim=(0, 1))
-            self.collect(positive, (total - positive).clamp_min(0), step.joined)
+                slope = torch.where(positives.valid, slope, 0)
+            both = slope.new_zeros(2, logits.shape[-1]).index_add_(1, label, torch.stack((slope.abs(), slope)))
+            # That of a negative element is above 0: their sum is that of the absolute gradients, and much faster.
+            self.collect(both[0], (gradient.sum((0, 1)) - both[1]).clamp_min_(0), step.joined)
         return sums
 
     def equalized_background(
