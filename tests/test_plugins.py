@@ -345,6 +345,8 @@ def test_no_value_of_a_key_imports_code(key: str, evil: Path) -> None:
     for value in hostile(evil):
         if isinstance(value, float | bool) and key not in ("cls_loss", "box_loss", "cls_target", "loss_branches"):
             continue
+        if key == "cls_weights" and isinstance(value, dict):
+            continue  # by class name, which is refused where the classes are known
         with pytest.raises(ValueError, match=r"^'") as caught:
             LossSettings.from_mapping({**choices, key: value})
         message = str(caught.value)
