@@ -2,7 +2,7 @@
 
     python examples/compare.py [WORD ...]
 
-About five minutes on two cores, long enough for the models to learn something. Writes to `runs/examples/compare`.
+About two minutes on two cores, long enough for the models to learn something. Writes to `runs/examples/compare`.
 The words are handed to `yolo-losses compare` and win over what stands below: `seed=0,1,2,3` adds two seeds to what is
 there already, `cls_loss=bce,focal,slide` a loss. Two seeds show how it goes; a decision takes more.
 """

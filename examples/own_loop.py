@@ -2,7 +2,7 @@
 
     python examples/own_loop.py
 
-The model is Ultralytics', built from its YAML; dataset, optimizer and loop are plain PyTorch. About 15 seconds on one
+The model is Ultralytics', built from its YAML; dataset, optimizer and loop are plain PyTorch. About 10 seconds on one
 core. Writes nothing.
 """
 

@@ -2,7 +2,7 @@
 
     python examples/train.py
 
-About 15 seconds on one core. Writes to `runs/examples/train`.
+About 10 seconds on one core. Writes to `runs/examples/train`.
 """
 
 from __future__ import annotations

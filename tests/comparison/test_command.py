@@ -63,6 +63,10 @@ def test_it_trains_every_cell_with_every_seed_and_reports(done: Done) -> None:
     assert sorted(records) == [(name, seed) for name in names for seed in (0, 1)]
     for name in ("summary.csv", "summary.json", "report.md", "report.html"):
         assert (done.out / name).is_file()
+    (verdict,) = done.result.saying("cls_loss=focal: ")
+    told = json.loads((done.out / "summary.json").read_text(encoding="utf-8"))["comparisons"]
+    sentences = [row["sentence"] or "" for row in told if row["weights"] == "best"]
+    assert verdict.partition(": ")[2] in [sentence.replace("\u2212", "-") for sentence in sentences]
 
 
 def test_a_failing_run_is_reported_with_its_last_lines_and_the_rest_goes_on(done: Done) -> None:

@@ -60,18 +60,24 @@ def run(args: argparse.Namespace) -> int:
     if args.report_only:
         if args.words:
             raise ValueError(f"'{args.words[0]}': --report-only trains nothing, leave the keys out")
-        comparison.report(options)
+        table = comparison.report(options)
     elif args.dry_run:
         print(comparison.dry_run(read_words(args.words), options))
         return 0
     else:
         try:
-            comparison.run(read_words(args.words), options, comparison.command_line())
+            table = comparison.run(read_words(args.words), options, comparison.command_line())
         except KeyboardInterrupt:
             print("\nstopped; the same command continues", file=sys.stderr)
             return 130
         except RuntimeError as error:
             print(error, file=sys.stderr)
             return 1
+    several = table["data"].n_unique() > 1
+    for row in table.filter(weights="best").iter_rows(named=True):
+        where = f" on {row['data']}" if several else ""
+        if row["sentence"]:  # the baseline has none
+            sentence = row["sentence"].replace("\u2212", "-")  # the minus sign is not in every terminal's encoding
+            print(f"{row['configuration']}{where}: {sentence}")
     print(f"report: {args.out / 'report.html'}")
     return 0
