@@ -167,7 +167,11 @@ def restore(specs: Mapping[tuple[Kind, str], LossSpec]) -> None:
     with _table.lock:
         for kind, name in _table.specs.keys() - specs.keys():
             remove(kind, name)
+        missing = [spec for key, spec in specs.items() if key not in _table.specs]
         _table.specs = dict(specs)
+        for spec in missing:
+            for listener in _table.added:
+                listener(spec)
 
 
 def add_problem(problem: str) -> None:

@@ -224,13 +224,16 @@ def _caption(curves: list[Curve], single: bool) -> str:
         notes.append(f"Mean IoU {MEAN_IOU:g} (vertical line).")
     if "pos_neg_ratio" in taken:
         notes.append("q: accumulated gradients of a class's positives over those of its negatives.")
-    losses = [curve.module for curve in curves]
-    if any(isinstance(m, ClassificationLoss) and m.sums_a_batch() and not c.supplied and list(m.buffers())
-           for m, c in zip(losses, curves, strict=True)):  # fmt: skip
+    for curve in curves:
+        module = curve.module
+        summed = isinstance(module, ClassificationLoss) and type(module).class_sums is not ClassificationLoss.class_sums
+        if not summed or curve.supplied or not list(module.buffers()):
+            continue
         notes.append(
             f"Its weights are those of one batch: {NEGATIVES[2]} negatives with logits {_normal(NEGATIVES)} and"
             f" {POSITIVES[2]} positives with {_normal(POSITIVES)}; in another batch they differ."
         )
+        break
     return " ".join(notes)
 
 
