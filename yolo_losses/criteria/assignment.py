@@ -13,7 +13,7 @@ from yolo_losses.classification._base import Positives
 from yolo_losses.reduction import upcast
 from yolo_losses.step import Step
 
-LARGE = 2**20  # class scores from which on the class term is worked through in pieces, on the CPU and on a GPU
+LARGE = 2**18  # class scores from which on the class term is worked through in pieces, on the CPU and on a GPU
 LARGE_ON_GPU = 2**23
 
 

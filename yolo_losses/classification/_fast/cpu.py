@@ -25,7 +25,7 @@ PIECE = 131_072
 LEAST_PIECE = 65_536
 PIECES_EACH = 16  # wanted for each thread, so that the pieces at work take little memory beside the gradient
 MOST_THREADS = 8  # more would wait for the lock
-VALUES_EACH = 2**20  # for each thread at least: waking it takes as long as some hundred thousand
+VALUES_EACH = 2**22  # for each thread at least: for fewer, torch's own threads on each operation are as fast
 LARGE_BLOCK = 2**25  # bytes from which on the C library fetches a block anew for each call; smaller ones it keeps
 
 
