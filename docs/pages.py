@@ -25,6 +25,7 @@ import yolo_losses
 from yolo_losses import functional, registry
 from yolo_losses.commands.list_ import group, grouped
 from yolo_losses.criteria import queries
+from yolo_losses.pictures import stem
 from yolo_losses.registry import TERM_KEYS, LossSpec
 from yolo_losses.settings import LossSettings
 
@@ -91,13 +92,6 @@ def filled(text: str, parts: Mapping[str, str], name: str) -> str:
 
 
 # --- the page of a loss ----------------------------------------------------------------------------------------------
-
-
-def stem(spec: LossSpec) -> str:
-    """Return the name of a loss's page: that of its config, but for modifiers."""
-    if spec.kind == "seg":
-        return f"seg_{spec.name}"
-    return "focal_iou" if (spec.kind, spec.name) == ("modifier", "focal") else spec.name
 
 
 def shown(spec: LossSpec) -> str:

@@ -18,19 +18,19 @@ from yolo_losses.classification._base import ClassificationLoss
 from yolo_losses.formula import formula_arguments
 from yolo_losses.pictures.choice import Curve, Shown
 from yolo_losses.pictures.sheet import (
+    REACH,
     Entry,
     Row,
     heading,
     lay_out,
     line,
     logit_axis,
+    logit_columns,
     number,
-    probability_axis,
     share_axis,
 )
 from yolo_losses.style import GREY, INK
 
-REACH = 6.0
 LOGITS = torch.linspace(-REACH, REACH, 241)
 SCORES = torch.linspace(0.005, 1, 200)
 LEVELS = (0.3, 0.6, 0.9)  # target scores
@@ -63,16 +63,7 @@ def draw(shown: Shown, figure: Figure) -> None:
             value, slope = over_logit(curve, target)
             panels[0][column].plot(LOGITS, value, **style)
             panels[1][column].plot(LOGITS, slope, **style)
-    for column, words in enumerate(("positive, t = 1", "negative, t = 0")):
-        top, below = panels[0][column], panels[1][column]
-        heading(top, words, above=11)
-        probability_axis(top)
-        top.tick_params(labelbottom=False)
-        below.set_xlabel("logit z")
-        for axes in (top, below):
-            logit_axis(axes, REACH)
-    panels[0][0].set_ylabel("loss L")
-    panels[1][0].set_ylabel("gradient ∂L/∂z")
+    logit_columns(panels, ("positive, t = 1", "negative, t = 0"))
     _limit(panels, curves)
     _by_level(panels[2][0], every, styles, single)
     _by_score(panels[2][1], curves, styles[-len(curves) :], single)
@@ -171,7 +162,7 @@ def _by_level(axes: Axes, every: list[Curve], styles: list[dict[str, Any]], sing
                 most = max(most, float(value.max()))
     axes.set_ylim(-0.04 * most, 1.04 * most)
     _logarithmic_if(most > 8 * REACH, axes)
-    logit_axis(axes, REACH)
+    logit_axis(axes)
     axes.set_ylabel("loss L")
     _level_heading(axes, "t", levels)
 

@@ -8,12 +8,11 @@ from torch import Tensor
 
 from yolo_losses.masks._base import MaskLoss
 from yolo_losses.pictures.choice import Curve, Shown
-from yolo_losses.pictures.sheet import Entry, Row, heading, lay_out, line, logit_axis, probability_axis, share_axis
+from yolo_losses.pictures.sheet import REACH, Entry, Row, heading, lay_out, line, logit_columns, share_axis
 
 GRID = 32  # pixels a side
 LARGE, SMALL = 18, 5  # diameters of the objects, in pixels
 CERTAIN = 4.0  # logit of the pixels that are not moved
-REACH = 6.0
 LOGITS = torch.linspace(-REACH, REACH, 121)
 
 
@@ -38,20 +37,11 @@ def draw(shown: Shown, figure: Figure) -> None:
             panels[1][column].plot(LOGITS, slope, **style)
         for axes, across in zip(panels[2], (LARGE, SMALL), strict=True):
             axes.plot(*over_iou(curve, across), **style)
-    for column, words in enumerate(("object's pixels", "background's pixels")):
-        top, below = panels[0][column], panels[1][column]
-        heading(top, words, above=11)
-        probability_axis(top)
-        top.tick_params(labelbottom=False)
-        below.set_xlabel("logit z")
-        for axes in (top, below):
-            logit_axis(axes, REACH)
+    logit_columns(panels, ("object's pixels", "background's pixels"))
     for axes, words in zip(panels[2], ("large object, mask shifted", "small object, mask shifted"), strict=True):
         heading(axes, words)
         share_axis(axes, "IoU of the mask")
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    panels[0][0].set_ylabel("loss L")
-    panels[1][0].set_ylabel("gradient ∂L/∂z")
     panels[2][0].set_ylabel("loss L")
 
 

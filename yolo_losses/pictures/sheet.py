@@ -18,6 +18,7 @@ from yolo_losses.style import INK, STYLE, curve_style
 WIDTH = 3.4  # inches, all lengths here
 LEFT, GAP, RIGHT = 0.43, 0.44, 0.1
 SIZE = 6.5
+REACH = 6.0  # panels over the logit go from -REACH to REACH
 SHEET_STYLE: Any = {
     **STYLE,
     "font.size": SIZE,
@@ -153,10 +154,24 @@ def step_axes(axes: Axes, steps: int) -> None:
     axes.set_xlabel("gradient step")
 
 
-def logit_axis(axes: Axes, reach: float) -> None:
+def logit_axis(axes: Axes) -> None:
     """Set a panel's x axis to logits."""
-    axes.set_xlim(-reach, reach)
+    axes.set_xlim(-REACH, REACH)
     axes.set_xticks([-6, -3, 0, 3, 6])
+
+
+def logit_columns(panels: Sequence[Sequence[Axes]], headings: Sequence[str]) -> None:
+    """Set the first two rows of panels to loss and gradient over the logit, a column for each heading."""
+    for column, words in enumerate(headings):
+        top, below = panels[0][column], panels[1][column]
+        heading(top, words, above=11)
+        probability_axis(top)
+        top.tick_params(labelbottom=False)
+        below.set_xlabel("logit z")
+        for axes in (top, below):
+            logit_axis(axes)
+    panels[0][0].set_ylabel("loss L")
+    panels[1][0].set_ylabel("gradient ∂L/∂z")
 
 
 def probability_axis(axes: Axes) -> None:
