@@ -56,9 +56,9 @@ def balanced(loss: Tensor, targets: Tensor, alpha: float | None) -> Tensor:
     return (alpha * targets + (1 - alpha) * (1 - targets)) * loss
 
 
-def balance(targets: Tensor, alpha: float) -> Tensor:
-    """Return `t alpha + (1-t)(1-alpha)`; not differentiable."""
-    return torch.mul(targets, 2 * alpha - 1).add_(1 - alpha)
+def balance(targets: Tensor, alpha: float, divisor: float = 1.0) -> Tensor:
+    """Return `t alpha + (1-t)(1-alpha)`, over a divisor; not differentiable."""
+    return torch.mul(targets, (2 * alpha - 1) / divisor).add_((1 - alpha) / divisor)
 
 
 def negative_weight(alpha: float) -> float:

@@ -255,7 +255,7 @@ def test_state_moves_in_training_alone(name: str) -> None:
 
 
 @both
-def test_an_overflowed_batch_does_not_reach_the_state(name: str) -> None:
+def test_a_class_that_overflowed_does_not_reach_the_state(name: str) -> None:
     logits, targets, mask = scene(torch.float32)
     loss = make_cls_loss(name)
     loss.class_sums(logits, positives_of(targets, mask), step_of())
@@ -264,8 +264,11 @@ def test_an_overflowed_batch_does_not_reach_the_state(name: str) -> None:
         logits[0, 0, 0] = torch.nan
     loss.class_sums(logits, positives_of(targets, mask), step_of())
     loss.per_element(logits, targets, positive_mask=mask, **loss.prepare(step_of()))
-    for name_, buffer in loss.state_dict().items():
-        assert torch.equal(buffer, before[name_])
+    after = loss.state_dict()
+    for name_, buffer in after.items():
+        assert buffer.isfinite().all()
+        assert (buffer >= before[name_]).all()
+    assert after["negative_gradient"][0] == before["negative_gradient"][0]
 
 
 @both

@@ -44,7 +44,7 @@ def test_takes_at_most_seven_tenths_of_the_time_of_stock(name: str) -> None:
 
 @pytest.mark.parametrize("name", [s.name for s in registry.specs("cls") if s.built_in])
 def test_holds_no_more_than_its_gradient_and_some_pieces(name: str) -> None:
-    logits = torch.randn(4, 8400, 80).sub(4).requires_grad_()
+    logits = torch.randn(8, 8400, 80).sub(4).requires_grad_()
     index = torch.arange(0, logits.numel(), 16_001)
     quality = torch.rand(len(index))
     targets = torch.zeros(logits.numel()).index_copy_(0, index, quality).view_as(logits)

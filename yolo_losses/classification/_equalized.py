@@ -32,7 +32,7 @@ def equalized(miss: Tensor, bce: Tensor, pos_neg_ratio: Tensor, gamma: float, sc
 
 def exponents(pos_neg_ratio: Tensor, gamma: float, scale: float) -> Tensor:
     """Return `gamma + scale (1 - q)`."""
-    return gamma + scale * (1 - pos_neg_ratio)
+    return torch.rsub(pos_neg_ratio, gamma + scale, alpha=scale)
 
 
 class EqualizedLoss(ClassificationLoss):
@@ -83,8 +83,8 @@ class EqualizedLoss(ClassificationLoss):
         sums = torch.stack((positive, negative)).to(self.positive_gradient)
         if joined:
             sums = sum_over_ranks(sums)
-        # A batch that overflowed must not reach the state: the training recovers from it, a sum would not.
-        positive, negative = torch.where(sums.sum() < torch.inf, sums, 0).unbind()
+        # A NaN must not reach the state: the training recovers from a batch that overflowed, a sum would not.
+        positive, negative = sums.nan_to_num_(0, 0, 0).unbind()
         self.positive_gradient += positive
         self.negative_gradient += negative
 
@@ -132,9 +132,9 @@ class EqualizedLoss(ClassificationLoss):
         """Return how far each probability p is from its target, and the derivative of its logarithm by the logit."""
         raise NotImplementedError
 
-    def balance(self, targets: Tensor) -> Tensor | None:
-        """Return the weight per element; `None`: 1."""
-        return None
+    def balance(self, targets: Tensor) -> Tensor | float:
+        """Return the weight per element, over gamma."""
+        return 1 / self.gamma
 
     def closed_form(
         self, logits: Tensor, targets: Tensor, pos_neg_ratio: Tensor | None = None, **supplied: Any
@@ -144,10 +144,7 @@ class EqualizedLoss(ClassificationLoss):
         exponent = exponents(ratio.to(logits.dtype), self.gamma, self.scale)
         p = logits.sigmoid()
         miss, relative = self.miss(logits, p, targets)
-        weight = miss.pow_(exponent).mul_(exponent / self.gamma)
-        balance = self.balance(targets)
-        if balance is not None:
-            weight.mul_(balance)
+        weight = miss.pow_(exponent).mul_(exponent).mul_(self.balance(targets))
         value = nn.functional.binary_cross_entropy_with_logits(logits, targets, weight, reduction="none")
         return value, p.sub_(targets).mul_(weight).addcmul_(value, relative.mul_(exponent))
 

@@ -81,9 +81,9 @@ class EqualizedFocalLoss(EqualizedLoss):
         """Return `1 - p_t` and the derivative of its logarithm."""
         return missed(logits, p, targets)
 
-    def balance(self, targets: Tensor) -> Tensor | None:
-        """Return `t alpha + (1-t)(1-alpha)`."""
-        return None if self.alpha < 0 else balance(targets, self.alpha)
+    def balance(self, targets: Tensor) -> Tensor | float:
+        """Return `t alpha + (1-t)(1-alpha)` over gamma."""
+        return super().balance(targets) if self.alpha < 0 else balance(targets, self.alpha, self.gamma)
 
     @property
     def negative_weight(self) -> float:

@@ -58,7 +58,7 @@ class EMASlideLoss(SlideLoss):
         mean = torch.as_tensor(mean_iou, dtype=self.average.dtype, device=self.average.device)
         counted = torch.as_tensor(counts, device=self.average.device)
         self.updates += counted
-        renewed = (1 - self.decay) + self.decay * (self.updates / -self.tau).exp()
+        renewed = torch.rsub((self.updates / -self.tau).expm1(), 1, alpha=-self.decay)
         self.average.lerp_(mean, renewed * counted)
 
     def forward(

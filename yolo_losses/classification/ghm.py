@@ -16,6 +16,9 @@ from yolo_losses.parameters import Param
 from yolo_losses.reduction import check_reduction, reduce_loss, upcast
 from yolo_losses.step import Step, distributed, sum_over_ranks
 
+WORTH_PACKING = 2**15  # pairs of indices from which on counting pairs is faster
+MOST_COMPARED = 2**26  # comparisons at once: bytes of a temporary
+
 
 def _bin(gap: Tensor, bins: int) -> Tensor:
     """Return the index of the uniform bin over [0, 1] that each gradient norm `|p - t|` falls into."""
@@ -24,25 +27,29 @@ def _bin(gap: Tensor, bins: int) -> Tensor:
 
 def _counts(index: Tensor, bins: int, counted: Tensor | None = None) -> Tensor:
     """Return the number of elements in each bin."""
+    if counted is not None:
+        index = torch.where(counted, index, -1)
+    index = index.reshape(-1)
     if index.device.type == "cpu" and counted is None:
-        return _bincount(index.reshape(-1), bins)
+        return _bincount(index, bins)
     # On a GPU bincount synchronises.
-    each = [index == k for k in range(bins)]
-    return torch.stack([(one if counted is None else one & counted).sum() for one in each])
+    numbers = torch.arange(bins, device=index.device, dtype=index.dtype).view(-1, 1)
+    at_once = max(MOST_COMPARED // max(index.numel(), 1), 1)
+    return torch.cat([(index == some).sum(1) for some in numbers.split(at_once)])
 
 
 def _bincount(index: Tensor, bins: int) -> Tensor:
     """Return `torch.bincount`, faster: several indices are packed into one, since counting dominates the time."""
     half = index.numel() // 2
-    if half < bins * bins:
+    if half < max(bins * bins, WORTH_PACKING):
         return torch.bincount(index, minlength=bins)
     pairs = _bincount(index[:half] * bins + index[half : 2 * half], bins * bins).view(bins, bins)
     return pairs.sum(0) + pairs.sum(1) + torch.bincount(index[2 * half :], minlength=bins)
 
 
 def _weights(present: Tensor, share: Tensor) -> Tensor:
-    """Return the weight of each bin: 1 / (its fraction of the elements x the number of non-empty bins)."""
-    return torch.where(present, (share * present.sum()).reciprocal(), 0)
+    """Return the weight of each bin: 1 / (its fraction of the elements x the number of non-empty bins), 0 if empty."""
+    return (share * present.sum()).reciprocal_().nan_to_num_(posinf=0)
 
 
 def _of_bins(weights: Tensor, index: Tensor) -> Tensor:
@@ -140,12 +147,10 @@ class GHMLoss(ClassificationLoss):
         float, Param("momentum of the bins' moving average; 0 uses the current batch only", low=0, high=0.9999)
     ] = 0.75
     counts: Tensor
-    total: Tensor
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.register_buffer("counts", torch.zeros(self.bins))
-        self.register_buffer("total", torch.zeros(()))
 
     def forward(
         self,
@@ -200,11 +205,10 @@ class GHMLoss(ClassificationLoss):
             counts, total = joint[:-1], joint[-1]
         present, share = counts > 0, counts.to(dtype) / total
         if self.momentum > 0:
-            past = self.counts / self.total.clamp_min(1)
+            past = self.counts
             if training:
                 average = past.lerp(share.to(past.dtype), 1 - self.momentum)
                 self.counts.copy_(torch.where(present & finite, average, past))
-                self.total.fill_(1)
                 share = average
             else:
                 share = torch.where(past > 0, past, share)
@@ -221,7 +225,8 @@ class GHMLoss(ClassificationLoss):
             p = z.sigmoid()
             moved = _counts(_bin((p - positives.target.to(dtype)).abs(), self.bins), self.bins, positives.valid)
             counts = counts + moved - _counts(_bin(p, self.bins), self.bins, positives.valid)
-            weights = self.weights(counts, counts.new_full((), size), step.training, dtype, step.joined, _finite(rows))
+            total = counts.new_full((), size)
+            weights = self.weights(counts, total, step.training, dtype, step.joined, _finite(rows)) / size
 
         def foreground(z: Tensor, target: Tensor, **_: Any) -> Tensor:
             return _weighted(z, target, weights)
@@ -232,7 +237,7 @@ class GHMLoss(ClassificationLoss):
             bce = nn.functional.binary_cross_entropy_with_logits(z, target, weight, reduction="none")
             return bce, slope.mul_(weight)
 
-        return class_sums(self.weighted_background, foreground, logits, positives, weights, closed=closed) / size
+        return class_sums(self.weighted_background, foreground, logits, positives, weights, closed=closed)
 
     def per_element(
         self, logits: Tensor, targets: Tensor, *, training: bool = False, joined: bool = True, **supplied: Any

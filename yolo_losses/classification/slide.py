@@ -51,10 +51,11 @@ def slide_loss(
 
 def slide_weight(targets: Tensor, mean_iou: Tensor | float, delta: float, min_iou: float) -> Tensor:
     """Return the weight of BCE per element."""
-    mean = torch.as_tensor(mean_iou, dtype=targets.dtype, device=targets.device).clamp_min(min_iou)
-    # The original computes the weight of the middle band in float32, whatever the type of the logits.
-    middle = (1 - mean).exp().float().to(targets.dtype)
-    return torch.where(targets >= mean, (1 - targets).exp(), middle).masked_fill(targets <= mean - delta, 1)
+    mean = torch.as_tensor(mean_iou, device=targets.device).clamp_min(min_iou)
+    weight = (1 - torch.maximum(targets, mean)).exp()
+    if weight.dtype == torch.float64:  # the original computes the weight of the middle band in float32
+        weight = torch.where(targets < mean, weight.float().double(), weight)
+    return weight.masked_fill(targets <= mean - delta, 1)
 
 
 @register_cls_loss(

@@ -155,8 +155,9 @@ class ClassPart(Part):
             branch.one_hot = at.one_hot = False
         kind = branch.settings.target
         with full_precision(logits):
-            factor = _factor(loss, kind, at)
-            if branch.one_hot and (at.large or loss.sums_a_batch()):
+            summed = branch.one_hot and (at.large or loss.sums_a_batch())
+            factor = _factor(loss, kind, at, summed=summed)
+            if summed:
                 term = loss.class_sums(logits, at.positives(_quality(kind, at)), _step(kind, at))
             else:
                 term = _per_element(loss, logits, targets, kind, at, _step(kind, at))
@@ -218,7 +219,7 @@ def _measure(
             assert loss is not None
             values = _per_element(loss, z, sample.scores, kind, sample, step.read_only())
             if loss.own_divisor:
-                values = values * (some / len(logits))
+                values = values / logits.numel()
         statistics.take_class_term(
             z,
             values,
@@ -244,10 +245,10 @@ def _quality(kind: str, at: Assignment) -> Tensor:
     return at.ciou if kind == "ciou" else at.iou
 
 
-def _factor(loss: ClassificationLoss, kind: str, at: Assignment) -> Tensor | None:
+def _factor(loss: ClassificationLoss, kind: str, at: Assignment, *, summed: bool) -> Tensor | None:
     """Return what cancels upstream's divisor where the loss has another one; `None`: nothing."""
-    if loss.own_divisor:
-        return at.divisor  # the loss is a mean already
+    if loss.own_divisor:  # the loss is a mean: its sums by class are divided already
+        return at.divisor if summed else at.divisor / max(at.scores.numel(), 1)
     return None if kind == "tal" else at.divisor / at.count
 
 
@@ -259,8 +260,7 @@ def _per_element(
     supplied = loss.prepare(step)
     if "positive_mask" in formula_arguments(type(loss).formula) or loss.sums_a_batch():
         supplied["positive_mask"] = at.positive_elements if kind == "tal" else at.assigned_elements
-    term = loss.per_element(logits, targets, **supplied)
-    return term / max(logits.numel(), 1) if loss.own_divisor else term
+    return loss.per_element(logits, targets, **supplied)
 
 
 def _against_bce(term: Tensor, logits: Tensor, targets: Tensor, at: Assignment) -> dict[str, float]:

@@ -180,7 +180,6 @@ def plain_iou(pred: Tensor, target: Tensor) -> Tensor:
     [0, 1] without a clamp.
     """
     top_left, bottom_right = torch.stack((pred, target)).split(2, -1)
-    # Of the sides from either top left to either bottom right, those of the intersection are the least.
-    shared = (bottom_right.unsqueeze(1) - top_left).amin((0, 1)).clamp_min_(0).prod(-1, keepdim=True)
+    shared = (bottom_right.amin(0) - top_left.amax(0)).clamp_min_(0).prod(-1, keepdim=True)
     union = (bottom_right - top_left).prod(-1, keepdim=True).sum(0).sub_(shared)
     return shared / union.clamp_min_(1e-7)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.classification._fast import cpu, gpu
+from yolo_losses.classification._fast import cpu
 from yolo_losses.classification._fast.autograd import kept_gradient
 from yolo_losses.step import sum_over_ranks
 
@@ -91,4 +91,4 @@ def squared_norms(gradient: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
         stock = piece.float().sigmoid().sub_(wanted[part])
         return torch.stack((own[part].float().square().sum(), stock.square_().sum()))
 
-    return cpu.map_sum(rows, of_piece, cpu.PIECE if rows.device.type == "cpu" else gpu.PIECE)
+    return cpu.map_sum(rows, of_piece)

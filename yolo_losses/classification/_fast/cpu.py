@@ -21,28 +21,27 @@ if TYPE_CHECKING:
 # Values: 512 KB of float32, of which the second-level cache holds some and the third all. Each thread works through
 # pieces of its own: torch's way, all threads on each operation, makes them wait for each other after every one, which
 # a busy machine turns into most of the time. Smaller pieces would make them wait for the interpreter's lock.
-PIECE = 131_072
-LEAST_PIECE = 65_536
-PIECES_EACH = 16  # wanted for each thread, so that the pieces at work take little memory beside the gradient
+PIECE = 2**17
+PIECE_ALONE = 2**18  # without other threads that work on pieces of their own: fewer operations
+PIECE_ON_GPU = 2**23  # without a compiler: few launches, and temporaries that stay small beside the gradient
 MOST_THREADS = 8  # more would wait for the lock
 VALUES_EACH = 2**22  # for each thread at least: for fewer, torch's own threads on each operation are as fast
 LARGE_BLOCK = 2**25  # bytes from which on the C library fetches a block anew for each call; smaller ones it keeps
 
 
-def map_sum(rows: Tensor, function: Callable[[Tensor, slice], Tensor], piece: int = PIECE) -> Tensor:
+def map_sum(rows: Tensor, function: Callable[[Tensor, slice], Tensor]) -> Tensor:
     """Return the sum of a function's results over the pieces of a matrix.
 
     Args:
         rows: shape `(N, C)`, no gradient.
         function: called with a piece and where in `rows` it lies; from several threads at once on the CPU.
-        piece: number of values in a piece at most; on the CPU, where threads share them, it may be less.
     """
     count, classes = rows.shape
     on_cpu = rows.device.type == "cpu"
     most = min(torch.get_num_threads(), MOST_THREADS) if on_cpu else 1
     threads = max(1, min(most, rows.numel() // VALUES_EACH))
-    size = min(max(rows.numel() // (threads * PIECES_EACH), LEAST_PIECE), piece) if on_cpu else piece
-    step = max(1, size // max(classes, 1))
+    piece = PIECE_ON_GPU if not on_cpu else PIECE if threads > 1 else PIECE_ALONE
+    step = max(1, piece // max(classes, 1))
     parts = [slice(first, min(first + step, count)) for first in range(0, count, step)] or [slice(0, 0)]
     results: list[Tensor] = [rows] * len(parts)
     todo = iter(enumerate(parts))
