@@ -19,7 +19,7 @@ import torch
 import yaml
 from conftest import TINY, logged
 
-from yolo_losses.criteria.anchors import AssignerPart, BoxPart, ClassPart
+from yolo_losses.criteria.anchor_parts import AssignerPart, BoxPart, ClassPart
 from yolo_losses.run import STATE_FILE
 from yolo_losses.settings import default_keys
 

@@ -19,7 +19,7 @@ from ultralytics.utils.tal import TaskAlignedAssigner
 import yolo_losses
 from yolo_losses import factory, registry
 from yolo_losses.criteria import parts
-from yolo_losses.criteria.anchors import DistributionPart
+from yolo_losses.criteria.anchor_parts import DistributionPart
 
 CLS_LOSSES = [spec.name for spec in registry.specs("cls")]
 BOX_LOSSES = [spec.name for spec in registry.specs("box") if not spec.rotated]

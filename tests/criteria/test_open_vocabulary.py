@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import logged
 
-from yolo_losses.criteria.anchors import AssignerPart, BoxPart, ClassPart
+from yolo_losses.criteria.anchor_parts import AssignerPart, BoxPart, ClassPart
 from yolo_losses.run import Run
 from yolo_losses.settings import LossSettings
 

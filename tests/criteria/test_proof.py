@@ -144,6 +144,21 @@ def test_elements_that_a_criterion_weights_get_their_weight_in_the_first_batch_a
         assert found == pytest.approx(step(Weighting(head("v8")))["cls_loss"], rel=1e-5)
 
 
+@pytest.mark.skipif(not hasattr(v8DetectionLoss, "get_assigned_targets_and_loss"), reason="this release has one body")
+@pytest.mark.parametrize("cls_loss", ["ema_slide", "ghm", "efl"])
+def test_a_first_batch_that_is_gone_through_again_updates_the_state_once(cls_loss: str) -> None:
+    keys = {"cls_loss": cls_loss, "box_loss": "wiou", "cls_scale": "auto"}
+    criterion, plain = Weighting(head("v8")), criterion_of("v8")
+    again, once = yolo_losses.equip(criterion, keys)[""], yolo_losses.equip(plain, keys)[""]
+    again.one_hot = True  # as for a fork whose classes are still called ultralytics.*
+    step(criterion)
+    step(plain)
+    assert not again.one_hot
+    for term, module in again.modules.items():
+        for name, buffer in module.named_buffers():
+            torch.testing.assert_close(buffer, dict(once.modules[term].named_buffers())[name], msg=f"{term} {name}")
+
+
 class OwnBoxTerm(v8DetectionLoss):
     """A criterion that replaces its box term after all is done."""
 

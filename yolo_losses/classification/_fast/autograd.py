@@ -72,9 +72,13 @@ def class_sums(
     return sums
 
 
-def kept_gradient(sums: Tensor) -> Tensor | None:
-    """Return the gradient by the logits that is kept for the backward pass of `class_sums`; `None`: none is."""
-    gradient: Tensor | None = getattr(sums.grad_fn, "gradient", None)
+def kept_gradient(term: Tensor) -> Tensor | None:
+    """Return the gradient of the sum by the logits that `class_sums` or `elementwise` keeps; `None`: none is kept."""
+    node: Any = term.grad_fn
+    if getattr(type(node), "_forward_cls", None) is _Elementwise:
+        slope: Tensor = node.saved_tensors[1]
+        return slope
+    gradient: Tensor | None = getattr(node, "gradient", None)
     return gradient
 
 
