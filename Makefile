@@ -28,8 +28,8 @@ lint: $(INSTALLED) ## ruff, mypy and import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint ## lint and all tests but the long ones
-	$(BIN)/python -m pytest -m "not long"
+test: lint ## lint and all tests but the long ones, two files at a time
+	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile
 
 tables: $(INSTALLED) ## write what follows from the declarations of the losses: tables, configs, pages
 	$(BIN)/python docs/tables.py
@@ -50,5 +50,5 @@ environments: $(INSTALLED) ## the wheel with the oldest torch, and with Python 3
 	$(BIN)/python tests/environments.py
 
 clean: ## remove what these commands made, .venv too
-	rm -rf $(VENV) runs/demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs/demo runs/examples build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
