@@ -308,8 +308,8 @@ def costs(name: str) -> str:
 
 def costs_table() -> str:
     """Return time and memory of every loss against stock."""
-    alone, whole = (bench()["tables"][f"{what}, 80 classes"] for what in ("class term alone", "whole criterion"))
-    few = bench()["tables"]["whole criterion, 3 classes"]
+    alone = bench()["tables"]["class term alone, 80 classes"]
+    whole, few = (bench()["criterion"][f"16 x 640 x {classes}"] for classes in (80, 3))
     rows = []
     for name in whole:
         own = alone.get(name)
@@ -393,7 +393,7 @@ def gallery(specs: Sequence[LossSpec]) -> str:
     )
     parts = ["# The losses", "[中文](../zh/losses.md)", intro]
     for name, members in grouped(list(specs)).items():
-        rows = [(f"[`{shown(s)}`]({stem(s)}.md)", s.summary.replace("|", "\\|"), links(s.source)) for s in members]
+        rows = [(f"[`{shown(s)}`]({stem(s)}.md)", s.summary, links(s.source)) for s in members]
         parts += [f"## {TITLES[name]}", LEADS[name], pictures(members)]
         parts.append(table(("name", "what it computes", "source"), rows))
     return WRITTEN + "\n\n".join(part for part in parts if part) + "\n"
@@ -419,7 +419,7 @@ def chinese(specs: Sequence[LossSpec]) -> str:
             source = source.replace(english, own)
         parameters = ", ".join(f"`{p.key}` {p.default}" for p in spec.parameters)
         name = f"[`{shown(spec)}`](../losses/{stem(spec)}.md)"
-        rows.append((name, sentence.replace("|", "\\|"), parameters, links(source)))
+        rows.append((name, sentence, parameters, links(source)))
     parts = [pictures(specs, "../losses/"), table(words["head"], rows)]
     return "\n\n".join(part for part in parts if part)
 
@@ -563,9 +563,9 @@ def arguments(text: str) -> list[tuple[str, str]]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table."""
+    """Return a table; a bar in a cell, such as that of an absolute value, does not end it."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
 
 
 def apart(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import shutil
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from make_dataset import Task, make_dataset
@@ -62,6 +64,25 @@ _BOUND = torch.zeros((), requires_grad=True)
 TIED = ("identical", *(["touching"] if torch.autograd.grad(_BOUND.clamp_min(0), _BOUND)[0] else []))
 
 
+@functools.cache
+def golden(family: str) -> tuple[dict[str, torch.Tensor], dict[str, Any], dict[str, Any]]:
+    """Return the originals' numbers in `tests/golden`: the arrays, the cases by their id, and groups of rows."""
+    folder = ROOT / "tests" / "golden"
+    index = json.loads((folder / f"{family}.json").read_text(encoding="utf-8"))
+    arrays = {name: torch.from_numpy(array) for name, array in np.load(folder / f"{family}.npz").items()}
+    return arrays, {case["id"]: case for case in index["cases"]}, index.get("groups", {})
+
+
+def gradient(
+    loss: Callable[..., torch.Tensor], pred: torch.Tensor, target: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the loss per pair, and the gradient of its sum by the predictions."""
+    pred = pred.detach().clone().requires_grad_()
+    value = loss(pred, target)
+    (grad,) = torch.autograd.grad(value.sum(), pred)
+    return value.detach(), grad
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(CONFIG_FOLDER, ignore_errors=True)
 
@@ -88,8 +109,13 @@ class Result:
         return self
 
 
-def start(*command: str | Path, **env: str) -> Callable[[], Result]:
-    """Start a subprocess and return what waits for its result, so that two can run side by side."""
+def start(
+    *command: str | Path, cwd: str | Path = CONFIG_FOLDER, timeout: float = 300, **env: str
+) -> Callable[[], Result]:
+    """Start a subprocess and return what waits for its result, so that two can run side by side.
+
+    It does not run in the checkout, whose package would be found by standing beside it.
+    """
     process = subprocess.Popen(
         [str(part) for part in command],
         stdin=subprocess.DEVNULL,
@@ -99,12 +125,12 @@ def start(*command: str | Path, **env: str) -> Callable[[], Result]:
         encoding="utf-8",
         errors="replace",
         env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", **env},
-        cwd=CONFIG_FOLDER,  # not the checkout, whose package would be found by standing beside it
+        cwd=cwd,
     )
 
     def wait() -> Result:
         try:
-            text = process.communicate(timeout=300)[0]
+            text = process.communicate(timeout=timeout)[0]
         except subprocess.TimeoutExpired:
             process.kill()
             text = process.communicate()[0]

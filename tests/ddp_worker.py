@@ -19,6 +19,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "qfl": {"cls_loss": "qfl", "box_loss": "siou"},
     "ema_slide": {"cls_loss": "ema_slide"},
     "ghm": {"cls_loss": "ghm"},
+    "ghm in pieces": {"cls_loss": "ghm"},  # on rank 1, whose images may be larger than those of rank 0
     "wiou": {"box_loss": "wiou"},
     "auto": {"cls_loss": "focal", "cls_scale": "auto"},
     "statistics": {"cls_loss": "focal", "loss_stats": True},
@@ -79,12 +80,15 @@ def main(folder: Path) -> None:
     """Write this rank's losses, gradients and states."""
     import torch.distributed as dist
 
-    from yolo_losses.criteria import equip, statistics
+    from yolo_losses.classification._fast import cpu
+    from yolo_losses.criteria import assignment, equip, statistics
 
     dist.init_process_group("gloo")
     rank = dist.get_rank()
+    sizes = assignment.LARGE, cpu.PIECE_ALONE
     result = {}
     for case, name in ((case, name) for case in CASES for name in KEYS):
+        assignment.LARGE, cpu.PIECE_ALONE = (0, 64) if rank and "pieces" in name else sizes
         mine = criterion()
         branch = equip(mine, KEYS[name])[""]
         for at in range(STEPS):

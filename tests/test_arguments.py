@@ -155,6 +155,17 @@ def test_what_the_head_cannot_use_is_refused_before_the_first_batch(data, tmp_pa
     assert not (tmp_path / "train" / "results.csv").exists()
 
 
+def test_a_parameter_that_the_chosen_loss_only_accepts_is_warned_of_and_not_described(tmp_path):
+    with logged() as messages, pytest.raises(Exception, match=r"nowhere\.yaml"):
+        trainer(DetectionTrainer, tmp_path, box_loss="piou", piou_lambda=5)
+    assert len([m for m in messages if "'piou_lambda' has no effect with cls=stock box=piou dfl=stock" in m]) == 1
+    assert not yolo_losses.settings.LossSettings.from_mapping({"box_loss": "piou"}).unused
+    assert (
+        "piou2_lambda=5"
+        in yolo_losses.settings.LossSettings.from_mapping({"box_loss": "piou2", "piou2_lambda": 5}).describe()
+    )
+
+
 def test_a_parameter_that_the_chosen_loss_does_not_have_is_warned_of(tmp_path):
     with logged() as messages, pytest.raises(Exception, match=r"nowhere\.yaml"):
         trainer(DetectionTrainer, tmp_path, cls_loss="slide", focal_gamma=3)

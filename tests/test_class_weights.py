@@ -81,6 +81,8 @@ def test_a_beta_out_of_range_is_refused(beta):
     [
         ([1, 2, 5], [1.0, 2.0, 5.0]),
         ((1, "2", 5e-1), [1.0, 2.0, 0.5]),
+        ("[1, 2.5]", [1.0, 2.5]),
+        ("{star: 3}", {"star": 3.0}),
         (np.array([1, 2]), [1.0, 2.0]),
         (torch.tensor([1.0, 2.0]), [1.0, 2.0]),
         ({"star": 3, 7: "1e1"}, {"star": 3.0, "7": 10.0}),
@@ -107,7 +109,8 @@ def test_none_is_no_choice(value):
     "value",
     [
         2, 1.5, True, False, "1,2", "", [], {}, [0, 1], [1, -2], [1, float("nan")], [1, float("inf")], [1, "x"],
-        [1, None], [1, "none"], [[1, 2]], [True, 2], {"star": 0}, {"star": None}, {"star": [1]}, {"star"}, print,
+        [1, None], [1, "none"], "[1, x]", "[1, 2", [[1, 2]], [True, 2], {"star": 0}, {"star": None}, {"star": [1]},
+        {"star"}, print,
     ],
     ids=repr,
 )  # fmt: skip

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, Result
+from conftest import ROOT, Result, start
 
 EXAMPLES = ROOT / "examples"
 RUNS = Path("runs/examples")
@@ -23,20 +21,7 @@ SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 
 def example(folder: Path, name: str, *words: str) -> Result:
     """Run an example in a folder and return how it ended; it writes to `runs/examples` there."""
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *words],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
-        cwd=folder,
-        timeout=1800,  # of a busy machine
-        check=False,
-    )
-    return Result(done.returncode, done.stdout).check()
+    return start(sys.executable, EXAMPLES / name, *words, cwd=folder, timeout=1800)().check()
 
 
 def cells(kind: str) -> list[dict[str, Any]]:

@@ -90,6 +90,7 @@ def test_a_file_of_something_else_has_no_rows(tmp_path: Path, text: str) -> None
 
 
 def test_names_of_classes_are_unique_and_plain() -> None:
+    assert plain_names(["car 2", "car", "car"]) == ["car 2", "car", "car 3"]
     names = plain_names(["person", "traffic light", "a/b,c", "a_b_c", "行人", "", 3, "x" * 300, "person"])
     assert names[:7] == ["person", "traffic light", "a_b_c", "a_b_c 3", "行人", "_", "3"]
     assert len(names[7]) == 60

@@ -10,9 +10,9 @@ from yolo_losses import commands
 
 
 def main() -> int:
-    """Hand the command line to `yolo-losses` where it begins with one of its commands, otherwise to `yolo`."""
+    """Hand a command line that begins with a command or an option of `yolo-losses` to that, any other to `yolo`."""
     own = {module.name.rstrip("_") for module in pkgutil.iter_modules(commands.__path__)}
-    if len(sys.argv) > 1 and sys.argv[1] in own:
+    if len(sys.argv) < 2 or sys.argv[1] in {"-h", "--help", "--version", *own}:
         return commands.main(sys.argv[1:])
     sys.argv[0] = "yolo"
     # Ultralytics keeps the command line as it is first imported, and begins its trainings from there.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from yolo_losses.parameters import Param, Parameter, parse_value, shown
 from yolo_losses.registry import normal
@@ -70,6 +73,9 @@ def parse(value: Any) -> Weights:
         ValueError: on an invalid value; one line with the key, its value and what is allowed.
     """
     given = value.tolist() if hasattr(value, "tolist") else value  # a tensor, or an array of NumPy
+    if isinstance(given, str) and given.strip().startswith(("[", "{")):
+        with contextlib.suppress(yaml.YAMLError):
+            given = yaml.safe_load(given)
     word = normal(given) if isinstance(given, str) else ""
     if given is None or word == NONE:
         return NONE

@@ -117,7 +117,7 @@ class LossModule(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the parameters for `print(module)`: `gamma=1.5, alpha=0.25`."""
-        return ", ".join(f"{p.name}={getattr(self, p.name)}" for p in type(self).declared())
+        return ", ".join(f"{p.name}={getattr(self, p.name)}" for p in type(self).declared() if p.limits.used)
 
 
 @functools.cache

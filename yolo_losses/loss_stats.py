@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -91,7 +92,8 @@ def plain_names(names: Iterable[Any]) -> list[str]:
     plain: list[str] = []
     for name in names:
         word = re.sub(r"[^\w. -]", "_", str(name)).strip(" .")[:60] or "_"
-        plain.append(f"{word} {len(plain)}" if word in plain else word)
+        numbered = (f"{word} {number}" for number in itertools.count(len(plain)))
+        plain.append(next(name for name in itertools.chain([word], numbered) if name not in plain))
     return plain
 
 

@@ -34,6 +34,7 @@ class Param:
         above: exclusive lower bound.
         off: value of the training key that means `None`, if `None` is allowed.
         words: allowed values of a parameter of type `str`.
+        used: whether the loss depends on it; one that it only accepts is named in a warning where it is set.
     """
 
     help: str = ""
@@ -42,6 +43,7 @@ class Param:
     above: float = -math.inf
     off: float | None = None
     words: tuple[str, ...] = ()
+    used: bool = True
 
 
 @dataclass(frozen=True)

@@ -455,6 +455,8 @@ class Run:
         if shown:
             notes.append(f"the log shows {shown}")
         say(f"ran in the first batch with objects: {'; '.join(notes)}", over_bar=True)
+        if any(branch.ratios.get("value") == 0 for branch in self.branches.values()):
+            say("the class term is 0: the classes learn nothing from it", warn=True)
 
     def class_factors(self) -> str:
         """Return the running factor on the class term of each branch; this synchronises."""

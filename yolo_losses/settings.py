@@ -141,6 +141,7 @@ class LossSettings:
         used = registry.parse_keys(chosen, {key: keys[key] for key in declared if key in keys and key in own})
         weights = class_weights.parse(keys.get("cls_weights"))
         others = {key: declared[key].parse(keys[key]) for key in declared if key in keys and key not in own}
+        others |= {key: value for key, value in used.items() if not declared[key].limits.used}
         if weights == class_weights.BALANCED:
             beta = class_weights.BETA
             used[beta.key] = others.pop(beta.key, beta.default)
@@ -287,7 +288,8 @@ class LossSettings:
         )
 
     def _with(self, specs: list[LossSpec], extra: Mapping[str, str]) -> str:
-        values = {p.key: self.parameters.get(p.key, p.default) for spec in specs for p in spec.parameters}
+        declared = [p for spec in specs for p in spec.parameters if p.limits.used]
+        values = {p.key: self.parameters.get(p.key, p.default) for p in declared}
         words = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in {**values, **extra}.items()]
         return f"({', '.join(words)})" if words else ""
 

@@ -20,19 +20,27 @@ class Step:
         training: whether state is to be updated, rather than only read as in validation.
         joined: whether sums are joined over the ranks of a distributed training. Every rank has to say the same, and
             has to ask for the same attributes.
+        again: whether state has been updated for this step already: it is to be computed as it was then.
     """
 
     def __init__(
-        self, iou: Tensor | Callable[[], Tensor], positive: Tensor | None, training: bool, joined: bool = True
+        self,
+        iou: Tensor | Callable[[], Tensor],
+        positive: Tensor | None,
+        training: bool,
+        joined: bool = True,
+        again: bool = False,
     ) -> None:
         self._iou = iou
         self.positive = positive
-        self.training = training
-        self.joined = joined and training
+        self.training = training and not again
+        self.joined = joined and self.training
+        self.again = again
 
     def read_only(self) -> Step:
-        """Return the same step for reading state that it has updated already."""
+        """Return the same step for reading the state, which it has updated already where it is one of training."""
         step = copy.copy(self)
+        step.again = self.training or self.again
         step.training = step.joined = False
         return step
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-import json
 import math
 import pickle
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import TIED
+from conftest import TIED, golden, gradient
 from torch import Tensor
 
 from yolo_losses import registry
@@ -31,7 +28,6 @@ from yolo_losses.distribution.dfl import DistributionFocalLoss, distribution_foc
 from yolo_losses.factory import make_box_loss
 from yolo_losses.step import Step
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 AXIS_ALIGNED = [spec.name for spec in registry.specs("box") if not spec.rotated]
 ROTATED = [spec.name for spec in registry.specs("box") if spec.rotated]
 NAMES = [*AXIS_ALIGNED, *ROTATED]
@@ -96,20 +92,7 @@ def pairs_for(name: str, count: int, **options) -> tuple[Tensor, Tensor]:
     return boxes(count, rotated=is_rotated(name), **options)
 
 
-def gradient(loss, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    pred = pred.detach().clone().requires_grad_()
-    value = loss(pred, target)
-    (grad,) = torch.autograd.grad(value.sum(), pred)
-    return value.detach(), grad
-
-
 # ----------------------------------------------------------------------------------------------- the originals' numbers
-
-
-@functools.cache
-def golden(family: str) -> tuple[dict, dict, dict]:
-    index = json.loads((GOLDEN / f"{family}.json").read_text())
-    return dict(np.load(GOLDEN / f"{family}.npz")), {c["id"]: c for c in index["cases"]}, index.get("groups", {})
 
 
 def xyxy(boxes: Tensor) -> Tensor:
@@ -155,9 +138,9 @@ CLOSE = {
 def against(case: str, loss, turned: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     arrays, cases, _ = golden("iou")
     names, result = cases[case]["inputs"], cases[case]["results"][str(dtype)[6:]]
-    pred, target = (torch.from_numpy(arrays[f"inputs/{names[k]}"]).to(dtype) for k in ("pred", "target"))
+    pred, target = (arrays[f"inputs/{names[k]}"].to(dtype) for k in ("pred", "target"))
     value, grad = gradient(loss, pred, target)
-    out, slope = (torch.from_numpy(arrays[result[k]]) for k in ("out", "grad"))
+    out, slope = (arrays[result[k]] for k in ("out", "grad"))
     return value, grad, 1 - out if turned else out, -slope if turned else slope
 
 
@@ -196,14 +179,14 @@ def test_value_and_gradient_are_near_those_of_other_codes_on_boxes_of_usual_size
 def test_weight_and_average_factor_mean_what_mmdetection_means(dtype: torch.dtype) -> None:
     arrays, cases, _ = golden("iou")
     case = cases["mmdet_GIoULoss_w_mean_avg11"]
-    weight = torch.from_numpy(arrays["inputs/w_n"]).to(dtype)
+    weight = arrays["inputs/w_n"].to(dtype)
     module = make_box_loss("giou", reduction="mean")
-    pred, target = (torch.from_numpy(arrays[f"inputs/{k}"]).to(dtype) for k in ("pred", "target"))
+    pred, target = (arrays[f"inputs/{k}"].to(dtype) for k in ("pred", "target"))
     value, grad = gradient(lambda p, t: module(p, t, weight=weight, avg_factor=11), pred, target)
     result = case["results"][str(dtype)[6:]]
     # Its eps is 1e-6: the four boxes of 1e-3 differ, and with them the mean.
-    torch.testing.assert_close(value, torch.from_numpy(arrays[result["out"]]), rtol=1e-3, atol=0)
-    slope = torch.from_numpy(arrays[result["grad"]])
+    torch.testing.assert_close(value, arrays[result["out"]], rtol=1e-3, atol=0)
+    slope = arrays[result["grad"]]
     torch.testing.assert_close(grad[:32], slope[:32], rtol=1e-5, atol=1e-7)
 
 
@@ -786,14 +769,14 @@ def test_parameters_out_of_range_are_refused_by_their_key(name: str, keys: dict)
 def test_distribution_focal_loss_is_its_originals(case: str, dtype: torch.dtype) -> None:
     arrays, cases, _ = golden("dfl")
     result = cases[case]["results"][str(dtype)[6:]]
-    pred, target = (torch.from_numpy(arrays[f"inputs/{k}"]).to(dtype) for k in ("pred", "target"))
+    pred, target = (arrays[f"inputs/{k}"].to(dtype) for k in ("pred", "target"))
     sides = (-1, 1) if case.startswith("mmdet") else (-1, 4)
     value, grad = gradient(
         lambda p, t: distribution_focal_loss(p, t).view(sides).mean(-1, keepdim=sides[1] == 4), pred, target
     )
     tolerance = {"rtol": 1e-9, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 1e-5, "atol": 1e-6}
-    torch.testing.assert_close(value, torch.from_numpy(arrays[result["out"]]), **tolerance)
-    torch.testing.assert_close(grad, torch.from_numpy(arrays[result["grad"]]), **tolerance)
+    torch.testing.assert_close(value, arrays[result["out"]], **tolerance)
+    torch.testing.assert_close(grad, arrays[result["grad"]], **tolerance)
 
 
 def test_distribution_focal_loss_is_least_where_the_weights_are() -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from conftest import golden, gradient
 from torch import Tensor
 
 from yolo_losses import make_box_loss
@@ -17,7 +15,6 @@ from yolo_losses.boxes.gwd import gwd_loss
 from yolo_losses.boxes.kfiou import kfiou_loss
 from yolo_losses.boxes.kld import kld_loss
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 VARIANTS = {
     "gwd": gwd_loss,
     "gwd_sqrt": functools.partial(gwd_loss, fun="sqrt", tau=2.0),
@@ -42,19 +39,6 @@ def pairs(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return torch.cat((moved, grown, angles[0]), 1), torch.cat((centre, size, angles[1]), 1)
 
 
-def gradient(loss, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    pred = pred.detach().clone().requires_grad_()
-    value = loss(pred, target)
-    (grad,) = torch.autograd.grad(value.sum(), pred)
-    return value.detach(), grad
-
-
-@functools.cache
-def golden() -> tuple[dict, dict, dict]:
-    index = json.loads((GOLDEN / "rotated.json").read_text())
-    return dict(np.load(GOLDEN / "rotated.npz")), {c["id"]: c for c in index["cases"]}, index["groups"]
-
-
 CASES = {
     "mmrotate_gwd_funlog1p_tau0.0_alpha1.0_normalizeTrue": functools.partial(gwd_loss, tau=0.0),
     "mmrotate_gwd_funlog1p_tau1.0_alpha1.0_normalizeTrue": gwd_loss,
@@ -70,10 +54,10 @@ CASES = {
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("case", CASES)
 def test_value_and_gradient_are_those_of_mmrotate(case: str, dtype: torch.dtype) -> None:
-    arrays, cases, groups = golden()
+    arrays, cases, groups = golden("rotated")
     result = cases[case]["results"]["float64"]
-    pred, target = (torch.from_numpy(arrays[f"inputs/{k}"]).to(dtype) for k in ("pred", "target"))
-    out, slope = (torch.from_numpy(arrays[result[k]]).to(dtype) for k in ("out", "grad"))
+    pred, target = (arrays[f"inputs/{k}"].to(dtype) for k in ("pred", "target"))
+    out, slope = (arrays[result[k]].to(dtype) for k in ("out", "grad"))
     value, grad = gradient(CASES[case], pred, target)
     alive = torch.ones(64, dtype=torch.bool)
     if "gwd" in case:

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from conftest import golden, gradient
 
 from yolo_losses import make_box_loss
 from yolo_losses.boxes.gcd import gcd_loss
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-
-
-def gradient(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    pred = pred.detach().clone().requires_grad_()
-    value = gcd_loss(pred, target)
-    (grad,) = torch.autograd.grad(value.sum(), pred)
-    return value.detach(), grad
-
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_value_and_gradient_are_the_authors(dtype: torch.dtype) -> None:
-    arrays, index = dict(np.load(GOLDEN / "boxes2.npz")), json.loads((GOLDEN / "boxes2.json").read_text())
-    case = next(c for c in index["cases"] if c["id"] == "gcd_exp_eps1e-06_gamma1")["results"]["float64"]
-    pred, target = (torch.from_numpy(arrays[f"inputs/{k}"]).to(dtype) for k in ("pred", "target"))
-    out, slope = (torch.from_numpy(arrays[case[k]]).to(dtype) for k in ("out", "grad"))
-    value, grad = gradient(pred, target)
+    arrays, cases, _ = golden("boxes2")
+    case = cases["gcd_exp_eps1e-06_gamma1"]["results"]["float64"]
+    pred, target = (arrays[f"inputs/{k}"].to(dtype) for k in ("pred", "target"))
+    out, slope = (arrays[case[k]].to(dtype) for k in ("out", "grad"))
+    value, grad = gradient(gcd_loss, pred, target)
     exact = dtype == torch.float64
     torch.testing.assert_close(value, out, rtol=1e-6, atol=1e-12 if exact else 1e-7)
     known = ~slope.isnan().any(-1)  # identical boxes have a root of 0 there
@@ -51,16 +39,16 @@ def test_distance_of_hand_drawn_boxes() -> None:
 def test_identical_boxes_have_no_loss_and_a_finite_gradient() -> None:
     boxes = torch.tensor([[0.0, 0, 4, 2], [5, 5, 5, 5], [0, 0, 1e4, 1e-3]])
     for dtype in (torch.float64, torch.float32, torch.float16):
-        value, grad = gradient(boxes.to(dtype), boxes.to(dtype))
+        value, grad = gradient(gcd_loss, boxes.to(dtype), boxes.to(dtype))
         assert value.abs().max() < 1e-18
         assert (grad == 0).all()
-    near, _ = gradient(boxes[:1].double() + 1e-9, boxes[:1].double())
+    near, _ = gradient(gcd_loss, boxes[:1].double() + 1e-9, boxes[:1].double())
     assert 0 < near.item() < 1e-8
 
 
 def test_disjoint_boxes_are_drawn_together() -> None:
     pred, target = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[10.0, 0, 14, 4]])
-    assert gradient(pred, target)[1][:, [0, 2]].sum() < -0.01
+    assert gradient(gcd_loss, pred, target)[1][:, [0, 2]].sum() < -0.01
 
 
 def test_modifiers_add_what_they_change_of_the_plain_iou() -> None:

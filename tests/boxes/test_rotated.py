@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import math
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import criterion_of, made_up_batch, predictions, run
+from conftest import criterion_of, golden, gradient, made_up_batch, predictions, run
 from torch import Tensor
 
 import yolo_losses
@@ -20,7 +17,6 @@ from yolo_losses.boxes.probiou import probiou_loss
 from yolo_losses.boxes.rotated_diou import rotated_diou_loss
 from yolo_losses.boxes.rotated_iou import rotated_iou_loss
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 LOSSES = [rotated_iou_loss, rotated_diou_loss]
 MODIFIED = ["inner_rotated_iou", "focaler_rotated_iou", "alpha_rotated_iou", "focal_rotated_iou"]
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
@@ -35,13 +31,6 @@ def pairs(count: int, seed: int = 0, near: float = 5.0, shortest: float = 2.0) -
     grown = size * (torch.randn(count, 2, generator=g, dtype=torch.float64) * 0.4).exp()
     angles = torch.rand(2, count, 1, generator=g, dtype=torch.float64) * 7 - 3
     return torch.cat((moved, grown, angles[0]), 1), torch.cat((centre, size, angles[1]), 1)
-
-
-def gradient(loss, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    pred = pred.detach().clone().requires_grad_()
-    value = loss(pred, target)
-    (grad,) = torch.autograd.grad(value.sum(), pred)
-    return value.detach(), grad
 
 
 def central_differences(loss, pred: Tensor, target: Tensor, step: float = 1e-6) -> Tensor:
@@ -71,23 +60,17 @@ def shapely_iou(pred: Tensor, target: Tensor) -> Tensor:
 # The originals' numbers
 
 
-@functools.cache
-def golden() -> tuple[dict, dict, dict]:
-    index = json.loads((GOLDEN / "rotated.json").read_text())
-    return dict(np.load(GOLDEN / "rotated.npz")), {c["id"]: c for c in index["cases"]}, index["groups"]
-
-
 def against(case: str, loss) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    arrays, cases, _ = golden()
+    arrays, cases, _ = golden("rotated")
     result = cases[case]["results"]["float64"]
-    pred, target = (torch.from_numpy(arrays[f"inputs/{k}"]).double() for k in ("pred", "target"))
-    out, slope = (torch.from_numpy(arrays[result[k]]) for k in ("out", "grad"))
+    pred, target = (arrays[f"inputs/{k}"].double() for k in ("pred", "target"))
+    out, slope = (arrays[result[k]] for k in ("out", "grad"))
     return *gradient(loss, pred, target), out.reshape(-1), slope
 
 
 def rows(*left_out: str | int) -> Tensor:
     """All rows but those of the named groups."""
-    groups = golden()[2]
+    groups = golden("rotated")[2]
     keep = torch.ones(64, dtype=torch.bool)
     for group in left_out:
         keep[slice(*groups[group]) if isinstance(group, str) else group] = False

@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from conftest import TIED
+from conftest import TIED, golden, gradient
 from torch import Tensor
 
 from yolo_losses import make_box_loss
 from yolo_losses.boxes.ciou import ciou_loss, ciou_terms
 from yolo_losses.boxes.sdiou import sdiou_loss
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-
-
-def gradient(loss, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    pred = pred.detach().clone().requires_grad_()
-    value = loss(pred, target)
-    (grad,) = torch.autograd.grad(value.sum(), pred)
-    return value.detach(), grad
-
 
 @pytest.mark.parametrize(("case", "divisor"), [("sdiou_xyxy_delta0.5", 1), ("sdiou_xyxy_delta0.5_boxes_div8", 8)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_value_and_gradient_are_the_authors(case: str, divisor: int, dtype: torch.dtype) -> None:
-    arrays, index = dict(np.load(GOLDEN / "boxes2.npz")), json.loads((GOLDEN / "boxes2.json").read_text())
-    result = next(c for c in index["cases"] if c["id"] == case)["results"]["float64"]
-    pred, target = (torch.from_numpy(arrays[f"inputs/{k}"]).to(dtype) for k in ("pred", "target"))
-    out, slope = (torch.from_numpy(arrays[result[k]]).to(dtype) for k in ("out", "grad"))
+    arrays, cases, groups = golden("boxes2")
+    result = cases[case]["results"]["float64"]
+    pred, target = (arrays[f"inputs/{k}"].to(dtype) for k in ("pred", "target"))
+    out, slope = (arrays[result[k]].to(dtype) for k in ("out", "grad"))
     value, grad = gradient(lambda p, t: sdiou_loss(p / divisor, t / divisor), pred, target)
     exact = dtype == torch.float64
     torch.testing.assert_close(value, 1 - out.reshape(-1), rtol=1e-6, atol=1e-12 if exact else 1e-6)
     tied = torch.zeros(64, dtype=torch.bool)
     for group in (*TIED, "zero_area") if exact else (*TIED, "zero_area", "tiny"):
-        tied[slice(*index["groups"][group])] = True
+        tied[slice(*groups[group])] = True
     scale = slope.abs().amax(-1, keepdim=True).clamp_min(1e-3)
     torch.testing.assert_close((grad / scale)[~tied], (-slope / scale)[~tied], rtol=0, atol=1e-6 if exact else 1e-4)
 

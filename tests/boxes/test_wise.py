@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 import pickle
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import TIED
+from conftest import TIED, golden, gradient
 from torch import Tensor
 
 from yolo_losses import make_box_loss, registry
 from yolo_losses.step import Step
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 IMAGE = torch.tensor([640.0, 480.0], dtype=torch.float64)
 AXIS_ALIGNED = [spec.name for spec in registry.specs("box") if spec.built_in and not spec.rotated]
 MASTER = {"wise_alpha": 1.7, "wise_delta": 2.7, "wise_momentum": 0.01}
@@ -32,24 +28,11 @@ def boxes(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return torch.cat((moved - grown / 2, moved + grown / 2), 1), torch.cat((centre - size / 2, centre + size / 2), 1)
 
 
-def gradient(loss, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    pred = pred.detach().clone().requires_grad_()
-    value = loss(pred, target)
-    (grad,) = torch.autograd.grad(value.sum(), pred)
-    return value.detach(), grad
-
-
-@functools.cache
-def golden() -> tuple[dict, dict, dict]:
-    index = json.loads((GOLDEN / "wise.json").read_text())
-    return dict(np.load(GOLDEN / "wise.npz")), {c["id"]: c for c in index["cases"]}, index["groups"]
-
-
 def against(case: str, loss) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    arrays, cases, _ = golden()
+    arrays, cases, _ = golden("wise")
     result = cases[case]["results"]["float64"]
-    pred, target = (torch.from_numpy(arrays[f"inputs/{k}"]).double() for k in ("pred60", "target60"))
-    out, slope = (torch.from_numpy(arrays[result[k]]).reshape(60, -1) for k in ("out", "grad"))
+    pred, target = (arrays[f"inputs/{k}"].double() for k in ("pred60", "target60"))
+    out, slope = (arrays[result[k]].reshape(60, -1) for k in ("out", "grad"))
     return *gradient(loss, pred, target), out[:, 0], slope
 
 
@@ -78,7 +61,7 @@ def test_value_and_gradient_are_those_of_the_authors_focus(case: str) -> None:
     value, grad, out, slope = against(case, CASES[case])
     assert value.isfinite().all()
     assert grad.isfinite().all()
-    groups = golden()[2]
+    groups = golden("wise")[2]
     known = torch.ones(60, dtype=torch.bool)
     if "GIoU" in case:  # its eps: 1 - I of identical boxes, and of boxes of 1e-3
         for group in ("identical", "tiny"):

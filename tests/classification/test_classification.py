@@ -9,16 +9,14 @@ import copy
 import functools
 import inspect
 import io
-import json
 import math
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from conftest import golden
 from torch import Tensor
 
 import yolo_losses
@@ -28,7 +26,6 @@ from yolo_losses.factory import make_cls_loss
 from yolo_losses.registry import LossSpec
 from yolo_losses.step import Step
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 SPECS = registry.specs("cls")
 MEAN_IOU = 0.45
 
@@ -37,12 +34,6 @@ precisions = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], id
 
 
 # Values and gradients of the originals
-
-
-@functools.cache
-def golden(family: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    cases = json.loads((GOLDEN / f"{family}.json").read_text(encoding="utf-8"))["cases"]
-    return {case["id"]: case for case in cases}, dict(np.load(GOLDEN / f"{family}.npz"))
 
 
 def dense(labels: Tensor, score: Tensor, classes: int) -> Tensor:
@@ -54,8 +45,9 @@ def dense(labels: Tensor, score: Tensor, classes: int) -> Tensor:
 def ema_slide(pred: Tensor, target: Tensor) -> Tensor:
     loss = make_cls_loss("ema_slide")
     calls = []
-    for mean in (0.3, 0.6, 0.1, None):
+    for mean in (0.3, 0.6, 0.1):
         calls.append(loss(pred, target, mean_iou=mean))
+    calls.append(loss.eval()(pred, target))  # the original's -1: the average stays
     return torch.stack(calls)
 
 
@@ -145,9 +137,9 @@ ORIGINALS: dict[str, tuple[str, Callable[..., Tensor]]] = {
 def against(case_id: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Our value and gradient, and the original's."""
     family, ours = ORIGINALS[case_id]
-    cases, arrays = golden(family)
+    arrays, cases, _ = golden(family)
     case = cases[case_id]
-    inputs = {name: torch.from_numpy(arrays[f"inputs/{key}"]) for name, key in case["inputs"].items()}
+    inputs = {name: arrays[f"inputs/{key}"] for name, key in case["inputs"].items()}
     inputs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
     if case_id == "mmdet_GHMC_bins10":
         del inputs["weight"]  # of ones
@@ -156,7 +148,7 @@ def against(case_id: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, T
     value = ours(pred, *others, **inputs)
     (slope,) = torch.autograd.grad(value.sum(), pred)
     result = case["results"][str(dtype).removeprefix("torch.")]
-    return value.detach(), slope, torch.from_numpy(arrays[result["out"]]), torch.from_numpy(arrays[result["grad"]])
+    return value.detach(), slope, arrays[result["out"]], arrays[result["grad"]]
 
 
 @precisions
@@ -178,7 +170,7 @@ def test_value_and_gradient_are_those_of_the_original(case: str, dtype: torch.dt
 
 def test_every_golden_case_is_compared() -> None:
     families = {family for family, _ in ORIGINALS.values()}
-    assert {case for family in families for case in golden(family)[0]} == set(ORIGINALS)
+    assert {case for family in families for case in golden(family)[1]} == set(ORIGINALS)
 
 
 # The formulas as the papers print them, for parameters that no golden case has
@@ -679,6 +671,19 @@ def test_ema_slide_averages_with_a_decay_that_warms_up() -> None:
     loss.prepare(Step(torch.zeros(0), None, training=True))  # no positives
     assert loss.state_dict()["average"].equal(before)
     assert abs(before.item() - mean) < 1e-12
+
+
+def test_ema_slide_without_a_mean_iou_averages_the_mean_of_the_positive_targets() -> None:
+    given, alone = make_cls_loss("ema_slide"), make_cls_loss("ema_slide")
+    logits, targets = elements()
+    for _ in range(2):
+        mean = targets[targets > 0].mean()
+        torch.testing.assert_close(alone(logits, targets), given(logits, targets, mean_iou=mean))
+    before = alone.state_dict()["average"].clone()
+    assert before < 1
+    alone(logits, torch.zeros_like(targets))
+    alone.eval()(logits, targets)
+    assert alone.state_dict()["average"].equal(before)
 
 
 @pytest.mark.parametrize("gamma", [0.1, 0.5, 0.9])

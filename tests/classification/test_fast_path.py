@@ -272,6 +272,18 @@ def test_ghm_of_a_small_batch_is_that_of_a_large_one(momentum: float) -> None:
         torch.testing.assert_close(whole.state_dict(), pieces.state_dict())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_ghm_averages_its_counts_in_half_precision_too(dtype: torch.dtype) -> None:
+    batch, half, full = Batch(anchors=4000), make("ghm"), make("ghm")
+    logits = (batch.logits.detach() - 8).to(dtype)  # the sum of all overflows in float16
+    assert dtype != torch.float16 or logits.sum().isinf()
+    for _ in range(3):
+        half.class_sums(logits, batch.positives, batch.step)
+        full.class_sums(logits.float(), batch.positives, batch.step)
+    assert full.counts.any()
+    torch.testing.assert_close(half.counts, full.counts)
+
+
 def test_ghm_averages_its_counts_in_training_only() -> None:
     batch, loss = Batch(), make("ghm")
     batch.fast(loss)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 import io
-import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY, criterion_of, logged, made_up_batch, predictions, run
+from conftest import TINY, criterion_of, golden, logged, made_up_batch, predictions, run
 from torch import Tensor
 
 import yolo_losses
@@ -24,9 +22,7 @@ from yolo_losses.criteria import equip
 from yolo_losses.factory import make_cls_loss
 from yolo_losses.step import Step
 
-GOLDEN = ROOT / "tests" / "golden"
-CASES = {case["id"]: case for case in json.loads((GOLDEN / "longtail2.json").read_text(encoding="utf-8"))["cases"]}
-ARRAYS = {name: torch.from_numpy(array) for name, array in np.load(GOLDEN / "longtail2.npz").items()}
+ARRAYS, CASES, _ = golden("longtail2")
 LABELS = ARRAYS["inputs/labels_up"].long()  # 0 is the background
 TARGETS = torch.nn.functional.one_hot(LABELS, 6)[:, 1:].double()
 QUALITY = TARGETS * ARRAYS["inputs/quality"].double()[:, None]

@@ -51,9 +51,16 @@ def test_measures_on_the_oldest_ultralytics_too(tmp_path: Path) -> None:
     assert "whole criterion" in output
 
 
-def test_an_unknown_loss_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--losses", "slid"]) == 1
-    assert "slide" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["slid", "dice", "kld", "inner_kld", "innr_siou"])
+def test_a_loss_that_cannot_be_measured_is_refused_by_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--losses", name]) == 1
+    assert f"'--losses={name}' is not valid: allowed are" in capsys.readouterr().err
+
+
+def test_losses_are_chosen_by_any_of_their_names() -> None:
+    chosen = {"vfl": "cls_loss", "focal": "cls_loss", "inner_siou": "box_loss"}
+    assert bench.chosen_losses("VarifocalLoss,focal,inner-siou") == chosen
+    assert set(bench.chosen_losses("")) >= {"slide", "siou"}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +78,7 @@ def test_the_criterion_of_each_name_has_that_loss_swapped(monkeypatch: pytest.Mo
     equipped = []
     equip = criteria.equip
     monkeypatch.setattr(criteria, "equip", lambda it, keys: equipped.extend(equip(it, keys).values()))
-    names = ["slide", "focal", "siou"]
+    names = {"slide": "cls_loss", "focal": "cls_loss", "siou": "box_loss"}
     runs = bench.criteria(1, 64, 2, torch.device("cpu"), names)
     assert list(runs) == ["stock", *names]
     for branch, name in zip(equipped, names, strict=True):

@@ -114,6 +114,11 @@ def test_a_file_holds_a_grid_and_words_win_over_it(tmp_path: Path, data: Path) -
     assert (found.settings["epochs"], found.settings["imgsz"], found.seeds) == (7, 32, (5,))
 
 
+def test_a_list_of_class_weights_is_one_value() -> None:
+    assert read_keywords({"cls_weights": [1, 2, 5]}).settings == {"cls_weights": [1, 2, 5]}
+    assert read_keywords({"cls_weights": [[1, 2, 5], "balanced"]}).axes == {"cls_weights": [[1, 2, 5], "balanced"]}
+
+
 def test_keywords_give_the_grid_of_the_words(data: Path) -> None:
     words = read_words(["model=yolov8n.yaml", f"data={data}", "cls_loss=bce,focal", "seed=0,1", "classes=[0,1]"])
     keywords = read_keywords(

@@ -21,7 +21,7 @@ from ultralytics.data.build import InfiniteDataLoader, seed_worker
 from yolo_losses.comparison.grid import build, read_words
 from yolo_losses.comparison.record import PLAN_FILE, RunRecord, read_records
 from yolo_losses.comparison.runs import pair_problems
-from yolo_losses.comparison.train import Training, per_image, recording_validator
+from yolo_losses.comparison.train import HASHED_BATCHES, Training, per_image, recording_validator
 
 
 class Augmented(Dataset):
@@ -98,6 +98,25 @@ class Validator:
         for values in self.stats.values():
             values.clear()
         return {}
+
+
+def test_what_wraps_a_batch_s_preparation_stays_when_its_images_are_no_longer_hashed(tmp_path: Path) -> None:
+    trainer: Any = SimpleNamespace(preprocess_batch=lambda batch: batch, epoch=0, start_epoch=0)
+    training = Training(tmp_path, seed=0, threads=1)
+    training.hash_first_batches(trainer)
+    hashing, sizes = trainer.preprocess_batch, []
+
+    def looks_at_the_size(batch: dict[str, Any]) -> dict[str, Any]:
+        sizes.append(batch["img"].shape[-1])
+        return hashing(batch)
+
+    trainer.preprocess_batch = looks_at_the_size
+    hashes = set()
+    for side in range(HASHED_BATCHES + 2):
+        trainer.preprocess_batch({"im_file": [f"{side}.png"], "img": torch.zeros(1, 3, side, side)})
+        hashes.add(training.order_hash)
+    assert sizes == list(range(HASHED_BATCHES + 2))
+    assert len(hashes) == HASHED_BATCHES
 
 
 @pytest.mark.parametrize("leaves_out", [False, True])

@@ -83,7 +83,7 @@ def class_term(criterion: Any, branch: Any, device: str) -> tuple[Tensor, Tensor
     labels = torch.zeros(batch, count, dtype=torch.long, device=device)
     positive = torch.zeros(batch, count, dtype=torch.bool, device=device)
     points = torch.rand(count, 2, device=device)
-    branch.assignment = Assignment(boxes, points, (labels, boxes, scores, positive), True, True, True)
+    branch.assignment = Assignment(boxes, points, (labels, boxes, scores, positive), True, True)
     branch.taken = ()
     term: Tensor = criterion.bce(logits, scores)
     assert term.device.type == device

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import gc
+import pickle
 import weakref
 from pathlib import Path
 from typing import Any
@@ -151,12 +152,53 @@ def test_a_first_batch_that_is_gone_through_again_updates_the_state_once(cls_los
     criterion, plain = Weighting(head("v8")), criterion_of("v8")
     again, once = yolo_losses.equip(criterion, keys)[""], yolo_losses.equip(plain, keys)[""]
     again.one_hot = True  # as for a fork whose classes are still called ultralytics.*
-    step(criterion)
+    alone = Weighting(head("v8"))
+    knows = yolo_losses.equip(alone, keys)[""]
+    assert not knows.one_hot
+    # The same loss as of a criterion that gets one value per element from the start.
+    assert step(criterion)["cls_loss"] == pytest.approx(step(alone)["cls_loss"], rel=1e-5)
     step(plain)
     assert not again.one_hot
     for term, module in again.modules.items():
         for name, buffer in module.named_buffers():
             torch.testing.assert_close(buffer, dict(once.modules[term].named_buffers())[name], msg=f"{term} {name}")
+
+
+@pytest.mark.skipif(not hasattr(v8DetectionLoss, "get_assigned_targets_and_loss"), reason="this release has one body")
+def test_elements_that_a_criterion_weights_get_their_weight_in_a_large_batch_without_objects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(assignment, "LARGE", 0)
+    criterion = Weighting(head("v8"))
+    branch = yolo_losses.equip(criterion, {"cls_loss": "bce"})[""]
+    branch.one_hot = True  # as for a fork whose classes are still called ultralytics.*
+    for each in (0, 3):
+        stock = step(Weighting(head("v8")), each=each)["cls_loss"]
+        assert step(criterion, each=each)["cls_loss"] == pytest.approx(stock, rel=1e-5)
+    branch.check_deviation()
+
+
+def test_a_first_batch_that_overflowed_is_no_proof_and_the_next_one_is_compared() -> None:
+    criterion = criterion_of("v8")
+    branch = yolo_losses.equip(criterion, {"cls_loss": "focal"})[""]
+    outputs = predictions("v8")
+    with torch.no_grad():
+        outputs["scores"][0, 0, 0] = torch.inf
+    run(criterion, outputs, made_up_batch("v8"))
+    assert branch.check_due
+    assert not branch.proven
+    step(criterion)
+    assert not branch.check_due
+    assert branch.proven
+
+
+def test_a_criterion_s_own_attribute_called_branches_is_in_its_pickle() -> None:
+    criterion = criterion_of("v8")
+    yolo_losses.equip(criterion, {"cls_loss": "focal"})
+    criterion.branches = ["mine"]
+    again = pickle.loads(pickle.dumps(criterion))
+    assert again.branches == ["mine"]
+    assert not hasattr(again, "yolo_losses_branch")
 
 
 class OwnBoxTerm(v8DetectionLoss):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 import pickle
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, golden
 from torch import Tensor
 
 import yolo_losses
@@ -20,9 +18,7 @@ from yolo_losses.masks._base import cropped
 from yolo_losses.masks.lovasz import jaccard_steps
 from yolo_losses.registry import LossSpec
 
-GOLDEN = ROOT / "tests" / "golden"
-CASES = {case["id"]: case for case in json.loads((GOLDEN / "mask.json").read_text(encoding="utf-8"))["cases"]}
-ARRAYS = {name: torch.from_numpy(array) for name, array in np.load(GOLDEN / "mask.npz").items()}
+ARRAYS, CASES, _ = golden("mask")
 SPECS = registry.specs("seg")
 
 every_loss = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY, criterion_of, head, logged, made_up_batch, predictions, run
+from conftest import TINY, criterion_of, golden, head, logged, made_up_batch, predictions, run
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from ultralytics.utils.loss import v8SegmentationLoss
@@ -71,10 +69,8 @@ def test_bce_is_the_stock_part_in_value_and_gradients(count: int, side: int) -> 
 
 
 def test_bce_is_the_golden_case_of_the_stock_part() -> None:
-    folder = ROOT / "tests" / "golden"
-    cases = json.loads((folder / "mask.json").read_text(encoding="utf-8"))["cases"]
-    case = next(case for case in cases if case["id"] == "ultralytics_single_mask_loss_grad_coef")
-    arrays = {key: torch.from_numpy(array) for key, array in np.load(folder / "mask.npz").items()}
+    arrays, cases, _ = golden("mask")
+    case = cases["ultralytics_single_mask_loss_grad_coef"]
     given: Any = [
         arrays[f"inputs/{case['inputs'][name]}"].double() for name in ("gt_mask", "pred", "proto", "xyxy", "area")
     ]

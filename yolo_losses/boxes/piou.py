@@ -29,7 +29,7 @@ def piou_terms(pred: Tensor, target: Tensor, lambda_: float = 1.3, eps: float = 
 def piou_loss(
     pred: Tensor,
     target: Tensor,
-    lambda_: Annotated[float, Param("unused; it is the parameter of piou2", above=0)] = 1.3,
+    lambda_: Annotated[float, Param("unused; it is the parameter of piou2", above=0, used=False)] = 1.3,
     eps: float = EPS,
 ) -> Tensor:
     """PIoU loss, per pair: `1 - I + 1 - exp(-P^2)`.

@@ -57,6 +57,7 @@ class EqualizedLoss(ClassificationLoss):
         super().__init__(**arguments)
         self.register_buffer("positive_gradient", torch.zeros(0))
         self.register_buffer("negative_gradient", torch.zeros(0))
+        self.ratio_of_step: Tensor | None = None  # of the last step of training
 
     def set_classes(self, classes: int) -> None:
         """Set the number of classes; with another number than before the state starts afresh."""
@@ -76,6 +77,15 @@ class EqualizedLoss(ClassificationLoss):
             return self.positive_gradient.new_ones(classes)
         return (self.positive_gradient / self.negative_gradient).nan_to_num_(1).clamp_max_(1)
 
+    def _ratio(self, classes: int, training: bool, again: bool) -> Tensor:
+        """Return q for a step: where it is computed `again`, what it was before the step's gradients were collected."""
+        if again and self.ratio_of_step is not None and len(self.ratio_of_step) == classes:
+            return self.ratio_of_step
+        ratio = self.pos_neg_ratio(classes)
+        if training:
+            self.ratio_of_step = ratio
+        return ratio
+
     @torch.no_grad()
     def collect(self, positive: Tensor, negative: Tensor, joined: bool) -> None:
         """Add a step's absolute gradients, of the positive and of the negative elements, by class, shape `(C,)`."""
@@ -89,8 +99,8 @@ class EqualizedLoss(ClassificationLoss):
         self.negative_gradient += negative
 
     def prepare(self, step: Step) -> dict[str, Any]:
-        """Return whether the gradients are to be collected, and over which ranks."""
-        return {"training": step.training, "joined": step.joined}
+        """Return whether the gradients are to be collected, over which ranks, and whether that has been done."""
+        return {"training": step.training, "joined": step.joined, "again": step.again}
 
     def forward(
         self,
@@ -156,10 +166,11 @@ class EqualizedLoss(ClassificationLoss):
         positive_mask: Tensor | None = None,
         training: bool = False,
         joined: bool = True,
+        again: bool = False,
         **supplied: Any,
     ) -> Tensor:
         """Return the loss per element; where `training`, its gradients are collected for the steps to come."""
-        ratio = self.pos_neg_ratio(logits.shape[-1])
+        ratio = self._ratio(logits.shape[-1], training, again)
 
         def closed(z: Tensor) -> tuple[Tensor, Tensor]:
             value, slope = self.closed_form(z, targets, ratio)
@@ -176,7 +187,8 @@ class EqualizedLoss(ClassificationLoss):
 
     def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
         """Return the loss summed over batch and anchors, by class, shape `(1, 1, C)`."""
-        ratio = self.pos_neg_ratio(logits.shape[-1]).to(torch.promote_types(logits.dtype, torch.float32))
+        ratio = self._ratio(logits.shape[-1], step.training, step.again)
+        ratio = ratio.to(torch.promote_types(logits.dtype, torch.float32))
         label = positives.index % max(logits.shape[-1], 1)
         foreground = functools.partial(self.elementwise, pos_neg_ratio=ratio)
         closed = functools.partial(self.closed_form, pos_neg_ratio=ratio[label])

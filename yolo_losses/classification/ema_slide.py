@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
-from yolo_losses.classification._base import register_cls_loss
-from yolo_losses.classification.slide import SlideLoss, slide_loss
+from yolo_losses.classification._base import as_targets, register_cls_loss
+from yolo_losses.classification.slide import SlideLoss, mean_of_positives, slide_loss
 from yolo_losses.formula import Formula
 from yolo_losses.parameters import Param
 from yolo_losses.step import Step
@@ -69,7 +69,12 @@ class EMASlideLoss(SlideLoss):
         mean_iou: Tensor | float | None = None,
         **kw: Any,
     ) -> Tensor:
-        """Return the loss with the moving average as threshold, updated first by `mean_iou` in training mode."""
+        """Return the loss with the moving average as threshold, updated first by `mean_iou` in training mode.
+
+        Without `mean_iou`, that is the mean of the targets above 0, which is the mean IoU if the targets are IoUs.
+        """
         if self.training and mean_iou is not None:
             self.update(mean_iou)
+        elif self.training:
+            self.update(*mean_of_positives(as_targets(target, pred)))
         return super().forward(pred, target, *args, mean_iou=self.average, **kw)

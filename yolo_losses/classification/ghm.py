@@ -59,7 +59,8 @@ def _of_bins(weights: Tensor, index: Tensor) -> Tensor:
 
 def _finite(logits: Tensor) -> Tensor:
     """Return whether all logits are finite."""
-    return logits.sum().abs() < torch.inf
+    in_full = None if logits.dtype == torch.float64 else torch.float32  # a sum in half precision overflows by itself
+    return logits.sum(dtype=in_full).abs() < torch.inf
 
 
 def _weighted(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -201,8 +202,10 @@ class GHMLoss(ClassificationLoss):
             finite: whether the batch's logits are; a batch that overflowed must not reach the average.
         """
         if training and joined and distributed():
-            joint = sum_over_ranks(torch.cat((counts, total.view(1))) * finite)
+            # In one type, whichever of its paths each rank has taken.
+            joint = sum_over_ranks(torch.cat((counts, total.view(1))).double() * finite)
             counts, total = joint[:-1], joint[-1]
+            finite = total > 0  # the ranks whose batches are finite update the average of all
         present, share = counts > 0, counts.to(dtype) / total
         if self.momentum > 0:
             past = self.counts

@@ -58,6 +58,12 @@ def slide_weight(targets: Tensor, mean_iou: Tensor | float, delta: float, min_io
     return weight.masked_fill(targets <= mean - delta, 1)
 
 
+def mean_of_positives(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of the targets above 0, and whether there are any."""
+    count = (targets > 0).sum()
+    return targets.sum() / count.clamp_min(1), count > 0
+
+
 @register_cls_loss(
     "slide",
     summary="Slide loss: BCE with larger weights for targets around the mean IoU of the batch",
@@ -86,8 +92,7 @@ class SlideLoss(ClassificationLoss):
     def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
         """Return the loss per element."""
         if supplied.get("mean_iou") is None:
-            positive = targets > 0
-            supplied["mean_iou"] = targets.sum() / positive.sum().clamp_min(1)
+            supplied["mean_iou"] = mean_of_positives(targets)[0]
         return super().elementwise(logits, targets, **supplied)
 
     def shown(self, step: Step) -> dict[str, Tensor]:

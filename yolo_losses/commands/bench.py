@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -10,19 +11,19 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from yolo_losses import registry
 
-HELP = "measure every loss against stock on this machine: forward and backward time, and peak memory"
+HELP = "measure losses of classes and axis-aligned boxes against stock on this machine: time and peak memory of a step"
 EXAMPLES = """\
 examples:
-  yolo-losses bench                                   every loss on the CPU, 16 images of 640 pixels, 80 classes
+  yolo-losses bench                                   all of them on the CPU, 16 images of 640 pixels, 80 classes
   yolo-losses bench --device 0                        on the first GPU
-  yolo-losses bench --losses slide,siou --classes 3   two losses, with three classes
+  yolo-losses bench --losses slide,inner_siou --classes 3   two losses, with three classes
   yolo-losses bench --growth --out runs/bench         also as sizes grow; bench.json and bench.png
 """
 
@@ -58,12 +59,7 @@ def run(args: argparse.Namespace) -> int:
     for name, least in (("batch", 1), ("imgsz", max(STRIDES)), ("classes", 1), ("repeats", 1)):
         if getattr(args, name) < least:
             raise ValueError(f"'--{name}={getattr(args, name)}' is not valid: allowed is an integer >= {least}")
-    wanted = [registry.normal(name) for name in args.losses.split(",") if name]
-    known = [s.name for s in registry.specs() if s.kind != "modifier" and not s.rotated]
-    for name in wanted:
-        if name not in known:
-            raise registry.unknown_name("--losses", name, known)
-    chosen = [name for name in known if name in wanted or not wanted]
+    chosen = chosen_losses(args.losses)
     torch.manual_seed(0)
     tables = {}
     for classes in dict.fromkeys((min(FEW_CLASSES, args.classes), args.classes)):
@@ -88,6 +84,26 @@ def run(args: argparse.Namespace) -> int:
         draw(result, args.out / "bench.png")
         print(f"\nwritten to {args.out}/bench.json and bench.png")
     return 0
+
+
+def chosen_losses(names: str) -> dict[str, str]:
+    """Return the key that takes each loss, by the loss's name; without names, of all that can be measured.
+
+    Raises:
+        ValueError: on a name that is neither a class loss nor a loss of axis-aligned boxes.
+    """
+    known = {s.name: f"{s.kind}_loss" for s in registry.specs("cls") + registry.specs("box") if not s.rotated}
+    chosen = {}
+    for name in filter(None, names.split(",")):
+        spec = registry.find("cls", name)
+        try:
+            modifiers, base = ([], spec) if spec else registry.split_box_name(name)
+        except ValueError:
+            raise registry.unknown_name("--losses", name, list(known)) from None
+        if base.rotated:
+            raise registry.unknown_name("--losses", name, list(known))
+        chosen[spec.name if spec else registry.box_name(modifiers, base)] = "cls_loss" if spec else "box_loss"
+    return chosen or known
 
 
 def chosen_device(name: str) -> Any:
@@ -118,7 +134,7 @@ def show(title: str, rows: Rows) -> None:
         print(line)
 
 
-def growth(args: argparse.Namespace, device: Any, chosen: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
+def growth(args: argparse.Namespace, device: Any, chosen: Mapping[str, str]) -> dict[str, dict[str, dict[str, Any]]]:
     """Return what the class terms cost as one size grows and the others stay: milliseconds per million values."""
     grown: dict[str, dict[str, dict[str, Any]]] = {}
     for key, values in GROWTH.items():
@@ -141,7 +157,7 @@ def growth(args: argparse.Namespace, device: Any, chosen: list[str]) -> dict[str
     return grown
 
 
-def criterion_sizes(repeats: int, device: Any, chosen: list[str]) -> dict[str, Rows]:
+def criterion_sizes(repeats: int, device: Any, chosen: Mapping[str, str]) -> dict[str, Rows]:
     """Return what the whole criterion costs at the sizes that people train with."""
     found = {}
     for batch, imgsz, classes in SIZES:
@@ -179,7 +195,9 @@ def machine(device: Any) -> dict[str, str]:
     }
 
 
-def class_terms(batch: int, imgsz: int, classes: int, device: Any, chosen: list[str], *, naive: bool = True) -> Runs:
+def class_terms(
+    batch: int, imgsz: int, classes: int, device: Any, chosen: Mapping[str, str], *, naive: bool = True
+) -> Runs:
     """Return a forward and backward of the class term by name: stock, this package's, and the naive form.
 
     On a GPU, where memory is what bounds it, a copy of the logits as well.
@@ -248,7 +266,7 @@ def class_terms(batch: int, imgsz: int, classes: int, device: Any, chosen: list[
     return runs
 
 
-def criteria(batch: int, imgsz: int, classes: int, device: Any, chosen: list[str]) -> Runs:
+def criteria(batch: int, imgsz: int, classes: int, device: Any, chosen: Mapping[str, str]) -> Runs:
     """Return a forward and backward of Ultralytics' detection criterion by name: stock, and with each loss swapped."""
     import torch
     from ultralytics.utils.loss import v8DetectionLoss
@@ -287,11 +305,10 @@ def criteria(batch: int, imgsz: int, classes: int, device: Any, chosen: list[str
         return once
 
     runs: Runs = {"stock": backward(v8DetectionLoss(model))}
-    for spec in registry.specs("cls") + registry.specs("box"):
-        if spec.name in chosen:
-            criterion = v8DetectionLoss(model)
-            equip(criterion, {f"{spec.kind}_loss": spec.name})
-            runs[spec.name] = backward(criterion)
+    for name, key in chosen.items():
+        criterion = v8DetectionLoss(model)
+        equip(criterion, {key: name})
+        runs[name] = backward(criterion)
     return runs
 
 
@@ -365,7 +382,7 @@ def peak_bytes(once: Callable[[], object], device: Any) -> int:
     torch.set_num_threads(1)  # the profiler does not see what other threads allocate
     cpu.LARGE_BLOCK = sys.maxsize  # nor what does not come from torch, such as a gradient in large pages
     try:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        with quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
             once()
     finally:
         torch.set_num_threads(threads)
@@ -376,6 +393,20 @@ def peak_bytes(once: Callable[[], object], device: Any) -> int:
         live += size
         peak, least = max(peak, live), min(least, live)
     return peak - least  # a run begins by giving back the gradient of the run before
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what the profiler writes to the standard error, which goes past Python's."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

@@ -140,7 +140,10 @@ def read_words(words: Sequence[str]) -> Request:
 
 
 def read_keywords(keywords: Mapping[str, Any]) -> Request:
-    """Return what keywords ask for: a list, a tuple, or text with commas outside brackets, is an axis."""
+    """Return what keywords ask for: a list, a tuple, or text with commas outside brackets, is an axis.
+
+    A list of numbers for `cls_weights` is one value of it.
+    """
     from_file, request = Request(), Request()
     for key, value in keywords.items():
         if key == "cfg":
@@ -150,7 +153,8 @@ def read_keywords(keywords: Mapping[str, Any]) -> Request:
         elif isinstance(value, (list, tuple)):
             if not value:
                 raise ValueError(f"'{key}' lacks a value")
-            request.add(key, list(value))
+            one = key == "cls_weights" and all(isinstance(each, int | float) for each in value)
+            request.add(key, [list(value)] if one else list(value))
         else:
             request.add(key, [str(value) if isinstance(value, Path) else value])
     return merge(from_file, request)

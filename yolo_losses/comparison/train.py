@@ -152,16 +152,15 @@ class Training:
 
         def preprocess_batch(batch: dict[str, Any]) -> Any:
             nonlocal count
-            for name in batch["im_file"]:
-                digest.update(Path(name).name.encode())
-            digest.update(batch["img"].contiguous().numpy())
-            count += 1
-            self.order_hash = digest.hexdigest()[:16]
-            if count == HASHED_BATCHES:
-                del trainer.preprocess_batch
+            if count < HASHED_BATCHES and trainer.epoch == trainer.start_epoch:
+                for name in batch["im_file"]:
+                    digest.update(Path(name).name.encode())
+                digest.update(batch["img"].contiguous().numpy())
+                count += 1
+                self.order_hash = digest.hexdigest()[:16]
             return preprocess(batch)
 
-        trainer.preprocess_batch = preprocess_batch
+        trainer.preprocess_batch = preprocess_batch  # and it stays: it may have been wrapped since
 
     def on_train_epoch_start(self, trainer: Any) -> None:
         """Seed everything by seed and epoch.
@@ -169,8 +168,6 @@ class Training:
         Whatever came before, such as another loss or a kill, then leaves the epoch's order and augmentations alone. Up
         to Ultralytics 8.4.120 the loader's generator has a constant seed: every seed would see the same order.
         """
-        if "preprocess_batch" in vars(trainer) and trainer.epoch > trainer.start_epoch:
-            del trainer.preprocess_batch  # an epoch of fewer batches than are hashed
         number = int.from_bytes(hashlib.sha256(f"{self.seed} {trainer.epoch}".encode()).digest()[:7], "big")
         random.seed(number)
         np.random.seed(number % 2**32)

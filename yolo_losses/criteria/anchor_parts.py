@@ -8,6 +8,7 @@ replaced and its body kept, so that weights, divisor and the distribution term s
 from __future__ import annotations
 
 import copy
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -115,10 +116,9 @@ class AssignerPart(Part):
         assigned = self.stock(*args, **kwargs)
         boxes = kwargs["pd_bboxes"] if "pd_bboxes" in kwargs else args[1]
         anchors = kwargs["anc_points"] if "anc_points" in kwargs else args[2]
-        training = torch.is_grad_enabled() and not branch.repeats
-        branch.assignment = Assignment(boxes, anchors, assigned, branch.one_hot, branch.joined, training)
+        branch.assignment = Assignment(boxes, anchors, assigned, branch.one_hot, branch.joined, branch.repeats)
         branch.taken = ()
-        if training and branch.box is not None and branch.joined and any(True for _ in branch.box.buffers()):
+        if branch.box is not None and branch.joined and any(True for _ in branch.box.buffers()):
             # A rank without positives may skip its box term; what ranks share is shared here, on every one of them.
             _ = branch.assignment.step.joint_positives
         return assigned
@@ -150,7 +150,9 @@ class ClassPart(Part):
             branch.one_hot = at.one_hot = False
         kind = branch.settings.target
         with full_precision(logits):
-            summed = branch.one_hot and (at.large or loss.sums_a_batch())
+            # Before a batch has shown that the criterion does not weight elements, it gets one value for each.
+            known = compares or bool(branch.ratios) or not torch.is_grad_enabled()
+            summed = branch.one_hot and ((at.large and known) or loss.sums_a_batch())
             factor = _factor(loss, kind, at, summed=summed)
             if summed:
                 term = loss.class_sums(logits, at.positives(_quality(kind, at)), _step(kind, at))
@@ -170,7 +172,7 @@ class ClassPart(Part):
             if compares and not branch.ratios:
                 branch.ratios = _against_bce(term, logits, targets, at)
             term = branch.weighted(term)
-            if compares or (branch.one_hot and at.large and torch.is_grad_enabled()):
+            if compares or (summed and at.large and torch.is_grad_enabled()):
                 branch.returned["class"] = term
             if statistics is not None and statistics.measuring:
                 statistics.term = term
@@ -259,7 +261,10 @@ def _per_element(
 
 
 def _against_bce(term: Tensor, logits: Tensor, targets: Tensor, at: Assignment) -> dict[str, float]:
-    """Return the class term over BCE's on the same predictions, in value and in gradient norm on the positives."""
+    """Return the class term over BCE's on the same predictions, in value and in gradient norm on the positives.
+
+    A batch that overflowed says nothing: then the result is empty.
+    """
     ratios = {"value": float(term.detach().sum() / bce_sum(logits, targets).clamp_min(1e-12))}
     if logits.requires_grad:  # not where the head is frozen
         slope = torch.autograd.grad(term.sum(), logits, retain_graph=True)[0].reshape(-1)[at.element].float()
@@ -267,7 +272,7 @@ def _against_bce(term: Tensor, logits: Tensor, targets: Tensor, at: Assignment) 
         if at.valid is not None:
             slope, stock = (torch.where(at.valid, each, 0) for each in (slope, stock))
         ratios["pull"] = float(slope.norm() / stock.norm().clamp_min(1e-12))
-    return ratios
+    return ratios if all(map(math.isfinite, ratios.values())) else {}
 
 
 class BoxPart(Part):

@@ -34,7 +34,7 @@ class Assignment:
         assigned: what the assigner returned: labels, boxes, scores and which anchors are positives.
         one_hot: see above.
         joined: whether ranks share the state of the losses.
-        training: whether losses update their state.
+        again: whether the losses' state has been updated for this batch already.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Assignment:
         assigned: tuple[Tensor, ...],
         one_hot: bool,
         joined: bool,
-        training: bool,
+        again: bool = False,
     ) -> None:
         self._labels, self._boxes, self.scores, self._foreground = assigned[:4]
         self._pred_boxes = pred_boxes
         self.anchors = anchors
         self.one_hot = one_hot
         self._joined = joined
-        self._training = training
+        self._again = again
         # On the CPU it pays to select the positives of a large batch; on a GPU selecting synchronises.
         self.large = self.scores.numel() >= (LARGE if self.scores.device.type == "cpu" else LARGE_ON_GPU)
         self.selects = self.large and self.scores.device.type == "cpu"
@@ -61,8 +61,7 @@ class Assignment:
         if images >= len(self.scores):
             return self
         assigned = [tensor[:images] for tensor in (self._labels, self._boxes, self.scores, self._foreground)]
-        boxes = self._pred_boxes[:images]
-        return Assignment(boxes, self.anchors, tuple(assigned), self.one_hot, joined=False, training=self._training)
+        return Assignment(self._pred_boxes[:images], self.anchors, tuple(assigned), self.one_hot, False, self._again)
 
     @property
     def rotated(self) -> bool:
@@ -173,12 +172,12 @@ class Assignment:
     @cached_property
     def step(self) -> Step:
         """The step as the losses see it."""
-        return Step(lambda: self.iou, self.valid, self._training, self._joined)
+        return Step(lambda: self.iou, self.valid, torch.is_grad_enabled(), self._joined, self._again)
 
     @cached_property
     def ciou_step(self) -> Step:
         """The same with CIoU in place of IoU."""
-        return Step(lambda: self.ciou, self.valid, self._training, self._joined)
+        return Step(lambda: self.ciou, self.valid, torch.is_grad_enabled(), self._joined, self._again)
 
     def strides(self, points: Tensor) -> Tensor:
         """Return the pixels per unit of each anchor, shape `(anchors, 1)`; `points` are the anchors in these units."""

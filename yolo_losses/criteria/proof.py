@@ -25,6 +25,7 @@ from yolo_losses.criteria.anchor_parts import (
     class_gain,
     distribution_name,
 )
+from yolo_losses.criteria.parts import Branch
 from yolo_losses.criteria.statistics import has_prompts, named_terms
 from yolo_losses.log import say
 
@@ -38,8 +39,7 @@ class Watched:
     yolo_losses_branch: AnchorBranch
 
     def __reduce__(self) -> tuple[Any, ...]:
-        own = ("branches", "yolo_losses_branch")
-        state = {name: value for name, value in self.__dict__.items() if name not in own}
+        state = {name: value for name, value in self.__dict__.items() if not _holds_branches(value)}
         # `copyreg.__newobj__` insists on the class of the object itself.
         return copyreg._reconstructor, (stock_class(type(self)), object, None), state  # type: ignore[attr-defined]
 
@@ -52,6 +52,12 @@ class Watched:
         other = memo[id(self)] = object.__new__(type(self))
         other.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
         return other
+
+
+def _holds_branches(value: Any) -> bool:
+    return isinstance(value, Branch) or (
+        isinstance(value, dict) and any(isinstance(each, Branch) for each in value.values())
+    )
 
 
 @functools.cache
@@ -102,18 +108,19 @@ def _watched(criterion: Any, entry: str, body: Any, args: tuple[Any, ...], kwarg
             return parts.watch(criterion, branch, body, args, kwargs, no_positives)
 
         result = call()
-        if branch.returned and branch.compares:
+        compared = bool(branch.returned) and branch.compares
+        if compared and _is_finite(result):  # else the next batch is compared
             differs = _term_that_differs(criterion, branch, result, entry)
             if differs == "class" and branch.one_hot:
                 # The step has not been taken yet: the same batch again, with values that the body can weight.
-                branch.one_hot, branch.repeats = False, True
+                branch.one_hot, branch.repeats, branch.deviation = False, True, None
                 say(f"{type(criterion).__name__} weights the elements of its class term: it gets one value per element")
                 result = call()
                 differs = _term_that_differs(criterion, branch, result, entry)
             if differs:
                 raise RuntimeError(parts.differs(criterion, branch, differs))
             branch.check_due = False
-        elif "class" in branch.returned:
+        elif "class" in branch.returned and not compared:
             branch.follow(result, criterion)
         if statistics is not None and statistics.measuring:
             statistics.end(named_terms(result[-1]), by_class=not has_prompts(*args, *kwargs.values()))
@@ -159,8 +166,6 @@ def _term_that_differs(criterion: Any, branch: AnchorBranch, result: Any, entry:
     total = loss.sum()
     logged = items if isinstance(items, Mapping) else dict(enumerate(items))
     values = {name: float(value) for name, value in logged.items()}
-    if not all(math.isfinite(value) for value in (float(total.detach()), *values.values())):
-        return ""  # a batch that overflowed says nothing; the next one is compared
     for term, tensor in branch.returned.items():
         if not tensor.requires_grad:
             continue
@@ -169,17 +174,25 @@ def _term_that_differs(criterion: Any, branch: AnchorBranch, result: Any, entry:
         owed = 0.0 if share is None else float((own * share).sum()) / images
         key = LOGGED[term]
         names = [key] if key in values else [] if isinstance(items, Mapping) else list(values)
-        found = [name for name in names if _close(values[name], owed) or _close(values[name], owed * images)]
+        found = [name for name in names if close(values[name], owed) or close(values[name], owed * images)]
         if names and not found:
             return term
         if term == "class" and found:
             branch.logged = found[0]
             if branch.one_hot:
                 expected = float(tensor.detach().sum() / at.divisor) * class_gain(criterion)
-                if not any(_close(values[name], wanted) for name in found for wanted in (expected, expected * images)):
+                if not any(close(values[name], wanted) for name in found for wanted in (expected, expected * images)):
                     return term
     return ""
 
 
-def _close(value: float, wanted: float) -> bool:
+def _is_finite(result: Any) -> bool:
+    """Return whether what a criterion returned is finite: a batch that overflowed says nothing."""
+    loss, items = result[-2], result[-1]
+    values = items.values() if isinstance(items, Mapping) else items
+    return all(math.isfinite(float(value)) for value in (loss.detach().sum(), *values))
+
+
+def close(value: float, wanted: float) -> bool:
+    """Return whether a logged value is the wanted one, but for the precision of the log."""
     return abs(value - wanted) <= TOLERANCE * max(abs(wanted), 1e-6)
