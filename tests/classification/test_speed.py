@@ -54,9 +54,9 @@ def test_holds_no_more_than_its_gradient_and_some_pieces(name: str) -> None:
 
     def peak(chosen: bool) -> int:
         def once() -> None:
-            logits.grad = None
             term = loss.class_sums(logits, Positives(index, quality), step) if chosen else stock(logits, targets)
             term.sum().backward()
+            logits.grad = None
 
         return peak_bytes(once, logits.device)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import platform
@@ -45,7 +46,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--classes", type=int, default=80)
-    parser.add_argument("--repeats", type=int, default=5, help="rounds, in each of which every loss takes its turn")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="rounds, in each of which every loss takes its turn with stock"
+    )
     parser.add_argument("--losses", default="", help="only these, separated by commas")
     parser.add_argument("--growth", action="store_true", help="also the class terms as classes, imgsz and batch grow")
     parser.add_argument("--out", type=Path, help="folder for bench.json and bench.png")
@@ -224,8 +227,8 @@ def class_terms(
 
     def backward(term: Callable[[], Any]) -> Callable[[], None]:
         def once() -> None:
-            logits.grad = None
             term().sum().backward()
+            logits.grad = None
 
         return once
 
@@ -298,9 +301,9 @@ def criteria(batch: int, imgsz: int, classes: int, device: Any, chosen: Mapping[
 
     def backward(criterion: Any) -> Callable[[], None]:
         def once() -> None:
+            criterion(predictions, labels)[0].sum().backward()
             for leaf in leaves:
                 leaf.grad = None
-            criterion(predictions, labels)[0].sum().backward()
 
         return once
 
@@ -323,7 +326,10 @@ def imports() -> Runs:
 
 
 def measure(runs: Runs, repeats: int, device: Any, title: str) -> Rows:
-    """Return time and peak memory of each run as a ratio to the one called `stock`, taken in turns."""
+    """Return time and peak memory of each run as a ratio to the one called `stock`.
+
+    A ratio is of two runs in direct succession, since a machine's speed drifts; which of them is first alternates.
+    """
     import torch
 
     def timed(once: Callable[[], object]) -> float:
@@ -338,19 +344,22 @@ def measure(runs: Runs, repeats: int, device: Any, title: str) -> Rows:
         progress(f"{title}: warming up, {name}")
         peaks[name] = peak_bytes(once, device)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
+    ratios: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(repeats):
-        for name, once in runs.items():
+        for name in runs:
             progress(f"{title}: round {round_ + 1} of {repeats}, {name}")
-            seconds[name].append(timed(once))
+            pair = ("stock", name) if round_ % 2 else (name, "stock")
+            took = {each: timed(runs[each]) for each in dict.fromkeys(pair)}
+            seconds[name].append(took[name])
+            ratios[name].append(took[name] / took["stock"])
     progress("")
     rows: Rows = {}
     for name, times in seconds.items():
-        ratios = [mine / stock for mine, stock in zip(times, seconds["stock"], strict=True)]
         rows[name] = {
             "ms": round(statistics.median(times) * 1000, 3),
-            "time": round(statistics.median(ratios), 3),
-            "time_low": round(min(ratios), 3),
-            "time_high": round(max(ratios), 3),
+            "time": round(statistics.median(ratios[name]), 3),
+            "time_low": round(min(ratios[name]), 3),
+            "time_high": round(max(ratios[name]), 3),
         }
         if peaks["stock"]:
             rows[name].update(memory=round(peaks[name] / peaks["stock"], 3), peak_bytes=peaks[name])
@@ -367,6 +376,7 @@ def peak_bytes(once: Callable[[], object], device: Any) -> int:
     import torch
 
     once()  # what the first call alone allocates does not count
+    gc.collect()  # nor what an earlier run has left
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -388,11 +398,11 @@ def peak_bytes(once: Callable[[], object], device: Any) -> int:
         torch.set_num_threads(threads)
         cpu.LARGE_BLOCK = large_block
     events = profiled.profiler.kineto_results.events()
-    live = peak = least = 0
+    live = peak = 0
     for _, size in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
         live += size
-        peak, least = max(peak, live), min(least, live)
-    return peak - least  # a run begins by giving back the gradient of the run before
+        peak = max(peak, live)
+    return peak
 
 
 @contextlib.contextmanager
