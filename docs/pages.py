@@ -307,19 +307,17 @@ def costs(name: str) -> str:
 
 
 def costs_table() -> str:
-    """Return time and memory of every loss against stock."""
-    alone = bench()["tables"]["class term alone, 80 classes"]
-    whole, few = (bench()["criterion"][f"16 x 640 x {classes}"] for classes in (80, 3))
+    """Return operations, time and memory of every loss against stock."""
+    operations = json.loads((ROOT / "tests" / "criteria" / "operations.json").read_text(encoding="utf-8"))["v8"]
+    alone, sizes = bench()["tables"]["class term alone, 80 classes"], bench()["criterion"]
     rows = []
-    for name in whole:
+    for name in next(iter(sizes.values())):
         own = alone.get(name)
-        cells = [f"{own['time']:.2f}", f"{own['memory']:.2f}"] if own else ["", ""]
-        cells += [f"{whole[name]['time']:.2f}", f"{whole[name]['memory']:.2f}"]
-        cells += [f"{few[name]['time']:.2f}", f"{few[name]['memory']:.2f}"]
+        cells = [f"{operations[name] / operations['stock']:.2f}"]
+        cells += [f"{rows_[name]['time']:.2f}" for rows_ in sizes.values()]
+        cells += [f"{own['time']:.2f}", f"{own['memory']:.2f}"] if own else ["", ""]
         rows.append((f"`{name}`", *cells))
-    term, criterion = "class term, 80 classes", "criterion, 80 classes"
-    head = ("loss", f"{term}: time", "memory", f"{criterion}: time", "memory", "criterion, 3 classes: time", "memory")
-    return table(head, rows)
+    return table(("loss", "operations", *sizes, "class term alone: time", "memory"), rows)
 
 
 def trained(spec: LossSpec) -> list[str]:
