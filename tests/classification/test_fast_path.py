@@ -370,6 +370,30 @@ def test_batches_of_any_size_share_their_threads(three_threads: None) -> None:
     assert cpu._pool.cache_info().currsize == 1
 
 
+def test_memory_of_a_gradient_is_used_again_once_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "LARGE_BLOCK", 1)
+    monkeypatch.setattr(cpu, "_free_blocks", [])
+
+    def empty(rows: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return cpu._empty(torch.Size((rows, 3)), dtype)
+
+    one, other = empty(1000), empty(1000)
+    places = {one.data_ptr(), other.data_ptr()}
+    assert len(places) == 2
+    kept = one.mul_(0).view(-1)[5:]  # a view keeps its memory
+    del one, other
+    again = empty(500)
+    assert again.data_ptr() in places
+    again.fill_(1)
+    assert not kept.any()
+    del kept
+    assert empty(400, torch.float64).data_ptr() in places
+    larger = empty(10**6)
+    assert larger.data_ptr() not in places
+    del again, larger
+    assert len(cpu._free_blocks) <= cpu.KEPT_BLOCKS
+
+
 def test_a_system_that_allows_no_more_threads(three_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
     start, started = threading.Thread.start, []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from pathlib import Path
 from typing import Any
@@ -389,6 +390,33 @@ def test_half_precision_is_finite_and_near_full(cls_loss, dtype):
     assert all(g.isfinite().all() for g in gradients if g is not None)
     # The assigner itself runs on rounded scores, so the two differ by more than rounding.
     assert_close(got["cls_loss"], wanted["cls_loss"], 0.05)
+
+
+def alive() -> int:
+    return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("keys", [{"cls_loss": "mal"}, {"cls_loss": "ema_slide", "box_loss": "wiou"}], ids=str)
+@pytest.mark.parametrize("name", HEADS)
+def test_a_step_leaves_no_memory_to_the_collector_of_cycles(name, keys):
+    """It runs now and then: until then the tensors of every step since would be held, on a GPU too."""
+    if name.endswith("obb"):
+        keys = {key: value for key, value in keys.items() if key != "box_loss"}
+    criterion = equipped(name, **keys)[0]
+
+    def step() -> None:
+        run(criterion, predictions(name), made_up_batch(name))
+
+    step()
+    gc.collect()
+    gc.disable()
+    try:
+        step()
+        before = alive()
+        step()
+        assert alive() == before
+    finally:
+        gc.enable()
 
 
 # ------------------------------------------------------------------------------------------------ state and copies

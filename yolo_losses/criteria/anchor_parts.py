@@ -60,6 +60,8 @@ class AnchorBranch(Branch):
 
     def forget(self) -> None:
         """Drop what belongs to the call that has ended."""
+        if self.assignment is not None:
+            self.assignment.release()
         self.assignment = None
         self.returned = {}
         self.running = None

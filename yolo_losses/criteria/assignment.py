@@ -179,6 +179,11 @@ class Assignment:
         """The same with CIoU in place of IoU."""
         return Step(lambda: self.ciou, self.valid, torch.is_grad_enabled(), self._joined, self._again)
 
+    def release(self) -> None:
+        """Drop the steps, which refer back to this: memory is not to wait for Python's collector of cycles."""
+        for name in ("step", "ciou_step"):
+            self.__dict__.pop(name, None)
+
     def strides(self, points: Tensor) -> Tensor:
         """Return the pixels per unit of each anchor, shape `(anchors, 1)`; `points` are the anchors in these units."""
         return (self.anchors / points).mean(-1, keepdim=True)

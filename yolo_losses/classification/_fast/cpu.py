@@ -6,6 +6,7 @@ import contextlib
 import functools
 import mmap
 import os
+import weakref
 from bisect import bisect_left
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +27,11 @@ PIECE_ALONE = 2**18  # without other threads that work on pieces of their own: f
 PIECE_ON_GPU = 2**23  # without a compiler: few launches, and temporaries that stay small beside the gradient
 MOST_THREADS = 8  # more would wait for the lock
 VALUES_EACH = 2**22  # for each thread at least: for fewer, torch's own threads on each operation are as fast
+KEPT_BLOCKS = 2  # of large ones: the gradients of the two branches of an end-to-end head
 LARGE_BLOCK = 2**25  # bytes from which on the C library fetches a block anew for each call; smaller ones it keeps
+
+
+_free_blocks: list[mmap.mmap] = []
 
 
 def map_sum(rows: Tensor, function: Callable[[Tensor, slice], Tensor]) -> Tensor:
@@ -145,18 +150,38 @@ def pass_over(
 
 
 def _empty(shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """Return an empty tensor on the CPU, in large pages where the system has them.
+    """Return an empty tensor on the CPU, in the memory of one that is no longer in use where there is one.
 
-    A new block of this size comes from the kernel page by page as it is written. In pages of 4 KB that takes as long
-    as the loss itself. Nor is it filled with NaN, as the deterministic mode of some Ultralytics releases has it.
+    A new block of this size comes from the kernel page by page as it is written, which takes as long as the loss
+    itself: in pages of 4 KB always, in large ones where the system has to make room for them. Nor is it filled with
+    NaN, as the deterministic mode of some Ultralytics releases has it.
     """
     size = shape.numel() * dtype.itemsize
     if size < LARGE_BLOCK or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(shape, dtype=dtype, device="cpu")  # by name: the user may have set another default
+    block = _block(size)
+    # The tensor's memory refers to this view of the block: the block is free when the view goes.
+    view = memoryview(block)
+    weakref.finalize(view, _give_back, block).atexit = False
+    return torch.frombuffer(view, dtype=dtype, count=shape.numel()).view(shape)
+
+
+def _block(size: int) -> mmap.mmap:
+    """Return memory of at least this many bytes."""
+    while _free_blocks:
+        with contextlib.suppress(IndexError):  # another thread was faster
+            block = _free_blocks.pop()
+            if len(block) >= size:
+                return block
     block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):
         block.madvise(mmap.MADV_HUGEPAGE)  # a hint: where it is not granted, nothing changes
-    return torch.frombuffer(block, dtype=dtype, count=shape.numel()).view(shape)
+    return block
+
+
+def _give_back(block: mmap.mmap) -> None:
+    if len(_free_blocks) < KEPT_BLOCKS:
+        _free_blocks.append(block)
 
 
 @functools.cache
