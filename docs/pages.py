@@ -1,7 +1,7 @@
 """The pages that follow from the declarations and docstrings: a page for each loss, the gallery, the keys, the API.
 
 `docs/tables.py` writes them (`make tables`) and checks that they are current. A picture beside a page, `focal.svg`
-beside `focal.md`, is shown where it exists; `examples/bench/bench.json`, `examples/evidence/*/summary.csv` and
+beside `focal.md`, is shown where it exists; `examples/bench/*.json`, `examples/evidence/*/summary.csv` and
 `docs/published.yaml` are what the pages know of measurements.
 """
 
@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 LOSSES = DOCS / "losses"
 CHINESE = DOCS / "zh"
+BENCH = ROOT / "examples" / "bench"
 EVIDENCE = ROOT / "examples" / "evidence"
 REPOSITORY = "https://github.com/yolo-losses/yolo-losses/blob/main"
 WRITTEN = "<!-- Written by `make tables` from the declarations and docstrings: edit those. -->\n\n"
@@ -295,7 +296,7 @@ def published_table(name: str) -> str:
 @functools.cache
 def bench() -> dict[str, Any]:
     """Return the committed benchmark."""
-    found: dict[str, Any] = json.loads((ROOT / "examples" / "bench" / "bench.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((BENCH / "bench.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -308,7 +309,7 @@ def costs(name: str) -> str:
 
 def costs_table() -> str:
     """Return operations, time and memory of every loss against stock."""
-    operations = json.loads((ROOT / "tests" / "criteria" / "operations.json").read_text(encoding="utf-8"))["v8"]
+    operations = json.loads((BENCH / "operations.json").read_text(encoding="utf-8"))["v8"]
     alone, sizes = bench()["tables"]["class term alone, 80 classes"], bench()["criterion"]
     rows = []
     for name in next(iter(sizes.values())):

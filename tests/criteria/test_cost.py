@@ -1,7 +1,8 @@
 """What a step of the criterion costs in operations and synchronisations, forward and backward, against stock.
 
 On a GPU small operations are bound by their launch. Counts are exact and the same on every machine with the same torch
-and Ultralytics; `python tests/criteria/test_cost.py` prints them, and `--write` keeps them in `operations.json`.
+and Ultralytics; `python tests/criteria/test_cost.py` prints them, and `--write` keeps them in
+`examples/bench/operations.json`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import torch
 import ultralytics
 from torch.utils._python_dispatch import TorchDispatchMode
 
-KEPT = Path(__file__).with_name("operations.json")
-sys.path[:0] = [str(KEPT.parents[1]), str(KEPT.parents[2] / "examples")]
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = ROOT / "examples" / "bench" / "operations.json"
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "examples")]
 
 from conftest import HEADS, criterion_of, made_up_batch, predictions, tensors  # noqa: E402
 

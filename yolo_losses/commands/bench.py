@@ -442,7 +442,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axis.set_yticks(range(len(names)), names)
         axis.set_xlim(0, limit)
         axis.set_title(f"{title} (stock = 1)")
-    axes[0].legend(loc="upper right")
+    axes[-1].legend(loc="lower right")
     size, on = result["size"], result["machine"]
     figure.suptitle(
         f"{size['batch']} images of {size['imgsz']} px; {on['device']}, {on['threads']} threads, torch {on['torch']}"
