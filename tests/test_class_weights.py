@@ -109,8 +109,8 @@ def test_none_is_no_choice(value):
     "value",
     [
         2, 1.5, True, False, "1,2", "", [], {}, [0, 1], [1, -2], [1, float("nan")], [1, float("inf")], [1, "x"],
-        [1, None], [1, "none"], "[1, x]", "[1, 2", [[1, 2]], [True, 2], {"star": 0}, {"star": None}, {"star": [1]},
-        {"star"}, print,
+        [1, None], [1, "none"], "[1, x]", "[1, 2", "[2024-13-45]", [[1, 2]], [True, 2], {"star": 0}, {"star": None},
+        {"star": [1]}, {"star"}, print,
     ],
     ids=repr,
 )  # fmt: skip

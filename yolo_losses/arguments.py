@@ -239,7 +239,7 @@ def check_without_training(arguments: Any, mode: str) -> None:
         chosen = LossSettings.from_arguments(given)
     for key in settings.default_keys():
         given.pop(argument(key), None)
-    for key in (*chosen.non_default(), *chosen.unused):
+    for key in dict.fromkeys((*chosen.non_default(), *chosen.unused)):
         say(f"'{argument(key)}' has no effect in mode '{mode}': losses are for training", warn=True)
 
 

@@ -74,7 +74,7 @@ def parse(value: Any) -> Weights:
     """
     given = value.tolist() if hasattr(value, "tolist") else value  # a tensor, or an array of NumPy
     if isinstance(given, str) and given.strip().startswith(("[", "{")):
-        with contextlib.suppress(yaml.YAMLError):
+        with contextlib.suppress(yaml.YAMLError, ValueError):  # a date that is none
             given = yaml.safe_load(given)
     word = normal(given) if isinstance(given, str) else ""
     if given is None or word == NONE:

@@ -84,7 +84,7 @@ class LossSettings:
         loss_stats: whether statistics of the losses are written.
         loss_branches: `both`, `one2many` or `one2one`.
         parameters: every parameter of the chosen losses, and of `cls_weights=balanced`, by key.
-        unused: keys that were set but that no chosen loss has.
+        unused: keys that were set but that no chosen loss has, or that it only accepts.
     """
 
     cls_loss: str = "stock"

@@ -251,7 +251,7 @@ def test_state_moves_in_training_alone(name: str) -> None:
 
 
 @both
-def test_a_class_that_overflowed_does_not_reach_the_state(name: str) -> None:
+def test_an_overflowed_batch_does_not_reach_the_state(name: str) -> None:
     logits, targets, mask = scene(torch.float32)
     loss = make_cls_loss(name)
     loss.class_sums(logits, positives_of(targets, mask), step_of())
@@ -260,11 +260,8 @@ def test_a_class_that_overflowed_does_not_reach_the_state(name: str) -> None:
         logits[0, 0, 0] = torch.nan
     loss.class_sums(logits, positives_of(targets, mask), step_of())
     loss.per_element(logits, targets, positive_mask=mask, **loss.prepare(step_of()))
-    after = loss.state_dict()
-    for name_, buffer in after.items():
-        assert buffer.isfinite().all()
-        assert (buffer >= before[name_]).all()
-    assert after["negative_gradient"][0] == before["negative_gradient"][0]
+    for name_, buffer in loss.state_dict().items():
+        assert torch.equal(buffer, before[name_])
 
 
 @both

@@ -146,8 +146,12 @@ def test_elements_that_a_criterion_weights_get_their_weight_in_the_first_batch_a
 
 
 @pytest.mark.skipif(not hasattr(v8DetectionLoss, "get_assigned_targets_and_loss"), reason="this release has one body")
-@pytest.mark.parametrize("cls_loss", ["ema_slide", "ghm", "efl"])
-def test_a_first_batch_that_is_gone_through_again_updates_the_state_once(cls_loss: str) -> None:
+@pytest.mark.parametrize("large", [0, assignment.LARGE])
+@pytest.mark.parametrize("cls_loss", ["ema_slide", "ghm", "efl", "eqfl"])
+def test_a_first_batch_that_is_gone_through_again_updates_the_state_once(
+    cls_loss: str, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assignment, "LARGE", large)
     keys = {"cls_loss": cls_loss, "box_loss": "wiou", "cls_scale": "auto"}
     criterion, plain = Weighting(head("v8")), criterion_of("v8")
     again, once = yolo_losses.equip(criterion, keys)[""], yolo_losses.equip(plain, keys)[""]

@@ -278,6 +278,21 @@ def test_half_precision_and_extreme_logits(given: Given) -> None:
         assert all(torch.isfinite(gradient).all() for gradient in gradients(terms, leaves))
 
 
+def test_a_first_batch_that_overflowed_is_no_proof_and_the_next_one_is_compared(given: Given) -> None:
+    model = equipped(cls_loss="focal", box_loss="siou")
+    branch = model.branches[""]
+    leaves, call = given()
+    with torch.no_grad():
+        leaves[1][-1, 0, 0, 0] = torch.inf
+    call(model)
+    assert branch.check_due
+    assert not branch.ratios
+    assert not branch.proven
+    given()[1](model)
+    assert not branch.check_due
+    assert branch.proven
+
+
 def test_wiou_state_moves_once_a_training_step_by_the_last_layer(given: Given) -> None:
     _, call = given()
     pred, target, _ = recorded(call)[1][0]

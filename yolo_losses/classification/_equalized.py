@@ -77,7 +77,7 @@ class EqualizedLoss(ClassificationLoss):
             return self.positive_gradient.new_ones(classes)
         return (self.positive_gradient / self.negative_gradient).nan_to_num_(1).clamp_max_(1)
 
-    def _ratio(self, classes: int, training: bool, again: bool) -> Tensor:
+    def _ratio(self, classes: int, training: bool, again: bool = False) -> Tensor:
         """Return q for a step: where it is computed `again`, what it was before the step's gradients were collected."""
         if again and self.ratio_of_step is not None and len(self.ratio_of_step) == classes:
             return self.ratio_of_step
@@ -93,8 +93,9 @@ class EqualizedLoss(ClassificationLoss):
         sums = torch.stack((positive, negative)).to(self.positive_gradient)
         if joined:
             sums = sum_over_ranks(sums)
-        # A NaN must not reach the state: the training recovers from a batch that overflowed, a sum would not.
-        positive, negative = sums.nan_to_num_(0, 0, 0).unbind()
+        # A batch that overflowed must not reach the state: the training recovers from it, a sum would not. Zero times
+        # the total is NaN then, and with it all of the sums, which become 0.
+        positive, negative = sums.add_(sums.sum(), alpha=0).nan_to_num_(0, 0, 0).unbind()
         self.positive_gradient += positive
         self.negative_gradient += negative
 
@@ -187,7 +188,7 @@ class EqualizedLoss(ClassificationLoss):
 
     def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
         """Return the loss summed over batch and anchors, by class, shape `(1, 1, C)`."""
-        ratio = self._ratio(logits.shape[-1], step.training, step.again)
+        ratio = self._ratio(logits.shape[-1], step.training)
         ratio = ratio.to(torch.promote_types(logits.dtype, torch.float32))
         label = positives.index % max(logits.shape[-1], 1)
         foreground = functools.partial(self.elementwise, pos_neg_ratio=ratio)

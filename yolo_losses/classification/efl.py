@@ -19,7 +19,7 @@ def equalized_focal_loss(
     logits: Tensor,
     targets: Tensor,
     pos_neg_ratio: Tensor,
-    gamma: Annotated[float, Param("focusing exponent of a balanced class", above=0)] = 2.0,
+    gamma: Annotated[float, Param("focusing exponent of a balanced class", low=0.1)] = 2.0,
     alpha: Annotated[
         float | None, Param("weight of positives; negatives get 1 - alpha; -1 disables it", low=-1, high=1, off=-1)
     ] = 0.25,

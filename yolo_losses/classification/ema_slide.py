@@ -12,6 +12,7 @@ from yolo_losses.classification._base import as_targets, register_cls_loss
 from yolo_losses.classification.slide import SlideLoss, mean_of_positives, slide_loss
 from yolo_losses.formula import Formula
 from yolo_losses.parameters import Param
+from yolo_losses.reduction import upcast
 from yolo_losses.step import Step
 
 
@@ -76,5 +77,5 @@ class EMASlideLoss(SlideLoss):
         if self.training and mean_iou is not None:
             self.update(mean_iou)
         elif self.training:
-            self.update(*mean_of_positives(as_targets(target, pred)))
+            self.update(*mean_of_positives(as_targets(target, upcast(pred)[0])))
         return super().forward(pred, target, *args, mean_iou=self.average, **kw)

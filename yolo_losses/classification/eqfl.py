@@ -18,7 +18,7 @@ def equalized_quality_focal_loss(
     logits: Tensor,
     targets: Tensor,
     pos_neg_ratio: Tensor,
-    gamma: Annotated[float, Param("focusing exponent of a balanced class", above=0)] = 2.0,
+    gamma: Annotated[float, Param("focusing exponent of a balanced class", low=0.1)] = 2.0,
     scale: Annotated[float, Param("added to the exponent of a class without positive gradients", low=0)] = 8.0,
     positive_mask: Tensor | None = None,
 ) -> Tensor:

@@ -17,7 +17,7 @@ from yolo_losses.reduction import check_reduction, reduce_loss, upcast
 from yolo_losses.step import Step, distributed, sum_over_ranks
 
 WORTH_PACKING = 2**15  # pairs of indices from which on counting pairs is faster
-MOST_COMPARED = 2**26  # comparisons at once: bytes of a temporary
+BINS_AT_ONCE = 10  # compared with each element of a piece, in one temporary of as many bytes
 
 
 def _bin(gap: Tensor, bins: int) -> Tensor:
@@ -34,8 +34,7 @@ def _counts(index: Tensor, bins: int, counted: Tensor | None = None) -> Tensor:
         return _bincount(index, bins)
     # On a GPU bincount synchronises.
     numbers = torch.arange(bins, device=index.device, dtype=index.dtype).view(-1, 1)
-    at_once = max(MOST_COMPARED // max(index.numel(), 1), 1)
-    return torch.cat([(index == some).sum(1) for some in numbers.split(at_once)])
+    return torch.cat([(index == some).sum(1) for some in numbers.split(BINS_AT_ONCE)])
 
 
 def _bincount(index: Tensor, bins: int) -> Tensor:

@@ -51,7 +51,7 @@ def slide_loss(
 
 def slide_weight(targets: Tensor, mean_iou: Tensor | float, delta: float, min_iou: float) -> Tensor:
     """Return the weight of BCE per element."""
-    mean = torch.as_tensor(mean_iou, device=targets.device).clamp_min(min_iou)
+    mean = torch.as_tensor(mean_iou, dtype=targets.dtype, device=targets.device).clamp_min(min_iou)
     weight = (1 - torch.maximum(targets, mean)).exp()
     if weight.dtype == torch.float64:  # the original computes the weight of the middle band in float32
         weight = torch.where(targets < mean, weight.float().double(), weight)

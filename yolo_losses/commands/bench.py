@@ -19,7 +19,7 @@ from typing import Any
 
 from yolo_losses import registry
 
-HELP = "measure losses of classes and axis-aligned boxes against stock on this machine: time and peak memory of a step"
+HELP = "measure class losses and losses of axis-aligned boxes against stock on this machine: time and peak memory"
 EXAMPLES = """\
 examples:
   yolo-losses bench                                   all of them on the CPU, 16 images of 640 pixels, 80 classes

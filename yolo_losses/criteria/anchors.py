@@ -1,6 +1,6 @@
 """Heads whose anchors are assigned to objects (v8, v10, 11, 26; detect, segment, pose, obb): `v8DetectionLoss` and kin.
 
-Where the parts go (`anchor_parts` has them), and which criteria there are in one that is made of several.
+Puts the parts (`anchor_parts`) into a criterion, and finds the criteria that it is made of.
 """
 
 from __future__ import annotations

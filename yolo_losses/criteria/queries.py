@@ -147,13 +147,15 @@ class ForwardPart(Part):
             terms = parts.watch(criterion, branch, self.stock, args, kwargs, lambda: False)
             # Upstream averages the class term over objects in place, so it is what the gain multiplies.
             gains = {"class": criterion.loss_gain["class"], "box": 1.0}
-            for term, returned in branch.returned.items():
-                reported, wanted = float(terms[LOGGED[term]].detach()), float(returned.detach()) * gains[term]
-                if not math.isfinite(reported) or not math.isfinite(wanted):
-                    continue  # a batch that overflowed says nothing; the next one is compared
-                if not close(reported, wanted):
-                    raise RuntimeError(parts.differs(criterion, branch, term))
-                branch.check_due = False
+            pairs = {
+                term: (float(terms[LOGGED[term]].detach()), float(returned.detach()) * gains[term])
+                for term, returned in branch.returned.items()
+            }
+            if pairs and all(math.isfinite(value) for pair in pairs.values() for value in pair):
+                for term, (reported, wanted) in pairs.items():
+                    if not close(reported, wanted):
+                        raise RuntimeError(parts.differs(criterion, branch, term))
+                branch.check_due = False  # a batch that overflowed says nothing: then the next one is compared
             if statistics is not None and statistics.measuring:
                 statistics.end(_summed(terms), by_class=True)
             return terms
@@ -222,10 +224,11 @@ class MatchedClassPart(Part):
                         torch.autograd.grad(plain, z, retain_graph=True),
                         self._stock(z, targets, one_hot),
                     )
-                    branch.ratios = {
+                    ratios = {
                         "value": float(plain.detach() / value.clamp_min(1e-12)),
                         "pull": float(own[matched].norm() / stock[matched].norm().clamp_min(1e-12)),
                     }
+                    branch.ratios = ratios if all(map(math.isfinite, ratios.values())) else {}
         return term
 
     def _measure(self, logits: Tensor, targets: Tensor, one_hot: Tensor | None, values: Tensor | None) -> None:

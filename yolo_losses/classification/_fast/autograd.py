@@ -73,7 +73,10 @@ def class_sums(
 
 
 def kept_gradient(term: Tensor) -> Tensor | None:
-    """Return the gradient of the sum by the logits that `class_sums` or `elementwise` keeps; `None`: none is kept."""
+    """Return the gradient of the sum by the logits that `class_sums` or `elementwise` keeps until its backward pass.
+
+    `None`: none is kept.
+    """
     node: Any = term.grad_fn
     if getattr(type(node), "_forward_cls", None) is _Elementwise:
         slope: Tensor = node.saved_tensors[1]

@@ -167,11 +167,11 @@ def _empty(shape: torch.Size, dtype: torch.dtype) -> Tensor:
 
 
 def _block(size: int) -> mmap.mmap:
-    """Return memory of at least this many bytes."""
+    """Return memory of at least this many bytes, and at most twice as many."""
     while _free_blocks:
         with contextlib.suppress(IndexError):  # another thread was faster
             block = _free_blocks.pop()
-            if len(block) >= size:
+            if size <= len(block) <= 2 * size:
                 return block
     block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):
