@@ -99,6 +99,14 @@ def main(folder: Path) -> None:
                 mine(preds, labels)
         columns = statistics.read({"": branch})  # of the first step
         result[case, name] = {"loss": loss, "gradient": gradient, "state": state_of(branch), "columns": columns}
+    mine = criterion()
+    branch = equip(mine, KEYS["ghm"])[""]
+    for at in range(STEPS):
+        preds, labels = batch("unequal", at, rank)
+        if rank and at == 1:
+            preds["scores"][0, 0, 0] = torch.inf
+        step(mine, (preds, labels))
+    result["overflow", "ghm"] = {"state": state_of(branch)}
     torch.save(result, folder / f"rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

@@ -50,6 +50,13 @@ def test_every_rank_holds_the_state_that_one_process_has_on_the_joined_batch(
             torch.testing.assert_close(state[key], value, rtol=1e-5, atol=1e-6)
 
 
+def test_ranks_hold_one_state_where_the_batch_of_one_of_them_overflowed(ranks: Results) -> None:
+    one, other = (rank["overflow", "ghm"]["state"] for rank in ranks)
+    assert one["cls.counts"].any()
+    for key, value in one.items():
+        assert torch.equal(value, other[key])
+
+
 @pytest.mark.parametrize("case", ddp_worker.CASES)
 @pytest.mark.parametrize("name", ["slide", "qfl"])
 def test_a_ranks_loss_is_that_of_its_share_alone(ranks: Results, case: str, name: str) -> None:

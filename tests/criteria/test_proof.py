@@ -23,6 +23,7 @@ from ultralytics.utils.metrics import bbox_iou
 
 import yolo_losses
 from yolo_losses import registry
+from yolo_losses.classification._base import ClassificationLoss
 from yolo_losses.criteria import anchors, assignment, parts
 
 CLS_LOSSES = [spec.name for spec in registry.specs("cls")]
@@ -522,6 +523,14 @@ def train(tmp_path: Path, data: Path, callbacks: dict[str, Any] | None = None, *
     with logged() as lines:
         model.train(data=str(data), project=str(tmp_path), **{**TINY, **keys})
     return [line for line in lines if "yolo_losses: " in line]
+
+
+@pytest.mark.slow
+def test_a_class_term_of_zero_is_warned_of(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ClassificationLoss, "per_element", lambda self, logits, targets, **_: logits * 0)
+    said = train(tmp_path, data, cls_loss="slide")
+    assert any("class term 0 times BCE's" in line for line in said)
+    assert any("the class term is 0: the classes learn nothing from it" in line for line in said)
 
 
 @pytest.mark.slow

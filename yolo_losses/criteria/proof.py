@@ -113,7 +113,7 @@ def _watched(criterion: Any, entry: str, body: Any, args: tuple[Any, ...], kwarg
             differs = _term_that_differs(criterion, branch, result, entry)
             if differs == "class" and branch.one_hot:
                 # The step has not been taken yet: the same batch again, with values that the body can weight.
-                branch.one_hot, branch.repeats, branch.deviation = False, True, None
+                branch.one_hot, branch.repeats = False, True
                 say(f"{type(criterion).__name__} weights the elements of its class term: it gets one value per element")
                 result = call()
                 differs = _term_that_differs(criterion, branch, result, entry)
