@@ -30,8 +30,8 @@ from yolo_losses import registry  # noqa: E402
 SYNCHRONISES = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.is_nonzero", "aten.equal")
 VERSIONS = {"torch": torch.__version__.partition("+")[0], "ultralytics": ultralytics.__version__}
 
-# mal takes a power of the IoU and of p: one operation more; efl and eqfl keep gradients by class: two more; ema_slide
-# keeps a moving average: six more.
+# Above 1.05 times stock, on v8, are mal by one operation (a power of the IoU and of p), efl and eqfl by two (gradients
+# by class), ema_slide by six (its moving average).
 CLASS_LIMITS = {"mal": 1.051, "efl": 1.053, "eqfl": 1.053, "ema_slide": 1.06}
 ROTATED_LIMITS = dict.fromkeys(("qfl", "mal", "slide", "ema_slide"), 1.125)  # their IoU is probiou
 

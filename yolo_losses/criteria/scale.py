@@ -11,7 +11,7 @@ from yolo_losses.classification._fast import cpu
 from yolo_losses.classification._fast.autograd import kept_gradient
 from yolo_losses.step import sum_over_ranks
 
-DECAY = 0.98  # of the running means: some 50 steps
+DECAY = 0.98  # of the running means: some 50 batches
 LARGEST_STEP = math.log(1.05)  # the factor moves by 5 % a batch at most
 LARGEST_BATCH = 2.0  # a batch counts as this many times the running mean at most: squares of a single one would own it
 LIMIT = 100.0  # the factor stays within 1/LIMIT and LIMIT
@@ -21,8 +21,8 @@ class ClassScale(nn.Module):
     """A running factor on the class term.
 
     It is the ratio of the gradient norms at the logits, stock loss over chosen loss, on the same predictions: running
-    means of the squared norms over some 50 steps. It starts at 1 and moves by at most 5 % a step, within [0.01, 100].
-    All elements are multiplied by the same number, so their relative weights stay those of the chosen loss.
+    means of the squared norms over some 50 batches. It starts at 1 and moves by at most 5 % a batch, within
+    [0.01, 100]. All elements are multiplied by the same number, so their relative weights stay those of the chosen loss.
     """
 
     own: Tensor
