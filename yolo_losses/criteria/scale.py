@@ -21,8 +21,8 @@ class ClassScale(nn.Module):
     """A running factor on the class term.
 
     It is the ratio of the gradient norms at the logits, stock loss over chosen loss, on the same predictions: running
-    means of the squared norms over some 50 batches. It starts at 1 and moves by at most 5 % a batch, within
-    [0.01, 100]. All elements are multiplied by the same number, so their relative weights stay those of the chosen loss.
+    means of the squared norms over some 50 batches. It starts at 1 and moves by at most 5 % a batch, within [0.01,
+    100]. All elements are multiplied by the same number, so their relative weights stay those of the chosen loss.
     """
 
     own: Tensor
