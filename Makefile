@@ -13,7 +13,7 @@ help: ## show this list
 install: $(INSTALLED) ## set up .venv with the plugin (editable) and the tools
 
 # An editable install holds copies of the start-up files, so a change in one of them installs anew.
-$(INSTALLED): pyproject.toml $(wildcard yolo_losses/autoload/*)
+$(INSTALLED): pyproject.toml $(wildcard yolo_losses/integration/autoload/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --editable '.[dev]'

@@ -24,10 +24,10 @@ import yaml
 import yolo_losses
 from yolo_losses import functional, registry
 from yolo_losses.commands.list_ import group, grouped
-from yolo_losses.criteria import queries
-from yolo_losses.pictures import stem
+from yolo_losses.config.settings import LossSettings
+from yolo_losses.integration.criteria import queries
+from yolo_losses.plots import stem
 from yolo_losses.registry import TERM_KEYS, LossSpec
-from yolo_losses.settings import LossSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

@@ -22,8 +22,8 @@ from pages import pages
 
 from yolo_losses import registry
 from yolo_losses.commands.list_ import group, grouped
+from yolo_losses.config.settings import LossSettings
 from yolo_losses.registry import TERM_KEYS, LossSpec
-from yolo_losses.settings import LossSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = {"rotated": "yolov8n-obb.yaml", "mask": "yolov8n-seg.yaml"}

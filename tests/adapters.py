@@ -11,7 +11,7 @@ from torch import Tensor
 
 import yolo_losses
 from yolo_losses import functional
-from yolo_losses.boxes._base import BoxLoss
+from yolo_losses.losses.boxes._base import BoxLoss
 
 
 @torch.jit.ignore

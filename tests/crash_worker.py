@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 CONTEXT: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-CONTEXT.set_forkserver_preload(["crash_worker", "ultralytics.models.yolo.detect", "yolo_losses.run"])
+CONTEXT.set_forkserver_preload(["crash_worker", "ultralytics.models.yolo.detect", "yolo_losses.integration.run"])
 
 
 def start(function: Any, *args: Any) -> BaseProcess:
@@ -38,8 +38,8 @@ def resumed_rank(rank: int, folder: Path, given: dict[str, Any], epochs: int) ->
     import torch.distributed as dist
     from ultralytics import utils
 
-    from yolo_losses.run import Run
-    from yolo_losses.settings import LossSettings
+    from yolo_losses.config.settings import LossSettings
+    from yolo_losses.integration.run import Run
 
     utils.RANK = rank
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)

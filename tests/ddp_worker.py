@@ -80,8 +80,8 @@ def main(folder: Path) -> None:
     """Write this rank's losses, gradients and states."""
     import torch.distributed as dist
 
-    from yolo_losses.classification._fast import cpu
-    from yolo_losses.criteria import assignment, equip, statistics
+    from yolo_losses.integration.criteria import assignment, equip, statistics
+    from yolo_losses.losses.classification._fast import cpu
 
     dist.init_process_group("gloo")
     rank = dist.get_rank()

@@ -110,7 +110,7 @@ NAMES = {
 
 
 def takes_masks(name: str) -> bool:
-    return getattr(functional, name).__module__.startswith("yolo_losses.masks.")
+    return getattr(functional, name).__module__.startswith("yolo_losses.losses.masks.")
 
 
 def arguments(name: str) -> tuple[torch.Tensor, ...]:

@@ -8,42 +8,42 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from yolo_losses import hook as _hook
+from yolo_losses.integration import hook as _hook
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what an editor and a type checker see; the losses themselves are found by their registration
-    from yolo_losses.boxes._base import register_box_loss as register_box_loss
-    from yolo_losses.classification._base import register_cls_loss as register_cls_loss
     from yolo_losses.comparison import compare as compare
-    from yolo_losses.criteria import equip as equip
-    from yolo_losses.factory import make_box_loss as make_box_loss
-    from yolo_losses.factory import make_cls_loss as make_cls_loss
-    from yolo_losses.masks._base import register_seg_loss as register_seg_loss
-    from yolo_losses.parameters import Param as Param
-    from yolo_losses.settings import LossSettings as LossSettings
-    from yolo_losses.task_losses import DetectionLoss as DetectionLoss
-    from yolo_losses.task_losses import OBBLoss as OBBLoss
-    from yolo_losses.task_losses import PoseLoss as PoseLoss
-    from yolo_losses.task_losses import SegmentationLoss as SegmentationLoss
+    from yolo_losses.config.settings import LossSettings as LossSettings
+    from yolo_losses.integration.criteria import equip as equip
+    from yolo_losses.integration.task_losses import DetectionLoss as DetectionLoss
+    from yolo_losses.integration.task_losses import OBBLoss as OBBLoss
+    from yolo_losses.integration.task_losses import PoseLoss as PoseLoss
+    from yolo_losses.integration.task_losses import SegmentationLoss as SegmentationLoss
+    from yolo_losses.losses.boxes._base import register_box_loss as register_box_loss
+    from yolo_losses.losses.build import make_box_loss as make_box_loss
+    from yolo_losses.losses.build import make_cls_loss as make_cls_loss
+    from yolo_losses.losses.classification._base import register_cls_loss as register_cls_loss
+    from yolo_losses.losses.masks._base import register_seg_loss as register_seg_loss
+    from yolo_losses.registry.parameters import Param as Param
 
 _HOMES = {
-    "Param": "parameters",
-    "register_cls_loss": "classification._base",
-    "register_box_loss": "boxes._base",
-    "register_seg_loss": "masks._base",
-    "make_cls_loss": "factory",
-    "make_box_loss": "factory",
-    "LossSettings": "settings",
-    "equip": "criteria",
+    "Param": "registry.parameters",
+    "register_cls_loss": "losses.classification._base",
+    "register_box_loss": "losses.boxes._base",
+    "register_seg_loss": "losses.masks._base",
+    "make_cls_loss": "losses.build",
+    "make_box_loss": "losses.build",
+    "LossSettings": "config.settings",
+    "equip": "integration.criteria",
     "compare": "comparison",
-    "DetectionLoss": "task_losses",
-    "SegmentationLoss": "task_losses",
-    "PoseLoss": "task_losses",
-    "OBBLoss": "task_losses",
-    "DistributionFocalLoss": "distribution.dfl",
-    "install": "hook",
-    "uninstall": "hook",
+    "DetectionLoss": "integration.task_losses",
+    "SegmentationLoss": "integration.task_losses",
+    "PoseLoss": "integration.task_losses",
+    "OBBLoss": "integration.task_losses",
+    "DistributionFocalLoss": "losses.distribution.dfl",
+    "install": "integration.hook",
+    "uninstall": "integration.hook",
 }
 
 

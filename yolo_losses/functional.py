@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from yolo_losses import registry
-from yolo_losses.class_weights import class_balanced_weights
-from yolo_losses.distribution.dfl import distribution_focal_loss
+from yolo_losses.config.class_weights import class_balanced_weights
+from yolo_losses.losses.distribution.dfl import distribution_focal_loss
 
 
 def _functions() -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_a_size_or_device_that_cannot_be_is_one_line(option: str, capsys: pytest
 
 
 def test_the_criterion_of_each_name_has_that_loss_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
-    from yolo_losses import criteria
+    from yolo_losses.integration import criteria
 
     equipped = []
     equip = criteria.equip

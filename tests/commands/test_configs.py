@@ -9,7 +9,7 @@ import yaml
 
 from yolo_losses import registry
 from yolo_losses.commands.config import folder
-from yolo_losses.settings import LossSettings, default_keys
+from yolo_losses.config.settings import LossSettings, default_keys
 
 CONFIGS = sorted(folder().glob("*.yaml"))
 

@@ -14,9 +14,10 @@ import pytest
 from conftest import SITE_PACKAGES, Result, start
 
 import yolo_losses
-from yolo_losses import hook, settings
 from yolo_losses.commands import doctor as doctor_
 from yolo_losses.commands.doctor import interpreter_of
+from yolo_losses.config import settings
+from yolo_losses.integration import hook
 
 COMMAND = "import sys\nfrom ultralytics.cfg import entrypoint\nsys.exit(entrypoint())\n"
 

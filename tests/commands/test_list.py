@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from yolo_losses import commands, registry, settings
+from yolo_losses import commands, registry
+from yolo_losses.config import settings
 
 BUILT_IN = [spec for spec in registry.specs() if spec.built_in]
 

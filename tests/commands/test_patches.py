@@ -18,9 +18,10 @@ import pytest
 import yaml
 from conftest import ROOT, SITE_PACKAGES, TINY, Result, pairs, start
 
-from yolo_losses import commands, hook
+from yolo_losses import commands
 from yolo_losses.commands import patch as kit
-from yolo_losses.settings import CHOICES
+from yolo_losses.config.settings import CHOICES
+from yolo_losses.integration import hook
 
 VERSIONS = ("8.1.34", "8.2.103", "8.3.253", "8.4.190")
 FILES = ("cfg/default.yaml", "engine/trainer.py", "utils/__init__.py")

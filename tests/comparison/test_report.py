@@ -19,7 +19,7 @@ pytest.importorskip("scipy")
 from yolo_losses.comparison.analysis import ALL_SETS
 from yolo_losses.comparison.figures import loss_of_term
 from yolo_losses.comparison.report import build_report
-from yolo_losses.style import INK
+from yolo_losses.plots.style import INK
 
 SKILLS = {"bce": 1.0, "focal": 0.4, "slide": 1.0}
 ERROR = 'Traceback (most recent call last):\n  File "<string>"\ntorch.OutOfMemoryError: out of memory'

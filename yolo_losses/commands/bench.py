@@ -208,9 +208,9 @@ def class_terms(
     import torch
     from torch import nn
 
-    from yolo_losses.classification._fast.autograd import Positives
-    from yolo_losses.criteria.assignment import LARGE, LARGE_ON_GPU
-    from yolo_losses.step import Step
+    from yolo_losses.integration.criteria.assignment import LARGE, LARGE_ON_GPU
+    from yolo_losses.losses._step import Step
+    from yolo_losses.losses.classification._fast.autograd import Positives
 
     shape = batch, anchors(imgsz), classes
     logits = (torch.randn(shape, device=device) * 1.5 - 4).requires_grad_()
@@ -274,7 +274,7 @@ def criteria(batch: int, imgsz: int, classes: int, device: Any, chosen: Mapping[
     import torch
     from ultralytics.utils.loss import v8DetectionLoss
 
-    from yolo_losses.criteria import equip
+    from yolo_losses.integration.criteria import equip
 
     head = SimpleNamespace(stride=torch.tensor([float(s) for s in STRIDES], device=device), nc=classes, reg_max=16)
     model: Any = torch.nn.Linear(1, 1).to(device)
@@ -386,7 +386,7 @@ def peak_bytes(once: Callable[[], object], device: Any) -> int:
         return int(torch.cuda.max_memory_allocated(device) - before)
     from torch.profiler import ProfilerActivity, profile
 
-    from yolo_losses.classification._fast import cpu
+    from yolo_losses.losses.classification._fast import cpu
 
     threads, large_block = torch.get_num_threads(), cpu.LARGE_BLOCK
     torch.set_num_threads(1)  # the profiler does not see what other threads allocate

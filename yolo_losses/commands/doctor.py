@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yolo_losses
-from yolo_losses import hook, registry, settings
-from yolo_losses.autoload import yolo_losses_autoload as autoload
+from yolo_losses import registry
+from yolo_losses.config import settings
+from yolo_losses.integration import hook
+from yolo_losses.integration.autoload import yolo_losses_autoload as autoload
 
 HELP = "tell whether the plugin is active here, in the `yolo` command, in workers and in notebooks, and what to do"
 EXAMPLES = """\
@@ -49,7 +51,7 @@ def probe():
     import sys
     sys.path[:] = [folder for folder in sys.path if folder]
     import ultralytics.cfg, ultralytics.engine.trainer
-    hook = sys.modules.get("yolo_losses.hook")
+    hook = sys.modules.get("yolo_losses.integration.hook")
     return sys.prefix, hook is not None and hook.is_active()
 """
 INTERPRETER = f"{PROBE}\nprint(*probe(), sep='\\n')"

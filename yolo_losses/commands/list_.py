@@ -8,8 +8,9 @@ import json
 import math
 from typing import Any
 
-from yolo_losses import registry, settings
-from yolo_losses.class_weights import BETA
+from yolo_losses import registry
+from yolo_losses.config import settings
+from yolo_losses.config.class_weights import BETA
 from yolo_losses.registry import LossSpec
 
 HELP = "list the losses and modifiers; with names or -v also their parameters, aliases and sources"

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the picture, or all."""
-    from yolo_losses import pictures
+    from yolo_losses import plots as pictures
 
     if args.all:
         if args.words or args.out:

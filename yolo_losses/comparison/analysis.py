@@ -457,7 +457,7 @@ def training_keys(result: Analysis) -> dict[str, dict[str, Any]]:
     import yaml
 
     from yolo_losses.comparison.record import BOOKKEEPING
-    from yolo_losses.settings import default_keys
+    from yolo_losses.config.settings import default_keys
 
     found: dict[str, dict[str, Any]] = {}
     for name in result.names:

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from yolo_losses import loss_stats
 from yolo_losses.comparison.analysis import ALL_SETS, METRICS, WEIGHTS, Analysis, Comparison
 from yolo_losses.comparison.record import METRIC_COLUMNS, RunRecord, read_results
-from yolo_losses.style import GREY, INK, STYLE, curve_style, scaled_to_page, svg_element
+from yolo_losses.monitor import loss_stats
+from yolo_losses.plots.style import GREY, INK, STYLE, curve_style, scaled_to_page, svg_element
 
 VERDICT_COLOURS = {"better": "#2f7fd0", "worse": "#d9622b", "no difference that matters": GREY, "undecided": GREY}
 WIDTH = 5.2  # inches: a figure fills a phone's width, and two stand side by side on a wide page

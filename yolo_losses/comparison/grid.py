@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_losses import registry
-from yolo_losses.settings import LossSettings, argument, declared_parameters, default_keys
+from yolo_losses.config.settings import LossSettings, argument, declared_parameters, default_keys
 
 OWN_KEYS = {  # keys of `yolo train` that compare sets by itself -> what to do instead
     "name": "each run's folder is named after its settings",

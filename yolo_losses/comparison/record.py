@@ -174,7 +174,7 @@ def _differing(arguments: list[dict[str, Any]]) -> set[str]:
 
 def _value(args: Mapping[str, Any], key: str) -> Any:
     """Return an argument, which is not in the `args.yaml` of a run that leaves it alone."""
-    from yolo_losses.settings import default_keys
+    from yolo_losses.config.settings import default_keys
 
     return args.get(key, default_keys().get(key))
 

@@ -14,7 +14,7 @@ from yolo_losses.comparison.analysis import ALL_SETS, METRICS, PER_CLASS, WEIGHT
 from yolo_losses.comparison.figures import Drawn
 from yolo_losses.comparison.record import RunRecord, read_records
 from yolo_losses.comparison.statistics import points
-from yolo_losses.style import svg_file
+from yolo_losses.plots.style import svg_file
 
 if TYPE_CHECKING:
     import polars

@@ -173,7 +173,7 @@ def pair_problems(runs: list[Run]) -> list[str]:
 
     At one seed, runs that differ in their losses alone have the same initial weights and the same first batches.
     """
-    from yolo_losses.settings import argument, default_keys
+    from yolo_losses.config.settings import argument, default_keys
 
     own = set(map(argument, default_keys()))
     groups: dict[str, dict[int, list[RunRecord]]] = {}

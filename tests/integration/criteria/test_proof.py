@@ -1,0 +1,644 @@
+"""No silent stock run: a part that does not run, or a term that a criterion changes, is noticed in the batch itself."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import gc
+import pickle
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, criterion_of, head, logged, made_up_batch, predictions, run
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from ultralytics import YOLO
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.loss import BboxLoss, VarifocalLoss, v8DetectionLoss
+from ultralytics.utils.metrics import bbox_iou
+
+import yolo_losses
+from yolo_losses import registry
+from yolo_losses.integration.criteria import anchors, assignment, parts
+from yolo_losses.losses.classification._base import ClassificationLoss
+
+CLS_LOSSES = [spec.name for spec in registry.specs("cls")]
+
+
+def step(criterion: Any, name: str = "v8", **batch: Any) -> dict[str, float]:
+    """Return the items of a training step."""
+    return run(criterion, predictions(name), made_up_batch(name, **batch))[0]
+
+
+class OwnClassTerm(v8DetectionLoss):
+    """A fork's criterion that computes its class term by itself."""
+
+    def loss(self, preds: Any, batch: Any) -> Any:
+        bce, self.bce = self.bce, nn.BCEWithLogitsLoss(reduction="none")
+        try:
+            return super().loss(preds, batch)
+        finally:
+            self.bce = bce
+
+
+class Weighting(v8DetectionLoss):
+    """A criterion that multiplies the class loss of positives by 2, as forks do after `self.bce(...)`."""
+
+    def get_assigned_targets_and_loss(self, preds: Any, batch: Any, **kwargs: Any) -> tuple[Any, ...]:
+        stock_bce, stock_assigner = self.bce, self.assigner
+        mask: list[Tensor] = []
+
+        class Assigner:
+            def __call__(inner, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+                assigned = stock_assigner(*args, **kwargs)
+                mask.append(assigned[3])
+                return assigned
+
+        def bce(*args: Any) -> Tensor:
+            return stock_bce(*args) * torch.where(mask[0][..., None], 2, 1)
+
+        self.__dict__.update(bce=bce, assigner=Assigner())
+        try:
+            return super().get_assigned_targets_and_loss(preds, batch, **kwargs)
+        finally:
+            self.__dict__.update(bce=stock_bce, assigner=stock_assigner)
+
+
+class Replacing(v8DetectionLoss):
+    """A fork with a varifocal loss pasted over `self.bce(...)`, so that `bce` is never called."""
+
+    def get_assigned_targets_and_loss(self, preds: Any, batch: Any, **kwargs: Any) -> tuple[Any, ...]:
+        stock = self.bce
+        self.__dict__["bce"] = lambda logits, targets: VarifocalLoss()(logits, targets, (targets > 0).float())
+        try:
+            return super().get_assigned_targets_and_loss(preds, batch, **kwargs)
+        finally:
+            self.__dict__["bce"] = stock
+
+
+class Adding(v8DetectionLoss):
+    """A criterion that calls `bce` and reports something else."""
+
+    def loss(self, preds: Any, batch: Any) -> Any:
+        loss, items = super().loss(preds, batch)
+        other = VarifocalLoss()(preds["scores"], preds["scores"].detach().sigmoid(), torch.ones_like(preds["scores"]))
+        loss = loss.clone()
+        loss[1] += other * len(batch["img"])
+        return loss, {**items, "cls_loss": items["cls_loss"] + other.detach()}
+
+
+class Auxiliary(v8DetectionLoss):
+    """A criterion that adds the loss of an auxiliary one."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.aux = [v8DetectionLoss(model)]
+
+    def loss(self, preds: Any, batch: Any) -> Any:
+        loss, items = super().loss(preds, batch)
+        return loss + 0.25 * self.aux[0].loss(preds, batch)[0], items
+
+
+class OwnBox(BboxLoss):
+    """A fork's box part with a formula of its own in its body."""
+
+    def forward(self, pred_dist: Any, pred_bboxes: Any, *args: Any) -> tuple[Tensor, Tensor]:
+        return pred_bboxes.sum() * 0 + 1, pred_dist.sum() * 0
+
+
+@pytest.mark.skipif(not hasattr(v8DetectionLoss, "get_assigned_targets_and_loss"), reason="this release has one body")
+def test_a_class_term_that_a_fork_computes_itself_is_an_error_in_its_first_batch() -> None:
+    for kind in (Replacing, OwnClassTerm):
+        criterion = kind(head("v8"))
+        yolo_losses.equip(criterion, {"cls_loss": "slide"})
+        with pytest.raises(RuntimeError, match=rf"{kind.__name__} computed its class term without .*cls_loss=slide"):
+            step(criterion)
+
+
+@pytest.mark.skipif(not hasattr(v8DetectionLoss, "get_assigned_targets_and_loss"), reason="this release has one body")
+def test_a_term_that_is_mixed_into_the_class_term_is_an_error() -> None:
+    criterion = Adding(head("v8"))
+    yolo_losses.equip(criterion, {"cls_loss": "slide"})
+    with pytest.raises(
+        RuntimeError, match=r"the class term that .*Adding reports differs from what the part that holds cls_loss=slide"
+    ):
+        step(criterion)
+
+
+@pytest.mark.skipif(not hasattr(v8DetectionLoss, "get_assigned_targets_and_loss"), reason="this release has one body")
+@pytest.mark.parametrize("cls_loss", ["bce", "slide", "qfl"])
+def test_elements_that_a_criterion_weights_get_their_weight_in_the_first_batch_already(cls_loss: str) -> None:
+    criterion, plain = Weighting(head("v8")), criterion_of("v8")
+    branch = yolo_losses.equip(criterion, {"cls_loss": cls_loss})[""]
+    yolo_losses.equip(plain, {"cls_loss": cls_loss})
+    branch.one_hot = True  # as for a fork whose classes are still called ultralytics.*
+    with logged() as lines:
+        found = step(criterion)["cls_loss"]
+    once = step(plain)["cls_loss"]
+    assert once < found < 2 * once
+    assert not branch.one_hot
+    assert any("weights the elements of its class term" in line for line in lines)
+    if cls_loss == "bce":
+        assert found == pytest.approx(step(Weighting(head("v8")))["cls_loss"], rel=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(v8DetectionLoss, "get_assigned_targets_and_loss"), reason="this release has one body")
+@pytest.mark.parametrize("large", [0, assignment.LARGE])
+@pytest.mark.parametrize("cls_loss", ["ema_slide", "ghm", "efl", "eqfl"])
+def test_a_first_batch_that_is_gone_through_again_updates_the_state_once(
+    cls_loss: str, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assignment, "LARGE", large)
+    keys = {"cls_loss": cls_loss, "box_loss": "wiou", "cls_scale": "auto"}
+    criterion, plain = Weighting(head("v8")), criterion_of("v8")
+    again, once = yolo_losses.equip(criterion, keys)[""], yolo_losses.equip(plain, keys)[""]
+    again.one_hot = True  # as for a fork whose classes are still called ultralytics.*
+    alone = Weighting(head("v8"))
+    knows = yolo_losses.equip(alone, keys)[""]
+    assert not knows.one_hot
+    # The same loss as of a criterion that gets one value per element from the start.
+    assert step(criterion)["cls_loss"] == pytest.approx(step(alone)["cls_loss"], rel=1e-5)
+    step(plain)
+    assert not again.one_hot
+    for term, module in again.modules.items():
+        for name, buffer in module.named_buffers():
+            torch.testing.assert_close(buffer, dict(once.modules[term].named_buffers())[name], msg=f"{term} {name}")
+
+
+@pytest.mark.skipif(not hasattr(v8DetectionLoss, "get_assigned_targets_and_loss"), reason="this release has one body")
+def test_elements_that_a_criterion_weights_get_their_weight_in_a_large_batch_without_objects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(assignment, "LARGE", 0)
+    criterion = Weighting(head("v8"))
+    branch = yolo_losses.equip(criterion, {"cls_loss": "bce"})[""]
+    branch.one_hot = True  # as for a fork whose classes are still called ultralytics.*
+    for each in (0, 3):
+        stock = step(Weighting(head("v8")), each=each)["cls_loss"]
+        assert step(criterion, each=each)["cls_loss"] == pytest.approx(stock, rel=1e-5)
+    branch.check_deviation()
+
+
+def test_a_first_batch_that_overflowed_is_no_proof_and_the_next_one_is_compared() -> None:
+    criterion = criterion_of("v8")
+    branch = yolo_losses.equip(criterion, {"cls_loss": "focal"})[""]
+    outputs = predictions("v8")
+    with torch.no_grad():
+        outputs["scores"][0, 0, 0] = torch.inf
+    run(criterion, outputs, made_up_batch("v8"))
+    assert branch.check_due
+    assert not branch.proven
+    step(criterion)
+    assert not branch.check_due
+    assert branch.proven
+
+
+def test_a_criterion_s_own_attribute_called_branches_is_in_its_pickle() -> None:
+    criterion = criterion_of("v8")
+    yolo_losses.equip(criterion, {"cls_loss": "focal"})
+    criterion.branches = ["mine"]
+    again = pickle.loads(pickle.dumps(criterion))
+    assert again.branches == ["mine"]
+    assert not hasattr(again, "yolo_losses_branch")
+
+
+class OwnBoxTerm(v8DetectionLoss):
+    """A criterion that replaces its box term after all is done."""
+
+    def loss(self, preds: Any, batch: Any) -> Any:
+        loss, items = super().loss(preds, batch)
+        other = preds["boxes"].square().mean()
+        return torch.stack((other * len(batch["img"]), *loss[1:])), {**items, "box_loss": other.detach()}
+
+
+class OverlapAsWeight(BboxLoss):
+    """A fork's box part that asks for the IoU and takes its square."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        pred, target, mask = args[1], args[3], args[6]
+        overlap = bbox_iou(pred[mask], target[mask], xywh=False, CIoU=True)
+        return (1 - overlap.detach()).square().sum() + pred.sum() * 0, args[0].sum() * 0
+
+
+@pytest.mark.skipif(not hasattr(v8DetectionLoss, "loss"), reason="this release has one body")
+def test_a_box_term_that_is_not_made_of_the_chosen_loss_is_an_error() -> None:
+    criterion = OwnBoxTerm(head("v8"))
+    yolo_losses.equip(criterion, {"box_loss": "siou"})
+    with pytest.raises(RuntimeError, match=r"the box term that .*OwnBoxTerm reports differs .* box_loss=siou"):
+        step(criterion)
+    criterion = criterion_of("v8")
+    criterion.bbox_loss = OverlapAsWeight()
+    yolo_losses.equip(criterion, {"box_loss": "siou"})
+    with pytest.raises(RuntimeError, match=r"the box term that .* reports differs"):
+        step(criterion)
+
+
+def test_a_box_part_whose_forward_is_changed_is_refused() -> None:
+    def changed(part: Any) -> None:
+        part.forward = lambda *args, **kwargs: BboxLoss.forward(part, *args, **kwargs)
+
+    def hooked(part: Any) -> None:
+        part.register_forward_hook(lambda module, args, result: (result[0] * 2, result[1]))
+
+    for change in (changed, hooked):
+        criterion = criterion_of("v8")
+        change(criterion.bbox_loss)
+        with pytest.raises(RuntimeError, match="does not know the box part"):
+            yolo_losses.equip(criterion, {"box_loss": "siou"})
+
+
+def test_elements_that_a_large_batch_begins_to_weight_are_noticed_at_the_end_of_the_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(assignment, "LARGE", 0)
+    criterion = criterion_of("v8")
+    branch = yolo_losses.equip(criterion, {"cls_loss": "slide"})[""]
+    for _ in range(3):
+        step(criterion)
+    branch.check_deviation()
+    part = criterion.bce
+    monkeypatch.setattr(type(part), "__call__", _twice(type(part).__call__))
+    step(criterion)
+    with pytest.raises(RuntimeError, match="the class term that the criterion reports differed by 100%"):
+        branch.check_deviation()
+    branch.check_deviation()  # said once
+
+
+def _twice(call: Any) -> Any:
+    def weighted(self: Any, *args: Any) -> Any:
+        return call(self, *args) * 2  # stands for what a body does to what it was given
+
+    return weighted
+
+
+def test_one_branch_of_an_end_to_end_head_that_is_replaced_is_equipped_again() -> None:
+    criterion = criterion_of("26")
+    branches = yolo_losses.equip(criterion, {"cls_loss": "slide"})
+    assert anchors.is_equipped(criterion, branches)
+    criterion.one2one = criterion_of("26").one2one
+    assert not anchors.is_equipped(criterion, branches)
+    again = yolo_losses.equip(criterion, {"cls_loss": "slide"}, branches)
+    assert again == branches
+    assert anchors.is_equipped(criterion, branches)
+
+
+def test_a_method_that_is_replaced_later_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    criterion = criterion_of("v8")
+    yolo_losses.equip(criterion, {"cls_loss": "slide"})
+    once = step(criterion)["cls_loss"]
+    entry = "loss" if hasattr(v8DetectionLoss, "loss") else "__call__"
+    body = getattr(v8DetectionLoss, entry)
+
+    def doubled(self: Any, *args: Any) -> Any:
+        loss, items = body(self, *args)
+        return loss * 2, {k: v * 2 for k, v in items.items()} if isinstance(items, dict) else items * 2
+
+    monkeypatch.setattr(v8DetectionLoss, entry, doubled)
+    assert step(criterion)["cls_loss"] == pytest.approx(2 * once)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_scores_that_vanish_in_half_precision_do_not_pass_for_soft_targets(dtype: torch.dtype) -> None:
+    criterion = criterion_of("v8")
+    branch = yolo_losses.equip(criterion, {"cls_loss": "slide"})[""]
+    stock = criterion.assigner.stock
+
+    def tiny(*args: Any, **kwargs: Any) -> Any:
+        labels, boxes, scores, mask, index = stock(*args, **kwargs)
+        anchor = mask.nonzero()[0]
+        scores[anchor[0], anchor[1]] *= 1e-9
+        return labels, boxes, scores, mask, index
+
+    criterion.assigner.__dict__["stock"] = tiny
+    outputs, batch = predictions("v8"), made_up_batch("v8")
+    run(criterion, {k: v.to(dtype) if k == "scores" else v for k, v in outputs.items()}, batch)
+    assert branch.one_hot
+
+
+def test_an_auxiliary_criterion_is_equipped_too() -> None:
+    criterion = Auxiliary(head("v8"))
+    branches = yolo_losses.equip(criterion, {"cls_loss": "slide", "box_loss": "siou"})
+    assert list(branches) == ["", "aux.0"]
+    if hasattr(v8DetectionLoss, "loss"):
+        step(criterion)
+        assert [branch.calls for branch in branches.values()] == [1, 1]
+
+
+def test_a_box_part_with_a_formula_of_its_own_is_refused_by_name() -> None:
+    criterion = criterion_of("v8")
+    criterion.bbox_loss = OwnBox()
+    with pytest.raises(RuntimeError, match=r"does not know the box part .*OwnBox: it does not compute its IoU"):
+        yolo_losses.equip(criterion, {"box_loss": "siou"})
+    yolo_losses.equip(criterion, {"cls_loss": "slide"})  # whose box term is its own affair
+
+
+@pytest.mark.parametrize("name", ["assigner", "bce", "bbox_loss"])
+def test_a_part_that_is_replaced_after_set_up_is_an_error_before_the_batch(name: str) -> None:
+    criterion = criterion_of("v8")
+    stock = getattr(criterion, name)
+    yolo_losses.equip(criterion, {"cls_loss": "slide", "box_loss": "siou"})
+    step(criterion)
+    setattr(criterion, name, stock)
+    with pytest.raises(RuntimeError, match=f"'{name}' of v8DetectionLoss was replaced after set-up by a"):
+        step(criterion)
+
+
+def test_a_distribution_part_that_is_replaced_is_an_error() -> None:
+    criterion = criterion_of("v8")
+    stock = criterion.bbox_loss.dfl_loss
+    yolo_losses.equip(criterion, {"dfl_loss": "dfl"})
+    criterion.bbox_loss.dfl_loss = stock
+    criterion.bbox_loss.__dict__.pop("dfl_loss", None)
+    with pytest.raises(RuntimeError, match="'dfl_loss' of v8DetectionLoss was replaced"):
+        step(criterion)
+
+
+def test_an_assignment_is_used_once() -> None:
+    criterion = criterion_of("v8")
+    yolo_losses.equip(criterion, {"cls_loss": "slide"})
+    logits = torch.randn(2, 84, 3)
+    with pytest.raises(RuntimeError, match="asked for its class term without calling the assigner"):
+        criterion.bce(logits, torch.zeros_like(logits))
+    step(criterion)
+    with pytest.raises(RuntimeError, match="asked for its class term without calling the assigner"):
+        criterion.bce(logits, torch.zeros_like(logits))
+
+
+@pytest.mark.parametrize("name", ["v8", "26", "v8-obb"])
+def test_nothing_of_a_step_is_held_after_it(name: str) -> None:
+    criterion = criterion_of(name)
+    branches = yolo_losses.equip(criterion, {"cls_loss": "slide", "cls_target": "iou"})
+    outputs, batch = predictions(name), made_up_batch(name)
+    seen: list[weakref.ref[Tensor]] = []
+    for branch in branches.values():
+        assert isinstance(branch, parts.Branch)
+    leaf = getattr(criterion, "one2many", criterion)
+    stock = leaf.assigner.stock
+    stock.register_forward_hook(lambda module, args, result: seen.extend(weakref.ref(t) for t in result[:4]))
+    run(criterion, outputs, batch)
+    gc.collect()
+    assert seen
+    assert not [ref for ref in seen if ref() is not None]
+
+
+def test_a_criterion_that_knows_its_model_is_equipped_once() -> None:
+    criterion = criterion_of("v8")
+    criterion.owner = type("Owner", (), {})()
+    criterion.owner.criterion = criterion
+    assert list(yolo_losses.equip(criterion, {"cls_loss": "slide"})) == [""]
+
+
+def test_class_weights_multiply_a_third_party_s_loss_in_place() -> None:
+    """Whose gradient may need its own result, as that of an exponential does."""
+
+    def growing_for_test(logits: Tensor, targets: Tensor) -> Tensor:
+        return (logits.sigmoid() - targets).abs().exp()
+
+    yolo_losses.register_cls_loss("growing_for_test")(growing_for_test)
+    try:
+        criterion = criterion_of("v8")
+        yolo_losses.equip(criterion, {"cls_loss": "growing_for_test"})
+        once = step(criterion)["cls_loss"]
+        criterion.class_weights = torch.full((1, 1, 3), 2.0)
+        assert step(criterion)["cls_loss"] == pytest.approx(2 * once)
+    finally:
+        registry.remove("cls", "growing_for_test")
+
+
+def test_a_copy_of_a_part_is_a_part() -> None:
+    criterion = criterion_of("v8")
+    branch = yolo_losses.equip(criterion, {"cls_loss": "slide", "box_loss": "siou", "dfl_loss": "off"})[""]
+    for part in (criterion.assigner, criterion.bce, criterion.bbox_loss, criterion.bbox_loss.dfl_loss):
+        copied = copy.copy(part)
+        assert type(copied) is type(part)
+        assert copied.branch is branch
+        assert copied.stock is part.stock
+    copied = copy.copy(criterion)
+    assert step(copied) == step(criterion)
+
+
+def test_without_objects_nothing_is_proven() -> None:
+    criterion = criterion_of("v8")
+    branch = yolo_losses.equip(criterion, {"cls_loss": "slide", "box_loss": "siou", "dfl_loss": "dfl"})[""]
+    step(criterion, each=0)
+    assert (branch.batches, branch.calls, branch.ratios) == (1, 0, {})
+    step(criterion)
+    assert (branch.batches, branch.calls) == (2, 1)
+    assert set(branch.ratios) == {"value", "pull"}
+
+
+@pytest.mark.parametrize("cls_loss", CLS_LOSSES)
+def test_the_pull_is_the_ratio_of_the_gradients_on_the_positives(cls_loss: str) -> None:
+    outputs, batch = predictions("v8"), made_up_batch("v8")
+    plain = criterion_of("v8")
+    seen: dict[str, Tensor] = {}
+    plain.assigner.register_forward_hook(lambda module, args, result: seen.update(mask=result[3], scores=result[2]))
+    stock = run(plain, outputs, batch)[2][1].transpose(1, 2)
+    criterion = criterion_of("v8")
+    branch = yolo_losses.equip(criterion, {"cls_loss": cls_loss})[""]
+    ours = run(criterion, outputs, batch)[2][1].transpose(1, 2)
+    positives = seen["scores"] > 0
+    wanted = ours[positives].norm() / stock[positives].norm()
+    assert branch.ratios["pull"] == pytest.approx(float(wanted), rel=1e-4)
+
+
+# ------------------------------------------------------------------------------------- targets soft in several classes
+
+
+def soft(name: str = "v8") -> tuple[Any, dict[str, Tensor]]:
+    """Return a criterion whose assigner gives a second class half the score, and what it said."""
+    criterion = criterion_of(name)
+    stock, seen = criterion.assigner, {}
+
+    class Soft:
+        num_classes = 3
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            labels, boxes, scores, mask, index = stock(*args, **kwargs)
+            scores = scores + 0.5 * scores.roll(1, -1)
+            seen.update(
+                labels=labels,
+                boxes=boxes,
+                scores=scores,
+                mask=mask,
+                pred=args[1] if len(args) > 1 else kwargs["pd_bboxes"],
+            )
+            return labels, boxes, scores, mask, index
+
+    criterion.assigner = Soft()
+    return criterion, seen
+
+
+def reference(cls_loss: str, logits: Tensor, seen: dict[str, Tensor]) -> Tensor:
+    """Return the class term by its definition, before the gain."""
+    scores, mask = seen["scores"].double(), seen["mask"]
+    label = seen["labels"].long().clamp(0, scores.shape[-1] - 1)
+    a, b = seen["pred"].double(), seen["boxes"].double()
+    wh = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp_min(0)
+    shared = wh.prod(-1)
+    iou = shared / ((a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared)
+    one_hot = torch.nn.functional.one_hot(label, scores.shape[-1]) * mask[..., None]
+    z, p = logits, logits.sigmoid()
+    if cls_loss == "qfl":
+        t = one_hot * iou[..., None]
+        return ((t - p).abs() ** 2 * binary_cross_entropy_with_logits(z, t, reduction="none")).sum() / mask.sum()
+    if cls_loss == "mal":
+        t = one_hot * iou[..., None] ** 1.5
+        positive = (one_hot > 0) | (t > 0)
+        weight = torch.where(positive, 1.0, p.detach() ** 1.5)
+        return (weight * binary_cross_entropy_with_logits(z, t, reduction="none")).sum() / mask.sum()
+    if cls_loss == "ghm":
+        loss = yolo_losses.GHMLoss(momentum=0.0, reduction="none")
+        return loss(z, scores).sum() / z.numel()
+    return binary_cross_entropy_with_logits(z, scores, reduction="sum") / scores.sum()
+
+
+@pytest.mark.parametrize("cls_loss", ["bce", "qfl", "mal", "ghm"])
+def test_soft_targets_in_several_classes_have_the_right_divisor(cls_loss: str) -> None:
+    """Upstream divides by the sum of all scores, of whichever classes."""
+    criterion, seen = soft()
+    keys = {"ghm_momentum": 0.0} if cls_loss == "ghm" else {}
+    yolo_losses.equip(criterion, {"cls_loss": cls_loss, **keys})
+    outputs, batch = predictions("v8"), made_up_batch("v8")
+    items, _, gradients = run(criterion, outputs, batch)
+    logits = outputs["scores"].detach().double().transpose(1, 2).requires_grad_()
+    wanted = reference(cls_loss, logits, seen) * criterion.hyp.cls
+    assert items["cls_loss"] == pytest.approx(float(wanted), rel=1e-5)
+    (gradient,) = torch.autograd.grad(wanted * len(batch["img"]), logits)
+    torch.testing.assert_close(gradients[1].transpose(1, 2).double(), gradient, rtol=1e-3, atol=1e-7)
+
+
+# --------------------------------------------------------------------------------------------- whole trainings
+
+
+def train(tmp_path: Path, data: Path, callbacks: dict[str, Any] | None = None, **keys: Any) -> list[str]:
+    """Train a model and return what the package said."""
+    model = YOLO("yolov8n.yaml")
+    for event, callback in (callbacks or {}).items():
+        model.add_callback(event, callback)
+    with logged() as lines:
+        model.train(data=str(data), project=str(tmp_path), **{**TINY, **keys})
+    return [line for line in lines if "yolo_losses: " in line]
+
+
+@pytest.mark.slow
+def test_a_class_term_of_zero_is_warned_of(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ClassificationLoss, "per_element", lambda self, logits, targets, **_: logits * 0)
+    said = train(tmp_path, data, cls_loss="slide")
+    assert any("class term 0 times BCE's" in line for line in said)
+    assert any("the class term is 0: the classes learn nothing from it" in line for line in said)
+
+
+@pytest.mark.slow
+def test_keys_that_a_callback_changes_after_set_up_end_the_run(tmp_path: Path, data: Path) -> None:
+    """The checkpoint would name a loss that never ran."""
+
+    def change(trainer: Any) -> None:
+        trainer.args.cls_loss = "focal"
+
+    for keys in ({"cls_loss": "slide"}, {}):
+        for event in ("on_train_start", "on_train_epoch_end"):
+            with pytest.raises(RuntimeError, match="'cls_loss' was changed to focal after set-up"):
+                train(tmp_path, data, {event: change}, epochs=2, **keys)
+
+
+@pytest.mark.slow
+def test_an_override_of_run_callbacks_that_drops_events_ends_the_run(tmp_path: Path, data: Path) -> None:
+    class Quiet(DetectionTrainer):
+        dropped: tuple[str, ...] = ()
+
+        def run_callbacks(self, event: str) -> None:
+            if event not in self.dropped:
+                super().run_callbacks(event)
+
+    overrides = {**TINY, "model": "yolov8n.yaml", "data": str(data), "project": str(tmp_path)}
+    for dropped, words in (
+        (("on_pretrain_routine_end",), "did not call the callbacks of 'on_pretrain_routine_end'"),
+        (("on_train_batch_start", "on_train_batch_end"), "did not call the callbacks of 'on_train_batch_end'"),
+    ):
+        Quiet.dropped = dropped
+        with pytest.raises(RuntimeError, match=words):
+            Quiet(overrides={**overrides, "cls_loss": "slide"}).train()
+        Quiet(overrides=overrides).train()
+
+
+@pytest.mark.slow
+def test_a_model_whose_own_loss_ignores_the_criterion_ends_at_its_first_batch(tmp_path: Path, data: Path) -> None:
+    class Own(DetectionModel):
+        def loss(self, batch: Any, preds: Any = None) -> Any:
+            return v8DetectionLoss(self)(self.forward(batch["img"]) if preds is None else preds, batch)
+
+    class Trainer(DetectionTrainer):
+        def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+            return Own("yolov8n.yaml", nc=self.data["nc"], verbose=False)
+
+    overrides = {**TINY, "model": "yolov8n.yaml", "data": str(data), "project": str(tmp_path)}
+    with pytest.raises(RuntimeError, match="the loss of this batch was computed without the criterion"):
+        Trainer(overrides={**overrides, "cls_loss": "slide"}).train()
+
+
+@pytest.mark.slow
+def test_an_epoch_without_objects_claims_nothing_and_warns(tmp_path: Path, data: Path) -> None:
+    def empty(trainer: Any) -> None:
+        if not hasattr(trainer, "emptied"):
+            trainer.emptied, preprocess = True, trainer.preprocess_batch
+
+            def without_objects(batch: Any) -> Any:
+                batch = preprocess(batch)
+                if trainer.epoch == 0:
+                    batch.update({k: batch[k][:0] for k in ("cls", "bboxes", "batch_idx")})
+                return batch
+
+            trainer.preprocess_batch = without_objects
+
+    lines = train(tmp_path, data, {"on_train_start": empty}, cls_loss="slide", epochs=2)
+    assert len([line for line in lines if "no batch of epoch 1 had objects" in line]) == 1
+    ran = [line for line in lines if "ran in the first batch with objects" in line]
+    assert len(ran) == 1
+    assert lines.index(ran[0]) > next(i for i, line in enumerate(lines) if "no batch of epoch 1" in line)
+
+
+@pytest.mark.slow
+def test_an_assigner_that_a_callback_replaces_at_a_later_epoch_ends_the_run(tmp_path: Path, data: Path) -> None:
+    def replace(trainer: Any) -> None:
+        if trainer.epoch == 1:
+            trainer.model.criterion.assigner = criterion_of("v8").assigner
+
+    with pytest.raises(RuntimeError, match="'assigner' of v8DetectionLoss was replaced after set-up"):
+        train(tmp_path, data, {"on_train_epoch_start": replace}, cls_loss="slide", epochs=2)
+
+
+@pytest.mark.slow
+def test_validation_is_of_the_chosen_loss_with_the_class_weights_and_gains_of_its_model(
+    tmp_path: Path, data: Path
+) -> None:
+    """Upstream builds the EMA's criterion as it validates; so do we: with losses equal to stock's all columns are."""
+
+    def gains(trainer: Any) -> None:
+        trainer.args.box = trainer.model.args.box = 2.5
+        trainer.model.class_weights = torch.tensor([2.0, 1.0, 0.5])
+
+    rows = []
+    for name, keys in (("stock", {}), ("ours", {"cls_loss": "bce", "box_loss": "ciou"})):
+        train(tmp_path, data, {"on_train_start": gains}, epochs=2, name=name, **keys)
+        with open(tmp_path / name / "results.csv", newline="") as file:
+            rows.append([{k: float(v) for k, v in row.items() if k.strip() != "time"} for row in csv.DictReader(file)])
+    for stock, ours in zip(*rows, strict=True):
+        assert ours == pytest.approx(stock, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_criterion_that_is_replaced_as_validation_starts_is_equipped_again(tmp_path: Path, data: Path) -> None:
+    def replace(validator: Any) -> None:
+        if validator.training:
+            replace.model.criterion = None  # type: ignore[attr-defined]
+
+    def remember(trainer: Any) -> None:
+        replace.model = trainer.ema.ema  # type: ignore[attr-defined]
+
+    lines = train(tmp_path, data, {"on_train_start": remember, "on_val_start": replace}, cls_loss="slide", epochs=2)
+    assert [line for line in lines if "for validation was replaced" in line or "validation did not call" in line]

@@ -1,0 +1,355 @@
+"""The keys among Ultralytics' own: added, renamed, removed; checked where nothing trains; mappings that are strict."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import TINY, criterion_of, head, logged, made_up_batch, pairs, predictions, run, start, start_yolo
+from make_dataset import Task
+from ultralytics import YOLO
+from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT
+
+import yolo_losses
+from yolo_losses import registry
+from yolo_losses.config import settings
+from yolo_losses.config.settings import LossSettings
+
+
+def said(lines: list[str]) -> list[str]:
+    """Return what the package said."""
+    return [line for line in lines if "yolo_losses: " in line]
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    """Forget what a test registers."""
+    registry.load()
+    before = registry.snapshot()
+    yield
+    registry.restore(before)
+
+
+NOT_FOR_EVERY_HEAD = ("loss_branches", "seg_loss", "seg_scale")  # a detection head with one branch allows the default
+
+
+# A release whose default.yaml has a key of one of our names, for something of its own.
+
+COLLIDING = """
+import sys, json
+import ultralytics.utils as utils
+key, value = sys.argv[1], json.loads(sys.argv[2])
+utils.DEFAULT_CFG_DICT[key] = value
+setattr(utils.DEFAULT_CFG, key, value)
+from ultralytics import YOLO
+import yolo_losses
+model = YOLO("yolov8n.yaml")
+seen = []
+model.add_callback("on_train_end", lambda trainer: seen.append(vars(trainer.args).get(key)))
+model.train(data=sys.argv[3], project=sys.argv[4], **json.loads(sys.argv[5]))
+print("SEEN", seen, "RUN", trainer is not None if (trainer := model.trainer.yolo_losses_run) else None)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", list(settings.CHOICES))
+def test_a_key_that_ultralytics_has_for_something_else_stays_its_own(key: str, tmp_path: Path, data: Path) -> None:
+    """A run that leaves ours alone does not notice; ours is reached as `yl_` + name."""
+    import json
+
+    theirs = {"cls_scale": 3.5}.get(key, "soft")
+
+    def train(name: str, **keys: Any) -> Callable[[], Any]:
+        given = json.dumps({**TINY, "name": name, **keys})
+        return start(sys.executable, "-c", COLLIDING, key, json.dumps(theirs), str(data), str(tmp_path), given)
+
+    ours: dict[str, Any] = {
+        "cls_loss": "slide", "box_loss": "siou", "dfl_loss": "dfl", "cls_target": "iou", "cls_scale": 2.0,
+        "cls_weights": [1.0, 2.0, 4.0],
+        "loss_branches": "both",
+        "seg_loss": "stock",
+        "seg_scale": 1.0,
+        "loss_stats": True,
+    }  # fmt: skip
+    plain = train("plain", **{key: "hard" if theirs == "soft" else 4.5})
+    chosen = train("ours", cls_loss="slide") if key != "cls_loss" else None
+    renamed = train("renamed", **{f"yl_{key}": ours[key]})
+    result = plain().check()
+    assert f"SEEN ['{'hard' if theirs == 'soft' else 4.5}']".replace("'4.5'", "4.5") in result.lines[-1]
+    assert result.lines[-1].endswith("RUN None")
+    if chosen is not None:
+        assert chosen().check().lines[-1].endswith("RUN True")
+    result = renamed().check()
+    if key not in NOT_FOR_EVERY_HEAD:
+        assert result.lines[-1].endswith("RUN True")
+        assert result.saying(f"'yl_{key}' is this package's")
+        assert yaml.safe_load((tmp_path / "renamed" / "args.yaml").read_text())[f"yl_{key}"] == ours[key]
+
+
+def test_keys_follow_the_registry(registered: None) -> None:
+    def mine(logits: torch.Tensor, targets: torch.Tensor, power: float = 2.0) -> torch.Tensor:
+        return (logits.sigmoid() - targets).abs() ** power
+
+    yolo_losses.register_cls_loss("mine")(mine)
+    assert DEFAULT_CFG_DICT["mine_power"] == DEFAULT_CFG.mine_power == 2.0
+
+    def other(logits: torch.Tensor, targets: torch.Tensor, exponent: float = 3.0) -> torch.Tensor:
+        return (logits.sigmoid() - targets).abs() ** exponent
+
+    other.__name__ = other.__qualname__ = "mine"
+    yolo_losses.register_cls_loss("mine")(other)  # the same cell of a notebook, run again
+    assert "mine_power" not in DEFAULT_CFG_DICT
+    assert not hasattr(DEFAULT_CFG, "mine_power")
+    assert DEFAULT_CFG_DICT["mine_exponent"] == 3.0
+    registry.remove("cls", "mine")
+    assert not [key for key in DEFAULT_CFG_DICT if key.startswith("mine_")]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("cls", "mean_iou"), ("cls", "positive_mask"), ("box", "stride")])
+def test_a_parameter_with_the_name_of_a_supplied_argument_is_refused(kind: str, name: str, registered: None) -> None:
+    names: dict[str, Any] = {}
+    exec(f"def odd(a, b, {name}: float = 2.0):\n    return a - b\n", names)
+    register = {"cls": yolo_losses.register_cls_loss, "box": yolo_losses.register_box_loss}[kind]
+    names["odd"].__module__ = __name__
+    with pytest.raises(ValueError, match=f"the parameter '{name}' of the loss 'odd' has the name of an argument"):
+        register("odd")(names["odd"])
+
+
+@pytest.mark.parametrize("name", ["eps", "floor", "stride", "image_wh"])
+def test_a_name_that_nobody_supplies_to_a_class_loss_is_an_ordinary_parameter(name: str, registered: None) -> None:
+    names: dict[str, Any] = {}
+    exec(f"def odd(a, b, {name}: float = 2.0):\n    return (a - b).abs() * {name}\n", names)
+    names["odd"].__module__ = __name__
+    yolo_losses.register_cls_loss("odd")(names["odd"])
+    assert DEFAULT_CFG_DICT[f"odd_{name}"] == 2.0
+
+
+# ------------------------------------------------------------------------------------------------ strict mappings
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"cls_los": "focal"}, "'cls_los' is not a key of yolo_losses. Did you mean 'cls_loss'?"),
+        ({"cls_loss": "focal", "gamma": 3}, "'gamma' is not a key of yolo_losses"),
+        ({"cls_loss": "focal", "imgsz": 3}, "'imgsz' is not a key of yolo_losses"),
+    ],
+)
+def test_a_mapping_of_keys_is_strict(keys: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words.replace("?", r"\?")):
+        yolo_losses.equip(criterion_of("v8"), keys)
+    with pytest.raises(ValueError, match=words.replace("?", r"\?")):
+        yolo_losses.DetectionLoss(head("v8"), settings=keys)
+
+
+def test_a_trainer_s_arguments_may_hold_other_keys() -> None:
+    assert LossSettings.from_arguments({"imgsz": 64, "cls_loss": "focal", "lr0": 0.1}).cls_loss == "focal"
+
+
+# ------------------------------------------------------------------------------------------------ where nothing trains
+
+
+def test_keys_are_checked_and_said_to_have_no_effect_where_nothing_trains(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # an export lies beside its model file
+    model = YOLO("yolov8n.yaml")
+    image = next((data.parent / "images" / "val").glob("*.jpg"))
+    common = {"imgsz": 64, "device": "cpu", "verbose": False, "project": str(tmp_path)}
+    calls: dict[str, Callable[..., Any]] = {
+        "val": lambda **keys: model.val(data=str(data), workers=0, plots=False, **common, **keys),
+        "predict": lambda **keys: model.predict(str(image), **common, **keys),
+        "export": lambda **keys: model.export(format="torchscript", imgsz=64, **keys),
+    }
+    for mode, call in calls.items():
+        with pytest.raises(ValueError, match=r"'cls_loss=nonsense' is not valid: allowed are stock, "):
+            call(cls_loss="nonsense")
+        with logged() as lines:
+            call(cls_loss="focal", focal_gamma=2.0)
+        assert [line for line in said(lines) if f"'cls_loss' has no effect in mode '{mode}'" in line]
+        assert [line for line in said(lines) if f"'focal_gamma' has no effect in mode '{mode}'" in line]
+        with logged() as lines:
+            call()
+        assert not said(lines)
+
+
+@pytest.mark.slow
+def test_the_command_line_ends_with_the_sentence_alone(data: Path, tmp_path: Path) -> None:
+    common = pairs(model="yolov8n.yaml", data=data, project=tmp_path / "runs", **TINY)
+    results = [start_yolo(mode, *common, "cls_loss=slid") for mode in ("train", "val")]
+    for wait in results:
+        result = wait()
+        assert result.code == 1
+        assert result.lines[-1].startswith("'cls_loss=slid' is not valid: allowed are stock, ")
+        assert result.lines[-1].endswith("Did you mean 'slide'?")
+        assert "Traceback" not in result.text
+
+
+# ------------------------------------------------------------------------------------------------ messages
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"cls_loss": "siou"}, "'siou' is a box loss, box_loss=siou"),
+        ({"box_loss": "focal"}, "'focal_' is a modifier, a prefix of box losses, such as focal_ciou"),
+        ({"box_loss": "focal"}, "the class loss is cls_loss=focal"),
+        ({"box_loss": "inner"}, "'inner_' is a modifier, a prefix of box losses, such as inner_ciou"),
+        ({"box_loss": "wiou_v3"}, "box_loss=wiou wiou_version=3"),
+        ({"box_loss": "vfl"}, "'vfl' is a class loss, cls_loss=vfl"),
+        ({"box_loss": "cioou"}, "allowed are stock, "),
+        ({"cls_loss": "stok"}, "Did you mean 'stock'?"),
+        ({"cls_loss": "qualityfocl"}, "Did you mean 'qfl'?"),
+        ({"cls_loss": 7}, "allowed are stock, "),
+    ],
+)
+def test_a_wrong_name_gets_the_advice_that_fits_it(keys: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=r".") as error:
+        LossSettings.from_mapping(keys)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# ------------------------------------------------------------------------------------------------ a third party's loss
+
+
+def wrong_formulas() -> dict[str, tuple[Any, str]]:
+    return {
+        "scalar": (lambda logits, targets: (logits - targets).abs().mean(), r"returns shape \(\)"),
+        "columns": (lambda logits, targets: (logits - targets).abs().sum(0), r"returns shape \(5,\)"),
+        "detached": (lambda logits, targets: (logits - targets).abs().detach(), "returns a value without gradient"),
+        "numpy": (lambda logits, targets: (logits - targets).detach().abs().numpy(), "returns a ndarray"),
+        "infinite": (lambda logits, targets: -(logits.sigmoid().log() * targets), "that is not finite"),
+    }
+
+
+@pytest.mark.parametrize("name", list(wrong_formulas()))
+def test_a_third_party_s_formula_that_is_not_usable_is_refused_by_name(name: str, registered: None) -> None:
+    formula, words = wrong_formulas()[name]
+
+    class Own(yolo_losses.BCELoss):
+        def elementwise(self, logits: Any, targets: Any, **supplied: Any) -> Any:
+            return formula(logits, targets)
+
+        def forward(self, pred: Any, target: Any, *args: Any, **kwargs: Any) -> Any:
+            return formula(pred, target)
+
+    yolo_losses.register_cls_loss(f"odd_{name}")(Own)
+    with pytest.raises(ValueError, match=f"'cls_loss=odd_{name}' .*{words}"):
+        yolo_losses.equip(criterion_of("v8"), {"cls_loss": f"odd_{name}"})
+
+
+def softmax(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return -targets * logits.log_softmax(-1).clamp_min(-50)
+
+
+def by_class(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return (logits.sigmoid() - targets).square() * torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+
+
+def by_all(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    gap = (logits.sigmoid() - targets).square()
+    return gap / gap.mean().detach()
+
+
+@pytest.mark.parametrize("formula", [softmax, by_class, by_all])
+def test_a_third_party_s_formula_that_is_not_per_element_is_refused(formula: Any, registered: None) -> None:
+    """A large batch is worked through in pieces, where it would give another number."""
+    yolo_losses.register_cls_loss(f"odd_{formula.__name__}")(formula)
+    with pytest.raises(ValueError, match=rf"'cls_loss=odd_{formula.__name__}' (is not per element|cannot be computed)"):
+        yolo_losses.equip(criterion_of("v8"), {"cls_loss": f"odd_{formula.__name__}"})
+
+    class Whole(yolo_losses.BCELoss):
+        def elementwise(self, logits: Any, targets: Any, **supplied: Any) -> Any:
+            return formula(logits, targets)
+
+        def has_closed_form(self) -> bool:
+            return False
+
+    if formula is not by_class:  # the head here has three classes
+        yolo_losses.register_cls_loss(f"odd_whole_{formula.__name__}")(Whole)
+        yolo_losses.equip(criterion_of("v8"), {"cls_loss": f"odd_whole_{formula.__name__}"})
+
+
+def test_a_third_party_s_formula_may_ask_for_what_the_criterion_supplies(registered: None) -> None:
+    def asking(logits: torch.Tensor, targets: torch.Tensor, positive_mask: Any, mean_iou: Any) -> torch.Tensor:
+        return (logits.sigmoid() - targets).square() * torch.where(positive_mask, mean_iou, 1.0)
+
+    yolo_losses.register_cls_loss("odd_asking")(asking)
+    criterion = criterion_of("v8")
+    yolo_losses.equip(criterion, {"cls_loss": "odd_asking"})
+    assert run(criterion, predictions("v8"), made_up_batch("v8"))[0]["cls_loss"] > 0
+
+
+def test_a_third_party_s_box_formula_is_tried_on_degenerate_boxes(registered: None) -> None:
+    def odd_box(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return ((pred - target).abs() / (target[..., 2:] - target[..., :2]).repeat(1, 2)).sum(-1)
+
+    yolo_losses.register_box_loss("odd_box")(odd_box)
+    with pytest.raises(ValueError, match=r"'box_loss=odd_box' has a value that is not finite"):
+        yolo_losses.equip(criterion_of("v8"), {"box_loss": "odd_box"})
+
+    def good_box(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (pred - target).abs().mean(-1)
+
+    yolo_losses.register_box_loss("good_box")(good_box)
+    criterion = criterion_of("v8")
+    yolo_losses.equip(criterion, {"box_loss": "good_box"})
+    assert run(criterion, predictions("v8"), made_up_batch("v8"))[0]["box_loss"] > 0
+
+
+def test_a_function_refuses_what_its_key_would_refuse() -> None:
+    logits, targets = torch.zeros(3), torch.zeros(3)
+    with pytest.raises(ValueError, match=r"'alpha=2' is not valid: allowed is a number >= -1 and <= 1"):
+        yolo_losses.functional.focal_loss(logits, targets, alpha=2)
+    with pytest.raises(ValueError, match=r"'gamma=-1' is not valid"):
+        yolo_losses.functional.focal_loss(logits, targets, -1)
+
+
+# ------------------------------------------------------------------------------------------------ resume, plugins
+
+
+def test_a_plugin_file_that_is_missing_or_under_the_home_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from yolo_losses import register_cls_loss\n"
+        "@register_cls_loss('mine')\ndef mine_loss(logits, targets):\n    return (logits - targets).abs()\n"
+    )
+    code = "import yolo_losses.registry as r; print([s.name for s in r.specs('cls')][-1]); print(*r.problems())"
+    found = start(sys.executable, "-c", code, YOLO_LOSSES_PLUGINS="~/mine.py", HOME=str(tmp_path))().check()
+    assert found.lines[-1].endswith("mine")
+    lost = start(sys.executable, "-c", code, YOLO_LOSSES_PLUGINS="~/lost.py", HOME=str(tmp_path))().check()
+    assert f"there is no file {tmp_path / 'lost.py'}" in lost.text
+
+
+@pytest.mark.slow
+def test_args_yaml_pins_every_parameter_and_resume_without_the_plugin_file_says_what_to_do(
+    datasets: Callable[[Task], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from yolo_losses import register_cls_loss\n@register_cls_loss('mine')\n"
+        "def mine_loss(logits, targets, power: float = 2.0):\n    return (logits - targets).abs() ** power\n"
+    )
+    code = (
+        "import sys, json; from ultralytics import YOLO\n"
+        "model = YOLO('yolov8n.yaml')\n"
+        "def stop(trainer):\n    if trainer.epoch == 0: raise KeyboardInterrupt\n"
+        "model.add_callback('on_model_save', stop)\n"
+        "try: model.train(data=sys.argv[1], project=sys.argv[2], cls_loss='mine', **json.loads(sys.argv[3]))\n"
+        "except KeyboardInterrupt: pass\n"
+    )
+    import json
+
+    given = json.dumps({**TINY, "epochs": 2, "name": "run"})
+    plugin = {"YOLO_LOSSES_PLUGINS": str(tmp_path / "mine.py")}
+    start(sys.executable, "-c", code, str(datasets("detect")), str(tmp_path), given, **plugin)().check()
+    args = yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())
+    assert (args["cls_loss"], args["mine_power"]) == ("mine", 2.0)
+    resumed = start_yolo("train", "resume", f"model={tmp_path / 'run' / 'weights' / 'last.pt'}")()
+    assert resumed.code == 1
+    assert "YOLO_LOSSES_PLUGINS" in resumed.lines[-1]
+    assert "entry point 'yolo_losses.losses'" in resumed.lines[-1]

@@ -1,0 +1,5 @@
+"""The import path of these losses before `yolo_losses.losses`, which pickled modules name."""
+
+from yolo_losses.losses import alias, distribution
+
+alias(__name__, distribution)

@@ -1,0 +1,251 @@
+"""Policy on the training keys among the arguments of Ultralytics' trainers, tuners and other engines."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yolo_losses import registry
+from yolo_losses._log import is_first_rank, say
+from yolo_losses.config import class_weights, settings
+from yolo_losses.config.class_weights import BALANCED, BETA
+from yolo_losses.config.settings import LossSettings, argument
+from yolo_losses.registry.parameters import shown
+from yolo_losses.registry.plugins import ENTRY_POINT_GROUP, PLUGINS_VARIABLE
+
+ATTRIBUTE = "yolo_losses_settings"
+KEPT_WEIGHTS = "yolo_losses_kept_weights"
+BALANCED_KEYS = ("cls_weights", BETA.key)
+
+
+class RefusedError(ValueError, SystemExit):
+    """A refusal that ends the `yolo` command with its one line and exit code 1, without a traceback."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = message
+
+
+def check(trainer: Any, overrides: Any = None) -> None:
+    """Check a trainer's keys before anything is read or written, and keep on its `args` those that define the run.
+
+    Raises:
+        ValueError: on a value that is not valid, a loss that the task cannot use, or, on resume, a key that differs
+            from the checkpoint's.
+    """
+    with _one_line_on_the_command_line():
+        _check(trainer, overrides)
+
+
+@contextlib.contextmanager
+def _one_line_on_the_command_line() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        # Only there: a notebook shows it better as it is, and a thread would end without a word.
+        command = Path(sys.argv[0] if sys.argv else "").stem
+        if command in ("yolo", "ultralytics") and threading.current_thread() is threading.main_thread():
+            raise RefusedError(str(error)) from None
+        raise
+
+
+def _check(trainer: Any, overrides: Any) -> None:
+    given = vars(trainer.args)
+    resumed = bool(getattr(trainer, "resume", trainer.args.resume))
+    chosen = _parse(given, resumed)
+    unused = chosen.unused
+    if resumed and isinstance(overrides, Mapping):
+        asked = settings.own_arguments(overrides)
+        if _asks_for_balanced_again(chosen, asked):
+            # What it means is known when the training set is: `run` compares it with what the run was started with.
+            setattr(trainer, KEPT_WEIGHTS, chosen.cls_weights)
+            chosen = LossSettings.from_mapping(
+                {**chosen.pinned(), **{k: asked[k] for k in BALANCED_KEYS if k in asked}}
+            )
+        unused = _check_same_on_resume(chosen, overrides)
+    chosen.check_task(str(trainer.args.task))
+    _check_one_weighting(chosen, given.get("cls_pw"))
+    if any(kind.__name__ == "RTDETRTrainer" for kind in type(trainer).__mro__):
+        from yolo_losses.integration.criteria import (
+            queries,  # imports Ultralytics' losses, which a trainer has loaded already
+        )
+
+        queries.check(chosen)
+    _keep(given, chosen)
+    setattr(trainer, ATTRIBUTE, chosen)
+    for key in settings.renamed():
+        if argument(key) in given:
+            say(f"Ultralytics has a '{key}' of its own; '{argument(key)}' is this package's")
+    for key in unused:
+        say(f"'{key}' has no effect with {chosen.describe()}", warn=True)
+
+
+def _asks_for_balanced_again(kept: LossSettings, asked: Mapping[str, Any]) -> bool:
+    """Return whether a resumed run, which keeps class weights as numbers, is asked for `cls_weights=balanced`."""
+    return isinstance(kept.cls_weights, tuple) and class_weights.parse(asked.get("cls_weights")) == BALANCED
+
+
+def _check_one_weighting(chosen: LossSettings, cls_pw: Any) -> None:
+    """Raise a `ValueError` where Ultralytics is to weight the classes as well.
+
+    Args:
+        chosen: the settings.
+        cls_pw: the value of Ultralytics' key, or the bounds of a tuner's.
+    """
+    if chosen.cls_weights != class_weights.NONE and cls_pw:
+        raise ValueError(
+            f"{class_weights.written(chosen.cls_weights)} cannot be used together with 'cls_pw={shown(cls_pw)}',"
+            " which weights the classes too: leave out one of them"
+        )
+
+
+def _keep(given: dict[str, Any], chosen: LossSettings) -> None:
+    """Leave on a trainer's arguments the keys that define the run, and no others of this package."""
+    for key in settings.default_keys():
+        given.pop(argument(key), None)
+    given.update({argument(key): value for key, value in chosen.pinned().items()})
+
+
+def pin(trainer: Any, chosen: LossSettings) -> None:
+    """Keep the keys that define the run where they were set after the trainer was built, in `args.yaml` too."""
+    given = vars(trainer.args)
+    before = settings.own_arguments(given)
+    _keep(given, chosen)
+    file = Path(getattr(trainer, "save_dir", "")) / "args.yaml"
+    if before == settings.own_arguments(given) and (not chosen.pinned() or _written(file) == chosen.pinned()):
+        return
+    if is_first_rank() and file.is_file():
+        kept: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+        _keep(kept, chosen)
+        file.write_text(yaml.safe_dump(kept, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _written(file: Path) -> dict[str, Any] | None:
+    """Return this package's keys in a run's `args.yaml`."""
+    if not file.is_file():
+        return None
+    return settings.own_arguments(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+
+
+def _parse(given: Mapping[str, Any], resumed: bool) -> LossSettings:
+    try:
+        return LossSettings.from_arguments(given)
+    except ValueError as error:
+        if not resumed:
+            raise
+        raise ValueError(
+            f"{error} If the resumed run used a loss of a plugin, name its file in {PLUGINS_VARIABLE} or install the"
+            f" package that has it under the entry point '{ENTRY_POINT_GROUP}'"
+        ) from None
+
+
+def _check_same_on_resume(kept: LossSettings, overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """Raise where a resumed run is asked for other losses than it was started with; return the keys of no effect."""
+    defaults = settings.default_keys()
+    asked = {k: v for k, v in settings.own_arguments(overrides).items() if v is not None}
+    now = {**defaults, **kept.pinned()}
+    chosen = LossSettings.from_mapping({**now, **asked})
+    wanted = {**defaults, **chosen.pinned()}
+    for key in asked:
+        if wanted[key] != now[key]:
+            raise ValueError(
+                f"resume keeps {argument(key)}={now[key]}; start a new run from last.pt to change it to {wanted[key]}"
+            )
+    return chosen.unused
+
+
+def of(trainer: Any) -> LossSettings:
+    """Return a trainer's settings, parsed anew only where its arguments have changed since they were checked."""
+    chosen: LossSettings | None = getattr(trainer, ATTRIBUTE, None)
+    if chosen is None or settings.own_arguments(vars(trainer.args)) != chosen.pinned():
+        chosen = LossSettings.from_arguments(vars(trainer.args))
+        setattr(trainer, ATTRIBUTE, chosen)
+    return chosen
+
+
+def check_unchanged(trainer: Any, running: LossSettings) -> None:
+    """Raise where loss keys were changed after set-up: the checkpoint would name a loss that never ran.
+
+    Raises:
+        RuntimeError: the message names the key.
+    """
+    now, then = settings.own_arguments(vars(trainer.args)), running.pinned()
+    for key in {**then, **now}:
+        if now.get(key) != then.get(key):
+            raise RuntimeError(
+                f"yolo_losses: '{argument(key)}' was changed to {now.get(key, 'its default')} after set-up, but the run"
+                f" has {then.get(key, 'its default')}: set it before the training starts"
+            )
+
+
+def check_shared(arguments: Any) -> None:
+    """Check the keys that a tuner, or a trainer of several data sets, passes to each of its runs.
+
+    Of a tuner's search space both ends are checked. A run that is refused would otherwise count as one of bad score.
+
+    Raises:
+        ValueError: as a trainer with these keys would.
+    """
+    if not isinstance(arguments, Mapping):
+        return
+    space = arguments.get("space") or {}
+    own = {argument(key) for key in settings.default_keys()}
+    for i in (0, 1):
+        chosen = LossSettings.from_arguments({**arguments, **{k: v[i] for k, v in space.items() if k in own}})
+        if arguments.get("task"):
+            chosen.check_task(str(arguments["task"]))
+    for key in chosen.unused:
+        say(f"'{key}' has no effect with {chosen.describe()}", warn=True)
+
+
+def check_tuner(arguments: Any) -> None:
+    """Check the keys that a tuner passes to each of its runs, and that its search space does not weight classes too.
+
+    Raises:
+        ValueError: as a trainer with these keys would.
+    """
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    check_shared(arguments)
+    if not isinstance(arguments, Mapping):
+        return
+    chosen = LossSettings.from_arguments(arguments)
+    space = arguments.get("space")
+    _check_one_weighting(chosen, arguments.get("cls_pw") or (space or {}).get("cls_pw"))
+    if chosen.cls_weights != class_weights.NONE and not space and "cls_pw" in DEFAULT_CFG_DICT:
+        raise ValueError(
+            f"{class_weights.written(chosen.cls_weights)} cannot be tuned with cls_pw, which is in"
+            " the tuner's default search space: pass a 'space' without it"
+        )
+
+
+def check_without_training(arguments: Any, mode: str) -> None:
+    """Check the keys of an engine that does not train, and say that they have no effect.
+
+    Args:
+        arguments: the engine's `args`.
+        mode: `val`, `predict` or `export`; the validator of a training has the training's own.
+
+    Raises:
+        ValueError: on a value that a training would refuse.
+    """
+    if getattr(arguments, "mode", mode) != mode:
+        return
+    given = vars(arguments)
+    with _one_line_on_the_command_line():
+        chosen = LossSettings.from_arguments(given)
+    for key in settings.default_keys():
+        given.pop(argument(key), None)
+    for key in dict.fromkeys((*chosen.non_default(), *chosen.unused)):
+        say(f"'{argument(key)}' has no effect in mode '{mode}': losses are for training", warn=True)
+
+
+def whole_numbers() -> set[str]:
+    """Return the keys whose values are not fractional, which a tuner must not mutate to fractions."""
+    return {argument(p.key) for spec in registry.specs() for p in spec.parameters if p.type in (int, bool)}

@@ -1,0 +1,74 @@
+"""The chosen losses inside Ultralytics' criteria, one file for each kind of head.
+
+A file of a kind is found by being there, and has
+
+- `matches(criterion)`: whether the criterion is of this kind;
+- `equip(criterion, settings, branches, image_size)`: swaps in every term of `settings.terms` or raises; returns a
+  `Branch` for each criterion, whose `expected` are these terms. Each part is a `Part`, marks its term in `called`, and
+  the criterion's call goes through `watch`, which checks them (`parts`);
+- `is_equipped(criterion, branches)`: whether the parts are in place;
+- `shown(criterion)`: which of several losses the log shows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from yolo_losses.config.settings import LossSettings
+from yolo_losses.integration.criteria.parts import Branch
+
+_modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+KINDS: list[ModuleType] = sorted(
+    (module for module in _modules if hasattr(module, "matches")), key=lambda module: getattr(module, "LAST", False)
+)
+
+
+def kind_of(criterion: Any) -> ModuleType | None:
+    """Return the module for a criterion's kind of head, `None` where none of them knows it."""
+    return next((kind for kind in KINDS if kind.matches(criterion)), None)
+
+
+def equip(
+    criterion: Any,
+    settings: LossSettings | Mapping[str, Any],
+    branches: Mapping[str, Branch] | None = None,
+    image_size: float | None = None,
+) -> dict[str, Branch]:
+    """Swap the chosen losses into a criterion that exists already, in place.
+
+    Args:
+        criterion: a `v8DetectionLoss` or one made of several (`E2ELoss`, `E2EDetectLoss`, `TVPDetectLoss`); or an
+            `RTDETRDetectionLoss`.
+        settings: the parsed keys, or a mapping of keys.
+        branches: those of a criterion equipped before, to share losses and state with.
+        image_size: side of the training images in pixels; only RT-DETR's criterion does not see it for itself.
+
+    Returns:
+        The equipped branches by their path, `""` for a criterion that has none. Empty where every term is stock.
+
+    Raises:
+        ValueError: where the head cannot use a chosen loss, or on a key that is not this package's.
+        RuntimeError: where this Ultralytics lacks a part, which is named.
+    """
+    if not isinstance(settings, LossSettings):
+        settings = LossSettings.from_mapping(settings)
+    kind = kind_of(criterion)
+    if kind is None:
+        if settings.is_default:
+            return {}
+        key, value = next(iter(settings.non_default().items()))
+        raise ValueError(
+            f"'{key}={value}' cannot be used with {type(criterion).__name__}: no kind of criterion that is known here"
+        )
+    equipped: dict[str, Branch] = kind.equip(criterion, settings, branches or {}, image_size)
+    for branch in equipped.values():
+        left = set(branch.settings.terms) - set(branch.expected)
+        if left:
+            raise RuntimeError(
+                f"yolo_losses: {kind.__name__} left the {min(left)} term of {type(criterion).__name__} stock"
+            )
+    return equipped

@@ -1,0 +1,165 @@
+"""Heads whose anchors are assigned to objects (v8, v10, 11, 26; detect, segment, pose, obb): `v8DetectionLoss` and kin.
+
+Puts the parts (`anchor_parts`) into a criterion, and finds the criteria that it is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+from ultralytics.utils.loss import RotatedBboxLoss
+
+from yolo_losses.config.settings import LossSettings
+from yolo_losses.integration.criteria import masks, parts
+from yolo_losses.integration.criteria.anchor_parts import (
+    AnchorBranch,
+    AssignerPart,
+    BoxPart,
+    ClassPart,
+    DistributionPart,
+    distribution_name,
+)
+from yolo_losses.integration.criteria.parts import Branch, Part
+from yolo_losses.integration.criteria.proof import Watched, unwatched_class, watched_class
+
+PARTS = ("assigner", "bce", "bbox_loss")
+SKIPPED = ("hyp", "assigner", "bbox_loss", "bce", "yolo_losses_branch", "_modules")  # hold no criterion
+LAST = True  # matches by what a criterion holds: a kind that knows the criterion itself comes first
+
+
+def matches(criterion: Any) -> bool:
+    """Return whether a criterion, or one that it holds, is of this kind."""
+    return any(True for _ in leaves(criterion))
+
+
+def leaves(criterion: Any, path: str = "", depth: int = 12, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield the criteria that a criterion is made of, by their path, auxiliary ones included."""
+    seen = set() if seen is None else seen
+    if depth == 0 or id(criterion) in seen or isinstance(criterion, Part | Tensor | str | bytes | type):
+        return
+    seen.add(id(criterion))  # a criterion may know its model, and the model its criterion
+    if isinstance(criterion, Mapping):
+        inner = {str(name): value for name, value in criterion.items()}
+    elif isinstance(criterion, list | tuple):
+        inner = {str(number): value for number, value in enumerate(criterion)}
+    else:
+        if sum(hasattr(criterion, name) for name in PARTS) >= 2:
+            yield path, criterion
+        attributes = getattr(criterion, "__dict__", {})
+        inner = {k: v for k, v in {**attributes, **attributes.get("_modules", {})}.items() if k not in SKIPPED}
+    for name, value in inner.items():
+        yield from leaves(value, f"{path}.{name}".lstrip("."), depth - 1, seen)
+
+
+def equip(
+    criterion: Any, settings: LossSettings, branches: Mapping[str, Branch], image_size: float | None = None
+) -> dict[str, Branch]:
+    """Swap the chosen losses into a criterion with anchors in place; arguments and errors as `criteria.equip`."""
+    found = dict(leaves(criterion))
+    if settings.is_default:
+        for leaf in found.values():
+            restore(leaf)
+        return {}
+    equipped: dict[str, Branch] = {}
+    if settings.loss_branches != "both":
+        chosen = {path: c for path, c in found.items() if path.split(".")[0] == settings.loss_branches}
+        if not chosen:
+            raise ValueError(
+                f"'loss_branches={settings.loss_branches}' is not valid: this head has one branch, allowed is both"
+            )
+        for path, leaf in found.items():
+            if path not in chosen:
+                restore(leaf)
+                if settings.loss_stats:
+                    equipped[path] = _equip_one(leaf, LossSettings(loss_stats=True), branches.get(path), path)
+        found = chosen
+    equipped |= {path: _equip_one(leaf, settings, branches.get(path), path) for path, leaf in found.items()}
+    return equipped
+
+
+def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, path: str) -> AnchorBranch:
+    missing = [name for name in PARTS if not hasattr(criterion, name)]
+    if missing:
+        raise parts.unknown_release(criterion, missing[0])
+    restore(criterion)
+    settings.check_boxes(isinstance(criterion.bbox_loss, RotatedBboxLoss))
+    parts.check_class_weights(criterion, settings)
+    distribution = distribution_name(criterion.bbox_loss)
+    swaps_distribution = settings.dfl_loss != "stock"
+    if swaps_distribution and not distribution:
+        raise ValueError(
+            f"'dfl_loss={settings.dfl_loss}' is not valid: this head predicts no distribution, allowed is stock"
+        )
+    if settings.swaps_seg:
+        masks.check(criterion, settings)
+    if not isinstance(branch, AnchorBranch):
+        branch = AnchorBranch.build(
+            settings,
+            expected=settings.terms,
+            # A rank whose batch has the classes' own prompts returns before this criterion: ranks must not wait there.
+            joined="vp_criterion" not in path.split("."),
+            one_hot=all(
+                type(x).__module__.startswith(("ultralytics.", "yolo_losses.")) for x in (criterion, criterion.assigner)
+            ),
+        )
+        if branch.cls is not None and hasattr(criterion, "nc"):
+            branch.cls.set_classes(criterion.nc)
+        for module in branch.modules.values():
+            if getattr(criterion, "device", None) is not None:
+                module.to(criterion.device)
+    if swaps_distribution:
+        stock = getattr(criterion.bbox_loss, distribution)
+        parts.put(criterion.bbox_loss, distribution, DistributionPart(stock, branch))
+    if settings.swaps_box:
+        parts.put(criterion, "bbox_loss", BoxPart(criterion.bbox_loss, branch))
+    if settings.swaps_cls or settings.loss_stats:
+        parts.put(criterion, "bce", ClassPart(criterion.bce, branch))
+    if settings.swaps_seg:
+        masks.put(criterion, branch)
+    parts.put(criterion, "assigner", AssignerPart(criterion.assigner, branch))
+    criterion.yolo_losses_branch = branch
+    kind: type = type(criterion)
+    criterion.__class__ = watched_class(kind)
+    return branch
+
+
+def shown(criterion: Any) -> str:
+    """Return which of several losses of a kind the log shows, "" where there is one."""
+    if not hasattr(criterion, "one2one"):
+        return ""
+    return "one2one" if hasattr(criterion, "o2o") else "the sum of one2many and one2one"
+
+
+def is_equipped(criterion: Any, branches: Mapping[str, Branch]) -> bool:
+    """Return whether the parts of these branches are in place."""
+    return all(getattr(_at(criterion, path), "yolo_losses_branch", None) is b for path, b in branches.items())
+
+
+def _at(criterion: Any, path: str) -> Any:
+    """Return the criterion at a path, `None` where there is none."""
+    for name in filter(None, path.split(".")):
+        if isinstance(criterion, Mapping):
+            criterion = {str(key): value for key, value in criterion.items()}.get(name)
+        elif isinstance(criterion, list | tuple):
+            criterion = dict(enumerate(criterion)).get(int(name))
+        else:
+            criterion = getattr(criterion, name, None)
+    return criterion
+
+
+def restore(criterion: Any) -> None:
+    """Put a criterion's stock parts, and its class, back."""
+    for name in PARTS:
+        part = getattr(criterion, name, None)
+        if isinstance(part, Part):
+            parts.put(criterion, name, part.stock)
+    box = getattr(criterion, "bbox_loss", None)
+    dfl = getattr(box, distribution_name(box), None)
+    if isinstance(dfl, DistributionPart):
+        parts.put(box, distribution_name(box), dfl.stock)
+    masks.restore(criterion)
+    if isinstance(criterion, Watched):
+        del criterion.yolo_losses_branch
+        criterion.__class__ = unwatched_class(type(criterion))

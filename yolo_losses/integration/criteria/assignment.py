@@ -1,0 +1,205 @@
+"""What an assigner returned in one call of a criterion, and what follows from it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from yolo_losses.losses._reduction import upcast
+from yolo_losses.losses._step import Step
+from yolo_losses.losses.boxes.ciou import ciou_loss
+from yolo_losses.losses.boxes.probiou import probiou_loss
+from yolo_losses.losses.classification._base import Positives
+
+LARGE = 2**18  # class scores from which on the class term is worked through in pieces, on the CPU and on a GPU
+LARGE_ON_GPU = 2**23
+
+
+class Assignment:
+    """What the assigner returned in this call; what follows from it is computed on demand.
+
+    What has a value per positive has shape `(N, 1)` where the positives are selected, else `(b, anchors, 1)`, of which
+    those count that are `valid`.
+
+    Attributes:
+        scores: the target scores, shape `(b, anchors, C)`.
+        anchors: the anchor points in pixels, shape `(anchors, 2)`.
+        one_hot: whether each anchor has a score in one class only.
+
+    Args:
+        pred_boxes: the predicted boxes in pixels, shape `(b, anchors, 4 or 5)`.
+        anchors: see above.
+        assigned: what the assigner returned: labels, boxes, scores and which anchors are positives.
+        one_hot: see above.
+        joined: whether ranks share the state of the losses.
+        again: whether the losses' state has been updated for this batch already.
+    """
+
+    def __init__(
+        self,
+        pred_boxes: Tensor,
+        anchors: Tensor,
+        assigned: tuple[Tensor, ...],
+        one_hot: bool,
+        joined: bool,
+        again: bool = False,
+    ) -> None:
+        self._labels, self._boxes, self.scores, self._foreground = assigned[:4]
+        self._pred_boxes = pred_boxes
+        self.anchors = anchors
+        self.one_hot = one_hot
+        self._joined = joined
+        self._again = again
+        # On the CPU it pays to select the positives of a large batch; on a GPU selecting synchronises.
+        self.large = self.scores.numel() >= (LARGE if self.scores.device.type == "cpu" else LARGE_ON_GPU)
+        self.selects = self.large and self.scores.device.type == "cpu"
+
+    def first(self, images: int) -> Assignment:
+        """Return what was assigned to the first images of the batch."""
+        if images >= len(self.scores):
+            return self
+        assigned = [tensor[:images] for tensor in (self._labels, self._boxes, self.scores, self._foreground)]
+        return Assignment(self._pred_boxes[:images], self.anchors, tuple(assigned), self.one_hot, False, self._again)
+
+    @property
+    def rotated(self) -> bool:
+        """Whether boxes are `xywhr`."""
+        return bool(self._boxes.shape[-1] == 5)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """Which anchors are positives, shape `(b, anchors, 1)`."""
+        return self._foreground.unsqueeze(-1).bool()
+
+    @property
+    def any(self) -> bool:
+        """Whether there are positives with a score; this synchronises."""
+        return bool(self.scores.any())
+
+    @cached_property
+    def index(self) -> Tensor:
+        """The positives' anchors, numbered over the batch; all anchors unless positives are selected."""
+        if self.selects:
+            return self.mask.view(-1).nonzero()
+        return torch.arange(self.mask.numel(), device=self.mask.device).view_as(self.mask)
+
+    @property
+    def valid(self) -> Tensor | None:
+        """Which of `index` are positives; `None`: all."""
+        return None if self.selects else self.mask
+
+    @cached_property
+    def label(self) -> Tensor:
+        """The class of each."""
+        labels = self._labels.reshape(-1)[self.index] if self.selects else self._labels.unsqueeze(-1)
+        # Without objects the assigner labels every anchor with the number of classes, as a float.
+        return labels.long().clamp(0, max(self.scores.shape[-1] - 1, 0))
+
+    @cached_property
+    def element(self) -> Tensor:
+        """Their positions in the flattened logits."""
+        return self.index * self.scores.shape[-1] + self.label
+
+    @cached_property
+    def score(self) -> Tensor:
+        """The target score of each at its class, float32 or more."""
+        if not self.scores.shape[-1]:
+            return self.scores.new_zeros(self.index.shape)
+        (score,) = upcast(self.scores.reshape(-1)[self.element])
+        return score
+
+    @cached_property
+    def boxes(self) -> tuple[Tensor, Tensor]:
+        """The predicted boxes and their objects in pixels, shape `(N, 4 or 5)` or `(b, anchors, 4 or 5)`."""
+        pred, target = self._pred_boxes, self._boxes
+        if self.selects:
+            index = self.index.squeeze(1)
+            pred, target = (b.reshape(-1, b.shape[-1])[index] for b in (pred, target))
+        return pred, target
+
+    @cached_property
+    @torch.no_grad()
+    def iou(self) -> Tensor:
+        """IoU of each one's predicted box with its object (probiou of rotated boxes), detached, in [0, 1]."""
+        if self.rotated:
+            return (1 - probiou_loss(*self.boxes)).clamp_(0, 1).unsqueeze(-1)
+        return plain_iou(*self.boxes)
+
+    @cached_property
+    @torch.no_grad()
+    def ciou(self) -> Tensor:
+        """CIoU of each one's predicted box with its object, detached, in [1e-6, 1], as tutorials' losses take it."""
+        return (1 - ciou_loss(*self.boxes)).clamp_(1e-6, 1).unsqueeze(-1)
+
+    def positives(self, target: Tensor) -> Positives:
+        """Return the positive elements with a target for each."""
+        valid = None if self.valid is None else self.valid.view(-1)
+        return Positives(self.element.view(-1), target.view(-1), valid)
+
+    @cached_property
+    def assigned_elements(self) -> Tensor:
+        """Which elements are the class of a positive, shape `(b, anchors, C)`."""
+        classes = torch.arange(self.scores.shape[-1], device=self.scores.device, dtype=self._labels.dtype)
+        return (self._labels.unsqueeze(-1) == classes).logical_and_(self.mask)
+
+    @property
+    def positive_elements(self) -> Tensor:
+        """The same, and those that have a score besides, where targets are soft in several classes."""
+        return self.assigned_elements if self.one_hot else self.assigned_elements | (self.scores > 0)
+
+    def dense(self, per_anchor: Tensor) -> Tensor:
+        """Return a value of each anchor at its class, 0 elsewhere, shape `(b, anchors, C)`."""
+        if self.selects:
+            whole = per_anchor.new_zeros(self.scores.numel())
+            return whole.index_copy_(0, self.element.view(-1), per_anchor.view(-1)).view_as(self.scores)
+        return torch.where(self.assigned_elements, per_anchor, 0)
+
+    @cached_property
+    def divisor(self) -> Tensor:
+        """What the criterion divides its terms by: the sum of all target scores, at least 1."""
+        scores = self.score if self.one_hot and self.selects else upcast(self.scores)[0]
+        return scores.sum().clamp_min_(1)
+
+    @cached_property
+    def count(self) -> Tensor:
+        """Number of positives, at least 1."""
+        if self.valid is None:
+            return self.divisor.new_full((), float(max(self.index.numel(), 1)))
+        return self.valid.sum().clamp_min_(1)
+
+    @cached_property
+    def step(self) -> Step:
+        """The step as the losses see it."""
+        return Step(lambda: self.iou, self.valid, torch.is_grad_enabled(), self._joined, self._again)
+
+    @cached_property
+    def ciou_step(self) -> Step:
+        """The same with CIoU in place of IoU."""
+        return Step(lambda: self.ciou, self.valid, torch.is_grad_enabled(), self._joined, self._again)
+
+    def release(self) -> None:
+        """Drop the steps, which refer back to this: memory is not to wait for Python's collector of cycles."""
+        for name in ("step", "ciou_step"):
+            self.__dict__.pop(name, None)
+
+    def strides(self, points: Tensor) -> Tensor:
+        """Return the pixels per unit of each anchor, shape `(anchors, 1)`; `points` are the anchors in these units."""
+        return (self.anchors / points).mean(-1, keepdim=True)
+
+    def image_wh(self, strides: Tensor) -> Tensor:
+        """Return width and height of the image in pixels, shape `(2,)`."""
+        return (self.anchors + strides / 2).amax(0)
+
+
+def plain_iou(pred: Tensor, target: Tensor) -> Tensor:
+    """Return the IoU of boxes `xyxy` in pixels, shape `(..., 1)`, in few operations; 0 where there is no union.
+
+    An intersection is no larger than either box, rounded or not, and that with an inverted box is 0: the IoU is in
+    [0, 1] without a clamp.
+    """
+    top_left, bottom_right = torch.stack((pred, target)).split(2, -1)
+    shared = (bottom_right.amin(0) - top_left.amax(0)).clamp_min_(0).prod(-1, keepdim=True)
+    union = (bottom_right - top_left).prod(-1, keepdim=True).sum(0).sub_(shared)
+    return shared / union.clamp_min_(1e-7)

@@ -1,0 +1,383 @@
+"""Heads that match queries to objects (RT-DETR): `RTDETRDetectionLoss`.
+
+It calls its `vfl` (its `fl` where the batch has no object) for the class term and its `_get_loss_bbox` for the L1 and
+GIoU terms, once for every decoder layer and again for the denoising queries. These are replaced by parts that keep the
+stock part inside; matching, L1 and every divisor stay its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from yolo_losses import registry
+from yolo_losses.config.settings import LossSettings
+from yolo_losses.integration.criteria import parts
+from yolo_losses.integration.criteria.parts import Branch, Part
+from yolo_losses.integration.criteria.proof import close
+from yolo_losses.losses._module import formula_arguments
+from yolo_losses.losses._step import Step
+from yolo_losses.losses.boxes.iou import iou_loss
+from yolo_losses.losses.classification._base import ClassificationLoss
+from yolo_losses.registry import LossSpec
+from yolo_losses.registry.parameters import Value
+
+CLASS_PARTS = ("fl", "vfl")
+LOGGED = {"class": "loss_class", "box": "loss_giou"}
+METHODS = ("forward", "_get_loss_bbox")
+
+
+def matches(criterion: Any) -> bool:
+    """Return whether a criterion is of this kind."""
+    return hasattr(criterion, "matcher") and hasattr(criterion, "_get_loss_class")
+
+
+def check(settings: LossSettings) -> LossSettings:
+    """Return the settings as RT-DETR understands them: the target is the IoU of the matched pairs.
+
+    Raises:
+        ValueError: on what makes no sense where queries are matched; one line with the key, its value, and
+            what is allowed.
+    """
+    if settings.swaps_nothing:
+        return settings
+    if settings.cls_loss != "stock":
+        spec = registry.find("cls", settings.cls_loss)
+        assert spec is not None
+        if not _fits(spec):
+            allowed = ", ".join(["stock", *(s.name for s in registry.specs("cls") if _fits(s))])
+            raise ValueError(f"'cls_loss={settings.cls_loss}' cannot be used with RT-DETR: allowed are {allowed}")
+    reasons: dict[str, tuple[Value, str]] = {
+        "dfl_loss": ("stock", "which predicts no distribution: allowed is stock"),
+        "loss_branches": ("both", "whose head has one branch: allowed is both"),
+        "seg_loss": ("stock", "which predicts no masks: allowed is stock"),
+        "seg_scale": (1.0, "which predicts no masks: allowed is 1.0"),
+    }
+    if settings.cls_target not in ("auto", "iou"):
+        reasons["cls_target"] = ("auto", "whose targets are the IoUs of its matched pairs: allowed are auto, iou")
+    for key, (default, reason) in reasons.items():
+        value = getattr(settings, key)
+        if value != default:
+            raise ValueError(f"'{key}={value}' cannot be used with RT-DETR, {reason}")
+    settings.check_boxes(rotated=False)
+    if settings.cls_loss == "stock":
+        if settings.cls_target != "auto":
+            raise ValueError("'cls_target=iou' would change nothing: RT-DETR's stock loss has it. Choose a cls_loss")
+        return settings
+    return dataclasses.replace(settings, cls_target="iou")
+
+
+def _fits(spec: LossSpec) -> bool:
+    """Return whether a class loss is one value an element, by its logit and target alone.
+
+    What weights elements by the mean IoU of the positives (slide), by the density over all anchors (ghm), or by the
+    gradients that a class had (efl, eqfl) has another meaning for a few hundred queries of which a handful are matched,
+    layer by layer.
+    """
+    module: type[ClassificationLoss] = spec.module
+    return not module.own_divisor and not {"mean_iou", "pos_neg_ratio"}.intersection(formula_arguments(module.formula))
+
+
+@dataclass
+class QueryBranch(Branch):
+    """The branch of an RT-DETR criterion.
+
+    Attributes:
+        image_size: side of the square images of this batch in pixels; `None`: not known.
+        step: the current call, by the last decoder layer's pairs; `None` before these are seen.
+        supplied: what the losses' formulas are supplied with in it, by term.
+        returned: the terms of the last decoder layer, where they are to be compared with the reported ones.
+    """
+
+    image_size: float | None = None
+    step: Step | None = None
+    supplied: dict[str, dict[str, Any]] = field(default_factory=dict)
+    returned: dict[str, Tensor] = field(default_factory=dict)
+
+    reference: ClassVar[str] = "the stock loss"
+
+    @property
+    def needs_image_size(self) -> bool:
+        """Whether the box loss counts in pixels, while the criterion sees boxes in parts of the image."""
+        return self.box is not None and "stride" in self.box.wanted
+
+    def begin(self) -> None:
+        """Start a call of the criterion."""
+        super().begin()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what belongs to the call that has ended."""
+        self.step = None
+        self.supplied = {}
+        self.returned = {}
+
+    def observe(self, iou: Tensor, matched: Tensor | None) -> None:
+        """Take the IoUs of a call's first pairs, those of the last decoder layer: state is updated once a step."""
+        if self.step is not None:
+            return
+        self.step = Step(iou, matched, torch.is_grad_enabled())
+        for term, module in (("cls", self.cls), ("box", self.box)):
+            if module is not None:
+                self.supplied[term] = module.to(iou.device).prepare(self.step)
+
+
+class ForwardPart(Part):
+    """The criterion's `forward`, whose call is watched."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the stock criterion returns.
+
+        Raises:
+            RuntimeError: where a part was replaced or not called, or the reported class term is another one.
+        """
+        branch: QueryBranch = self.branch
+        criterion = self.stock.__self__
+        check_in_place(criterion, branch)
+        statistics = branch.statistics
+        if statistics is not None:
+            statistics.begin()
+        try:
+            terms = parts.watch(criterion, branch, self.stock, args, kwargs, lambda: False)
+            # Upstream averages the class term over objects in place, so it is what the gain multiplies.
+            gains = {"class": criterion.loss_gain["class"], "box": 1.0}
+            pairs = {
+                term: (float(terms[LOGGED[term]].detach()), float(returned.detach()) * gains[term])
+                for term, returned in branch.returned.items()
+            }
+            if pairs and all(math.isfinite(value) for pair in pairs.values() for value in pair):
+                for term, (reported, wanted) in pairs.items():
+                    if not close(reported, wanted):
+                        raise RuntimeError(parts.differs(criterion, branch, term))
+                branch.check_due = False  # a batch that overflowed says nothing: then the next one is compared
+            if statistics is not None and statistics.measuring:
+                statistics.end(_summed(terms), by_class=True)
+            return terms
+        finally:
+            branch.forget()
+
+
+def _summed(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the terms summed over decoder layers and denoising queries, by the name that the trainer logs."""
+    names = {"giou_loss": "loss_giou", "cls_loss": "loss_class", "l1_loss": "loss_bbox"}
+    own = {name: [terms[k].detach() for k in terms if k.startswith(start)] for name, start in names.items()}
+    return {name: torch.stack([term.float() for term in found]).sum() for name, found in own.items() if found}
+
+
+class MatchedClassPart(Part):
+    """The class term in place of `vfl`, and of `fl` where the batch has no object."""
+
+    def __call__(self, logits: Tensor, targets: Tensor, one_hot: Tensor | None = None) -> Tensor:
+        """Return the class term, summed over images and classes and averaged over the queries.
+
+        Upstream multiplies it by the number of queries and divides it by that of the objects.
+
+        Args:
+            logits: shape `(b, queries, C)`.
+            targets: the IoU of a matched query's box with its object, at the object's class; 0 elsewhere.
+            one_hot: 1 at every matched query's class, also where its IoU is 0.
+
+        Returns:
+            A fresh scalar.
+        """
+        branch: QueryBranch = self.branch
+        first = "class" not in branch.called
+        branch.called.add("class")
+        statistics = branch.statistics
+        measuring = first and statistics is not None and statistics.measuring
+        if branch.cls is None:
+            given = (logits, targets) if one_hot is None else (logits, targets, one_hot)
+            if measuring:
+                with parts.full_precision(logits):
+                    self._measure(logits, targets, one_hot, None)
+            # By class: stock is a sum over them.
+            loss = self.stock(*given) if branch.weights is None else torch.vmap(self.stock, in_dims=-1)(*given)
+            return branch.weighted(loss).sum() * branch.cls_factor
+        with parts.full_precision(logits):
+            z = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            quality = targets.detach().to(z.dtype).clamp(0, 1)
+            matched = quality > 0 if one_hot is None else one_hot > 0
+            branch.observe(quality.amax(-1).view(-1), matched.any(-1).view(-1))
+            supplied = branch.supplied["cls"]
+            loss = branch.cls.elementwise(z, quality, positive_mask=matched, **supplied)
+            trains = first and torch.is_grad_enabled() and z.requires_grad
+            plain = loss.sum() / logits.shape[1]
+            if trains and branch.scale is not None:
+                (own,), (stock, _) = torch.autograd.grad(plain, z, retain_graph=True), self._stock(z, targets, one_hot)
+                norms = torch.stack([gradient.square().sum() for gradient in (own, stock)])
+                branch.scale.to(z.device).update(norms, matched.any(), joined=True)
+            if measuring:
+                self._measure(z, targets, one_hot, loss)
+            weighted = plain if branch.weights is None else branch.weighted(loss).sum() / logits.shape[1]
+            term = weighted * branch.cls_factor
+            if trains and branch.check_due and bool(matched.any()):
+                branch.returned["class"] = term
+                if not branch.ratios:
+                    plain = plain * branch.cls_factor
+                    (own,), (stock, value) = (
+                        torch.autograd.grad(plain, z, retain_graph=True),
+                        self._stock(z, targets, one_hot),
+                    )
+                    ratios = {
+                        "value": float(plain.detach() / value.clamp_min(1e-12)),
+                        "pull": float(own[matched].norm() / stock[matched].norm().clamp_min(1e-12)),
+                    }
+                    branch.ratios = ratios if all(map(math.isfinite, ratios.values())) else {}
+        return term
+
+    def _measure(self, logits: Tensor, targets: Tensor, one_hot: Tensor | None, values: Tensor | None) -> None:
+        """Measure the class term of a call.
+
+        Args:
+            logits: shape `(b, queries, C)`.
+            targets: of the same shape.
+            one_hot: of the same shape.
+            values: the chosen loss of each, of the same shape; `None`: it is the stock loss.
+        """
+        branch: QueryBranch = self.branch
+        statistics = branch.statistics
+        assert statistics is not None
+        stock, value = self._stock(logits, targets, one_hot)
+        own: Tensor | None = stock
+        if values is None:
+            given = [x.detach().reshape(-1, 1, 1) for x in (logits.float(), targets, one_hot) if x is not None]
+            values = torch.vmap(self.stock)(*given).view_as(logits)
+        else:
+            own = torch.autograd.grad(values.sum(), logits, retain_graph=True)[0] if logits.requires_grad else None
+            own = own if own is None else own / logits.shape[1]
+        with torch.no_grad():
+            matched = targets > 0 if one_hot is None else one_hot > 0
+            step = Step(targets.detach().float().clamp(0, 1).amax(-1), matched.any(-1), training=False)
+            statistics.take_class_term(
+                logits.detach().float(),
+                values.detach() / logits.shape[1],
+                own,
+                value,
+                stock,
+                matched,
+                branch.cls_factor,
+            )
+            statistics.take_positives(len(logits), matched.any(-1).sum(), step.mean_iou, {})
+            statistics.term = branch.weighted(values.detach())
+
+    def _stock(self, logits: Tensor, targets: Tensor, one_hot: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the stock loss's gradient at the same logits, and its value."""
+        leaf = logits.detach().requires_grad_()
+        value = self.stock(leaf, targets) if one_hot is None else self.stock(leaf, targets, one_hot)
+        return torch.autograd.grad(value, leaf)[0], value.detach()
+
+
+class MatchedBoxPart(Part):
+    """The box term in place of GIoU in `_get_loss_bbox`, whose L1 term stays its own."""
+
+    def __call__(self, pred_bboxes: Tensor, gt_bboxes: Tensor, postfix: str = "") -> dict[str, Tensor]:
+        """Return the terms of the matched pairs.
+
+        Args:
+            pred_bboxes: centre, width and height in parts of the image, shape `(N, 4)`.
+            gt_bboxes: of the same shape.
+            postfix: ends the terms' names.
+        """
+        branch: QueryBranch = self.branch
+        assert branch.box is not None
+        branch.called.add("box")
+        terms: dict[str, Tensor] = self.stock(pred_bboxes, gt_bboxes, postfix)
+        with parts.full_precision(pred_bboxes):
+            pred, target = _corners(pred_bboxes), _corners(gt_bboxes)
+            branch.observe(1 - iou_loss(pred.detach(), target), None)
+            if len(gt_bboxes):
+                loss = branch.box.pairs(
+                    pred,
+                    target,
+                    image_wh=pred.new_ones(2),
+                    stride=pred.new_full((1,), branch.image_size or torch.nan),
+                    **branch.supplied["box"],
+                )
+                gain = self.stock.__self__.loss_gain["giou"]
+                terms[f"loss_giou{postfix}"] = gain * loss.sum() / len(gt_bboxes)
+                if not postfix and "box" not in branch.returned and branch.check_due and torch.is_grad_enabled():
+                    branch.returned["box"] = terms["loss_giou"]
+        return terms
+
+
+def _corners(boxes: Tensor) -> Tensor:
+    centre, size = boxes.to(torch.promote_types(boxes.dtype, torch.float32)).split(2, -1)
+    return torch.cat((centre - size / 2, centre + size / 2), -1)
+
+
+def equip(
+    criterion: Any, settings: LossSettings, branches: Mapping[str, Branch], image_size: float | None = None
+) -> dict[str, Branch]:
+    """Swap the chosen losses into an RT-DETR criterion in place, as `criteria.equip` does.
+
+    Args:
+        criterion: an `RTDETRDetectionLoss`.
+        settings: the parsed keys.
+        branches: those of a criterion equipped before, to share losses and state with.
+        image_size: side of the training images in pixels, for the losses that count in pixels; the criterion itself
+            sees boxes in parts of the image.
+
+    Raises:
+        ValueError: on what makes no sense for RT-DETR, or a loss in pixels without an `image_size`.
+        RuntimeError: where this Ultralytics lacks a part, which is named.
+    """
+    restore(criterion)
+    settings = check(settings)
+    if settings.is_default:
+        return {}
+    parts.check_class_weights(criterion, settings)
+    missing = [name for name in (*CLASS_PARTS, *METHODS) if not hasattr(criterion, name)]
+    if missing:
+        raise parts.unknown_release(criterion, missing[0])
+    branch = branches.get("")
+    if not isinstance(branch, QueryBranch):
+        branch = QueryBranch.build(settings, expected=settings.terms, image_size=image_size)
+        if settings.cls_loss == "stock":
+            branch.cls = None  # stock is varifocal here, not BCE: it is only scaled
+    if image_size is None and branch.needs_image_size:
+        raise ValueError(
+            f"'box_loss={settings.box_loss}' counts in pixels, RT-DETR's criterion in parts of the image:"
+            " pass the side of the training images, equip(..., image_size=640)"
+        )
+    if settings.swaps_cls or settings.loss_stats:
+        for name in CLASS_PARTS:
+            parts.put(criterion, name, MatchedClassPart(getattr(criterion, name), branch))
+    if settings.swaps_box:
+        criterion._get_loss_bbox = MatchedBoxPart(criterion._get_loss_bbox, branch)
+    criterion.forward = ForwardPart(criterion.forward, branch)
+    return {"": branch}
+
+
+def check_in_place(criterion: Any, branch: QueryBranch) -> None:
+    """Raise a `RuntimeError` where a part of an equipped criterion was replaced after set-up."""
+    names = [*(CLASS_PARTS if "class" in branch.expected else ()), *(["_get_loss_bbox"] if branch.box else [])]
+    for name in names:
+        if not isinstance(getattr(criterion, name, None), Part):
+            raise parts.replaced(criterion, name, getattr(criterion, name, None))
+
+
+def shown(criterion: Any) -> str:
+    """Return which of several losses of a kind the log shows."""
+    return "the last decoder layer, its box loss as giou_loss"
+
+
+def is_equipped(criterion: Any, branches: Mapping[str, Branch]) -> bool:
+    """Return whether the parts of these branches are in place."""
+    part = vars(criterion).get("forward")
+    return isinstance(part, ForwardPart) and part.branch is branches.get("")
+
+
+def restore(criterion: Any) -> None:
+    """Put a criterion's stock parts back."""
+    for name in (*CLASS_PARTS, *METHODS):
+        part = vars(criterion).get(name)
+        if isinstance(part, Part):
+            del vars(criterion)[name]
+            if name in CLASS_PARTS:
+                setattr(criterion, name, part.stock)

@@ -1,0 +1,245 @@
+"""Patches Ultralytics: registers the training keys, and makes its engines call this package.
+
+Nothing else touches Ultralytics' global state. Keys are checked as `BaseTrainer.check_resume` returns, before anything
+is read or written; `run.CALLBACKS` are added to every trainer: the criterion is equipped at `on_pretrain_routine_end`,
+the last event of the set-up, and every batch, epoch and validation is checked. `uninstall` puts everything back.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from yolo_losses import registry
+from yolo_losses._log import say
+from yolo_losses.config import class_weights, settings
+from yolo_losses.config.settings import LossSettings
+from yolo_losses.integration import arguments
+from yolo_losses.integration.autoload import yolo_losses_autoload as autoload
+from yolo_losses.registry.parameters import Value
+
+_originals: list[tuple[Any, str, Any]] = []
+_own_keys: set[str] = set()  # this package's, those that a patched Ultralytics has in its default.yaml too
+_added_keys: set[str] = set()
+
+
+def install() -> None:
+    """Patch those of Ultralytics' modules that are loaded, and the others as soon as they are. Idempotent."""
+    if autoload.is_disabled():
+        return
+    autoload.install()
+    for name, patch in PATCHES.items():
+        module = sys.modules.get(name)
+        # A module that is still running its body is left to the import hook.
+        if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
+            patch(module)
+
+
+def uninstall() -> None:
+    """Put everything back that `install` changed; trainers that exist already keep their callbacks."""
+    autoload.uninstall()
+    while _originals:
+        owner, name, original = _originals.pop()
+        setattr(owner, name, original)
+    _remove_keys(set(_added_keys))
+    _own_keys.clear()
+    settings.rename(set())
+    registry.forget(_on_register, _on_remove)
+
+
+def is_active() -> bool:
+    """Return whether Ultralytics' trainers in this interpreter call this package."""
+    trainer = sys.modules.get("ultralytics.engine.trainer")
+    return trainer is not None and hasattr(trainer.BaseTrainer.__init__, "yolo_losses_original")
+
+
+def require_active(args: Any) -> None:
+    """Refuse to train a chosen loss as stock: called by an Ultralytics that is patched to know the keys by itself.
+
+    Args:
+        args: a trainer's `args`.
+
+    Raises:
+        RuntimeError: where a key is not at its default and this package is not active.
+    """
+    chosen = LossSettings.from_arguments(vars(args))
+    if not is_active() and not chosen.is_default:
+        key, value = next(iter(chosen.non_default().items()))
+        raise RuntimeError(f"'{key}={value}' needs yolo_losses, not active here: `yolo-losses doctor` tells why")
+
+
+def patch_cfg(module: Any) -> None:
+    """Make the training keys known: on the command line, in YAML, in Python and in subprocesses."""
+    if not _added_keys:
+        _add_keys({**settings.CHOICES, class_weights.BETA.key: class_weights.BETA.default})
+        registry.listen(_on_register, _on_remove)
+        for problem in registry.problems():
+            say(f"plugin left out: {problem}", warn=True)
+
+
+def patch_trainer(module: Any) -> None:
+    """Make every trainer check the keys and call this package, whatever callbacks it is given."""
+    from ultralytics.utils import DEFAULT_CFG_DICT, torch_utils
+
+    trainer = module.BaseTrainer
+    needed = ("train", "check_resume", "_setup_train", "save_model")
+    for owner, name in (*((trainer, name) for name in needed), (torch_utils, "DEFAULT_CFG_DICT")):
+        if not hasattr(owner, name):
+            uninstall()  # the keys too: a trainer that takes them and never asks would train the stock loss
+            raise RuntimeError(f"this Ultralytics has no {owner.__name__}.{name}")
+    _wrap(trainer, "__init__", after=lambda self, _, *args, **kwargs: _add_callbacks(self))
+    # Once more: the callbacks may have been replaced since the trainer was built.
+    _wrap(trainer, "train", before=lambda self, *args, **kwargs: _add_callbacks(self))
+    _wrap(
+        trainer, "check_resume", after=lambda self, _, overrides=None, *args, **kwargs: arguments.check(self, overrides)
+    )
+    _wrap(trainer, "_setup_train", after=lambda self, _, *args, **kwargs: _run().check_started(self))
+    _wrap(trainer, "save_model", before=lambda self, *args, **kwargs: _run().check_before_saving(self))
+    if hasattr(module, "MultiTrainer"):
+        _wrap(
+            module.MultiTrainer,
+            "__init__",
+            before=lambda self, trainer, args, *_, **kwargs: arguments.check_shared(args),
+        )
+    # strip_optimizer fills a checkpoint up with every default; it is to see those of Ultralytics alone, so that the
+    # checkpoint of a default run does not mention this package.
+    if not isinstance(torch_utils.DEFAULT_CFG_DICT, _UpstreamKeys):
+        _originals.append((torch_utils, "DEFAULT_CFG_DICT", torch_utils.DEFAULT_CFG_DICT))
+        torch_utils.DEFAULT_CFG_DICT = _UpstreamKeys(DEFAULT_CFG_DICT)
+
+
+def patch_tuner(module: Any) -> None:
+    """Check the keys once in the tuner's own process, and keep whole numbers whole."""
+
+    def rounded(self: Any, mutated: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        # The tuner rounds Ultralytics' own whole numbers alone; a run with `ghm_bins=12.3` would be refused.
+        whole = arguments.whole_numbers()
+        return {key: round(value) if key in whole else value for key, value in mutated.items()}
+
+    _wrap(module.Tuner, "__init__", before=lambda self, args, *rest, **kwargs: arguments.check_tuner(args))
+    _wrap(module.Tuner, "_mutate", after=rounded)
+
+
+def _patch_engine(module: Any, kind: str, mode: str) -> None:
+    def check(self: Any, _: None, *args: Any, **kwargs: Any) -> None:
+        arguments.check_without_training(self.args, mode)
+
+    _wrap(getattr(module, kind), "__init__", after=check)
+
+
+PATCHES: Mapping[str, Callable[[Any], None]] = {
+    "ultralytics.cfg": patch_cfg,
+    "ultralytics.engine.trainer": patch_trainer,
+    "ultralytics.engine.tuner": patch_tuner,
+    "ultralytics.engine.validator": functools.partial(_patch_engine, kind="BaseValidator", mode="val"),
+    "ultralytics.engine.predictor": functools.partial(_patch_engine, kind="BasePredictor", mode="predict"),
+    "ultralytics.engine.exporter": functools.partial(_patch_engine, kind="Exporter", mode="export"),
+}
+
+
+def patch(module: Any) -> None:
+    """Patch a module of Ultralytics that has just been loaded."""
+    PATCHES[module.__name__](module)
+
+
+def _wrap(
+    owner: Any, name: str, before: Callable[..., None] | None = None, after: Callable[..., Any] | None = None
+) -> None:
+    """Replace a method by itself with something done around it, once.
+
+    Args:
+        owner: the class.
+        name: of the method.
+        before: called with the method's arguments.
+        after: called with `self`, the method's result and its other arguments; what it returns, unless `None`, is
+            returned in place of the result.
+    """
+    original = getattr(owner, name)
+    if hasattr(original, "yolo_losses_original"):
+        return
+
+    @functools.wraps(original)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if before is not None:
+            before(self, *args, **kwargs)
+        result = original(self, *args, **kwargs)
+        instead = None if after is None else after(self, result, *args, **kwargs)
+        return result if instead is None else instead
+
+    wrapper.yolo_losses_original = original  # type: ignore[attr-defined]
+    setattr(owner, name, wrapper)
+    _originals.append((owner, name, original))
+
+
+class _UpstreamKeys(Mapping[str, Any]):
+    """A live view of a dictionary of defaults without this package's keys."""
+
+    def __init__(self, defaults: dict[str, Any]) -> None:
+        self.defaults = defaults
+
+    def __getitem__(self, key: str) -> Any:
+        if key in _own_keys:
+            raise KeyError(key)
+        return self.defaults[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self.defaults if key not in _own_keys)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _add_keys(keys: Mapping[str, Value]) -> None:
+    """Add keys to Ultralytics' defaults, as `yl_` + name where Ultralytics has one of that name for something else."""
+    from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT
+
+    # The patch kit writes the choices of its time into default.yaml, these three ever since.
+    patched = all(DEFAULT_CFG_DICT.get(key) == "stock" for key in ("cls_loss", "box_loss", "dfl_loss"))
+    taken = {key for key in keys if key in DEFAULT_CFG_DICT and key not in _own_keys and not patched}
+    settings.rename({*settings.renamed(), *taken})
+    for key, default in keys.items():
+        name = settings.argument(key)
+        _own_keys.add(name)
+        if name not in DEFAULT_CFG_DICT or name in _added_keys:
+            DEFAULT_CFG_DICT[name] = default
+            setattr(DEFAULT_CFG, name, default)
+            _added_keys.add(name)
+
+
+def _remove_keys(names: set[str]) -> None:
+    utils = sys.modules.get("ultralytics.utils")
+    for name in names & _added_keys:
+        if utils is not None:
+            utils.DEFAULT_CFG_DICT.pop(name, None)
+            utils.DEFAULT_CFG.__dict__.pop(name, None)
+        _added_keys.discard(name)
+        _own_keys.discard(name)
+
+
+def _on_register(spec: registry.LossSpec) -> None:
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    keys = {p.key: p.default for p in spec.parameters}
+    taken = keys.keys() & (DEFAULT_CFG_DICT.keys() - _own_keys)
+    if taken and not spec.built_in:
+        raise ValueError(f"the key '{min(taken)}' is Ultralytics' own: give the parameter or the loss another name")
+    _add_keys(keys)
+
+
+def _on_remove(spec: registry.LossSpec) -> None:
+    _remove_keys({settings.argument(p.key) for p in spec.parameters})
+
+
+def _run() -> Any:
+    from yolo_losses.integration import run  # imports Ultralytics' losses, which a trainer has loaded already
+
+    return run
+
+
+def _add_callbacks(trainer: Any) -> None:
+    for event, callback in _run().CALLBACKS.items():
+        listed = trainer.callbacks.setdefault(event, [])
+        if callback not in listed:
+            listed.append(callback)

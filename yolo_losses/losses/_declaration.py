@@ -1,0 +1,56 @@
+"""Registration of losses: what the decorators of `classification`, `boxes` and `masks` share."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from yolo_losses import registry
+from yolo_losses.losses._module import Formula, LossModule, with_reduction
+from yolo_losses.registry import Kind, LossSpec, normal
+
+KEY_PREFIXES = {"seg": "seg_"}  # `dice` under seg_loss has the key `seg_dice_smooth`
+
+
+def declares(
+    kind: Kind, base: type[LossModule], name: str, aliases: tuple[str, ...], source: str, summary: str
+) -> Callable[[Any], Any]:
+    """Return a decorator that registers a formula, or a subclass of `base`, under a name."""
+
+    def register(declared: Any) -> Any:
+        module, public = declared, declared
+        if not inspect.isclass(declared):
+            public = with_reduction(declared)
+            module = _module_of(base, declared, public)
+            # In the module of its formula, where pickle looks for the class.
+            vars(sys.modules[module.__module__]).setdefault(module.__name__, module)
+        built_in = module.__module__.startswith("yolo_losses.")
+        if not built_in:
+            registry.load()  # so that a taken name is refused here
+        module.registered_name = name
+        spec = LossSpec(
+            name=name,
+            kind=kind,
+            module=module,
+            aliases=tuple(normal(alias) for alias in aliases),
+            source=source,
+            summary=summary or (inspect.getdoc(declared) or "").partition("\n")[0],
+            parameters=tuple(module.declared(f"{KEY_PREFIXES.get(kind, '')}{name}_")),
+            rotated=bool(getattr(module, "rotated", False)),
+            built_in=built_in,
+        )
+        registry.add(spec)
+        return public
+
+    return register
+
+
+def _module_of(base: type[LossModule], formula: Formula, public: Formula) -> type[LossModule]:
+    """Return a module class around a plain formula; its name ends in `Loss`, so that `yolo_losses` exports it."""
+    name = "".join(part.capitalize() for part in formula.__name__.split("_"))
+    if not name.endswith("Loss"):
+        name += "Loss"
+    attributes = {"formula": staticmethod(public), "__doc__": formula.__doc__, "__module__": formula.__module__}
+    return type(name, (base,), attributes)

@@ -1,0 +1,250 @@
+"""Base of the box losses: the module, and the composition of modifiers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, cast
+
+from torch import Tensor, nn
+
+from yolo_losses.losses._declaration import declares
+from yolo_losses.losses._module import Formula, LossModule, formula_arguments
+from yolo_losses.losses._reduction import check_reduction, reduce_loss, upcast
+from yolo_losses.losses._step import Step
+from yolo_losses.losses.boxes._geometry import Terms, corners, overlap, total
+
+TermsFormula = Callable[..., Terms]
+
+
+def register_box_loss(
+    name: str, *, aliases: tuple[str, ...] = (), source: str = "", summary: str = ""
+) -> Callable[[Any], Any]:
+    """Register a box loss under `name`; a decorator for a formula or for a `BoxLoss`.
+
+    A formula is a function `(pred, target, ...) -> loss per pair` of boxes `xyxy`, shape `(..., 4)`. Its further
+    arguments are the loss's parameters and become the training keys `{name}_{argument}`; `image_wh` (in
+    units of the stride) and `stride` (pixels per unit) are supplied by the criterion.
+
+    Raises:
+        ValueError: if the name is taken or is not an identifier, or a parameter's declaration is invalid.
+    """
+    return declares("box", BoxLoss, name, aliases, source, summary)
+
+
+def register_modifier(
+    name: str, *, aliases: tuple[str, ...] = (), source: str = "", summary: str = ""
+) -> Callable[[Any], Any]:
+    """Register a `BoxModifier` class under `name`, the prefix of a box loss: `{name}_ciou`."""
+    return declares("modifier", BoxModifier, name, aliases, source, summary)
+
+
+class BoxLoss(LossModule):
+    """A box loss as a module, with MMDetection's calling convention.
+
+    A subclass sets `formula`, and declares parameters beyond the formula's (such as those of state) as annotated
+    attributes. The parameters become attributes of the module. A loss of the form `1 - IoU + penalties` may set `terms`
+    too, a function of the formula's arguments that returns IoU and penalties; modifiers then replace that IoU.
+
+    Args:
+        reduction: `mean`, `sum` or `none`.
+        loss_weight: weight of the loss.
+        **parameters: the declared parameters, by name.
+
+    Raises:
+        TypeError: on an undeclared parameter.
+        ValueError: on a parameter out of range, or an unknown reduction.
+    """
+
+    formula: ClassVar[Formula]
+    supplied_arguments: ClassVar[frozenset[str]] = frozenset({"image_wh", "stride", "mean_loss", "floor"})
+    terms: ClassVar[TermsFormula | None] = None
+    rotated: ClassVar[bool] = False
+
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        check_reduction(reduction)
+        self.reduction = reduction
+        self.loss_weight = loss_weight
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+        **supplied: Any,
+    ) -> Tensor:
+        """Return the loss of predicted boxes against targets.
+
+        Args:
+            pred: boxes `xyxy`, shape `(..., 4)`, or `xywhr`, shape `(..., 5)`, where the loss is `rotated`.
+            target: of the same shape.
+            weight: per pair, or of the boxes' shape, in which case its mean over the coordinates is used.
+            avg_factor: divisor of `mean`, in place of the number of pairs.
+            reduction_override: overrides the module's reduction.
+            **supplied: what the formula needs from the criterion, such as `image_wh`.
+
+        Raises:
+            ValueError: on an unknown reduction or shapes that do not fit.
+        """
+        reduction = check_reduction(self.reduction, reduction_override)
+        if weight is not None and weight.dim() > 1 and weight.shape == pred.shape:
+            weight = weight.mean(-1)
+        loss = self.pairs(*upcast(pred, target), **supplied)
+        return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)
+
+    def pairs(self, pred: Tensor, target: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss per pair, in float32 or float64; the formula takes what it needs from `supplied`."""
+        return type(self).formula(pred, target, **self.arguments(supplied))
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """What this loss is to be supplied with of `stride`, `image_wh` and `floor`."""
+        taken = {*formula_arguments(type(self).formula), *inspect.signature(type(self).pairs).parameters}
+        return frozenset(taken & {"stride", "image_wh", "floor"})
+
+    @property
+    def iou_share(self) -> float:
+        """Weight of `1 - IoU` in the loss, which the IoU of the modifiers takes over."""
+        return 1.0
+
+    def prepare(self, step: Step) -> dict[str, Any]:
+        """Return what the formula is supplied with in this step; a loss with state updates it here, in training."""
+        return {}
+
+
+class BoxModifier(LossModule):
+    """A modifier of box losses: its name is a prefix of theirs, and it changes a part of the loss, as `inner_siou`.
+
+    Args:
+        **parameters: the declared parameters, by name.
+
+    Attributes:
+        bases: the axis-aligned losses that it applies to; `None`: all.
+        rotated_bases: the rotated losses that it applies to.
+        position: place in the canonical name, outermost first; inner modifiers act first.
+
+    Raises:
+        TypeError: on an undeclared parameter.
+        ValueError: on a parameter out of range.
+    """
+
+    bases: ClassVar[tuple[str, ...] | None] = None
+    rotated_bases: ClassVar[tuple[str, ...]] = ()
+    position: ClassVar[int] = 100
+
+    @classmethod
+    def fits(cls, base: str, rotated: bool) -> bool:
+        """Return whether the modifier applies to a box loss, given its name and whether its boxes are rotated."""
+        if rotated:
+            return base in cls.rotated_bases
+        return cls.bases is None or base in cls.bases
+
+    def prepare(self, step: Step) -> dict[str, Any]:
+        """Return what the loss is supplied with in this step; a modifier with state updates it here, in training."""
+        return {}
+
+    def overlap(self, iou: Tensor, pred: Tensor, target: Tensor) -> Tensor:
+        """Return the value that replaces the IoU of these boxes."""
+        return iou
+
+    def penalty(self, term: Tensor) -> Tensor:
+        """Return the value that replaces a penalty; called for losses with `terms` only."""
+        return term
+
+    def result(
+        self, loss: Tensor, iou: Tensor, pred: Tensor, target: Tensor, base: str, supplied: Mapping[str, Any]
+    ) -> Tensor:
+        """Return the value that replaces the whole loss.
+
+        Args:
+            loss: per pair, shape `(...)`.
+            iou: the plain IoU of each.
+            pred: the boxes.
+            target: of the same shape.
+            base: the registered name of the loss without modifiers.
+            supplied: what the call was supplied with, by name.
+        """
+        return loss
+
+
+class ModifiedBoxLoss(BoxLoss):
+    """A box loss with modifiers: `L = L_X + I - I'`, with I the IoU and I' that of the modifiers.
+
+    Inner modifiers act first: `I' = focaler(inner(I))`. The penalties of the base loss, and CIoU's a, use the plain I.
+    `I - I'` has weight 1, or the base's `iou_share`, even if the base multiplies 1 - I by a factor (`wiou`, `piou2`):
+    the definition in the papers of Inner-IoU and Focaler-IoU.
+
+    Args:
+        base: the loss X.
+        modifiers: in any order.
+        reduction: `mean`, `sum` or `none`.
+        loss_weight: weight of the loss.
+
+    Raises:
+        ValueError: if a modifier is repeated or does not fit the base, or on an unknown reduction.
+    """
+
+    def __init__(
+        self, base: BoxLoss, modifiers: Sequence[BoxModifier], *, reduction: str = "mean", loss_weight: float = 1.0
+    ) -> None:
+        super().__init__(reduction=reduction, loss_weight=loss_weight)
+        names = [modifier.registered_name for modifier in modifiers]
+        for modifier in modifiers:
+            name = modifier.registered_name
+            if names.count(name) > 1:
+                raise ValueError(f"the modifier '{name}_' is repeated")
+            if not modifier.fits(base.registered_name, base.rotated):
+                bases = ("axis-aligned losses",) if modifier.bases is None else modifier.bases
+                fitting = ", ".join((*bases, *modifier.rotated_bases))
+                raise ValueError(f"the modifier '{name}_' applies to {fitting}, not to '{base.registered_name}'")
+        self.base = base
+        ordered: list[BoxModifier] = sorted(modifiers, key=lambda modifier: modifier.position)
+        self.modifiers = nn.ModuleList(ordered)
+
+    def extra_repr(self) -> str:
+        """Return modifiers and base with their parameters for `print(module)`."""
+        parts = [*self.modifiers, self.base]
+        return " of ".join(f"{type(part).__name__}({part.extra_repr()})" for part in parts)
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """What the base loss needs to be supplied with."""
+        return self.base.wanted
+
+    def prepare(self, step: Step) -> dict[str, Any]:
+        """Return what the base loss and the modifiers are supplied with in this step."""
+        supplied = self.base.prepare(step)
+        for modifier in self._modifiers():
+            supplied |= modifier.prepare(step)
+        return supplied
+
+    def _modifiers(self) -> list[BoxModifier]:
+        """Return the modifiers in the order in which they act."""
+        return cast("list[BoxModifier]", [*self.modifiers][::-1])
+
+    def pairs(self, pred: Tensor, target: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss of every pair, in float32 or more."""
+        pred, target = upcast(pred, target)
+        modifiers = self._modifiers()
+        terms = type(self.base).terms
+        penalties: list[Tensor] = []
+        if terms is None:
+            iou = overlap(corners(pred), corners(target))
+        else:
+            iou, *penalties = terms(pred, target, **self.base.arguments(supplied))
+        instead = iou
+        for modifier in modifiers:
+            instead = modifier.overlap(instead, pred, target)
+            penalties = [modifier.penalty(penalty) for penalty in penalties]
+        if terms is None:
+            loss = self.base.pairs(pred, target, **supplied)
+            if instead is not iou:
+                loss = loss + self.base.iou_share * (iou - instead)
+        else:
+            loss = total((instead, *penalties))
+        for modifier in modifiers:
+            loss = modifier.result(loss, iou, pred, target, self.base.registered_name, supplied)
+        return loss

@@ -1,0 +1,65 @@
+"""Complete-IoU loss: adds centre distance and aspect ratio terms to 1 - IoU; the stock loss."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from yolo_losses.losses._module import with_reduction
+from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses.boxes._geometry import EPS, Terms, centre_penalty, corners, intersection, nonzero, sides, total
+
+
+def ciou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
+    """Return the IoU, the normalised centre distance and the weighted aspect ratio term."""
+    a, b = corners(pred), corners(target)
+    w1, h1 = sides(a)
+    w2, h2 = sides(b)
+    h1, h2 = nonzero(h1 + eps, eps), h2 + eps
+    shared = intersection(a, b)
+    iou = shared / nonzero(w1 * h1 + w2 * h2 - shared + eps, eps)
+    v = (4 / math.pi**2) * ((w2 / h2).atan() - (w1 / h1).atan()).square()
+    with torch.no_grad():
+        balance = v / (v - iou + (1 + eps))
+    return iou, centre_penalty(a, b, eps), v * balance
+
+
+@with_reduction
+def ciou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
+    """CIoU loss, per pair: `1 - I + r2/c2 + a v`.
+
+    r2 is the squared centre distance, c2 the squared diagonal of the enclosing box,
+    `v = (4/pi^2) (atan(w/h) - atan(w'/h'))^2` and `a = v/(v - I + 1)`, detached.
+
+    Args:
+        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        target: same shape.
+        eps: added to both heights and to the denominators.
+        weight: per pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
+
+    Returns:
+        At least 0 and below 3, shape `(...)`.
+
+    Source:
+        Zheng et al., arXiv 1911.08287, equal to one minus Ultralytics' `bbox_iou(CIoU=True)` on `xyxy`. MMDetection
+        and the authors set a to 0 where I < 0.5; torchvision's is NaN at height 0.
+    """
+    return total(ciou_terms(pred, target, eps))
+
+
+@register_box_loss(
+    "ciou",
+    summary="Complete-IoU loss: adds centre distance and aspect ratio terms to 1 - IoU; the stock loss",
+    aliases=("ciouloss", "ciou_loss", "complete_iou"),
+    source="arXiv 1911.08287; Ultralytics",
+)
+class CIoULoss(BoxLoss):
+    """Complete-IoU loss: adds centre distance and aspect ratio terms to 1 - IoU; the stock loss."""
+
+    formula: ClassVar[Formula] = staticmethod(ciou_loss)
+    terms: ClassVar[TermsFormula] = staticmethod(ciou_terms)

@@ -1,0 +1,55 @@
+"""Distance-IoU loss: adds the normalised centre distance to 1 - IoU."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from yolo_losses.losses._module import with_reduction
+from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses.boxes._geometry import EPS, Terms, centre_penalty, corners, overlap_and_union, total
+
+
+def diou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
+    """Return the IoU and the normalised centre distance."""
+    a, b = corners(pred), corners(target)
+    iou, _ = overlap_and_union(a, b, eps)
+    return iou, centre_penalty(a, b, eps)
+
+
+@with_reduction
+def diou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
+    """DIoU loss, per pair: `1 - I + r2/c2`.
+
+    r2 is the squared centre distance, c2 the squared diagonal of the enclosing box.
+
+    Args:
+        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        target: same shape.
+        eps: added to the denominators.
+        weight: per pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
+
+    Returns:
+        In [0, 2), shape `(...)`.
+
+    Source:
+        Zheng et al., arXiv 1911.08287, equal to torchvision's `distance_box_iou_loss`; Ultralytics' has eps on the
+        heights too, which differs by 1e-8 on ordinary boxes.
+    """
+    return total(diou_terms(pred, target, eps))
+
+
+@register_box_loss(
+    "diou",
+    summary="Distance-IoU loss: adds the normalised centre distance to 1 - IoU",
+    aliases=("diouloss", "diou_loss", "distance_iou"),
+    source="arXiv 1911.08287; torchvision, Ultralytics",
+)
+class DIoULoss(BoxLoss):
+    """Distance-IoU loss: adds the normalised centre distance to 1 - IoU."""
+
+    formula: ClassVar[Formula] = staticmethod(diou_loss)
+    terms: ClassVar[TermsFormula] = staticmethod(diou_terms)

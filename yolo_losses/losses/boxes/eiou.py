@@ -1,0 +1,64 @@
+"""Efficient IoU loss: adds centre distance, width and height terms to 1 - IoU."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from yolo_losses.losses._module import with_reduction
+from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses.boxes._geometry import EPS, Terms, corners, enclosing, offset, overlap, sides, total
+
+
+def eiou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
+    """Return the IoU, the normalised centre distance, and the width and height terms."""
+    a, b = corners(pred), corners(target)
+    (w1, h1), (w2, h2) = sides(a), sides(b)
+    dx, dy = offset(a, b)
+    width, height = enclosing(a, b)
+    width2, height2 = width * width, height * height
+    distance = (dx * dx + dy * dy) / (width2 + height2 + eps)
+    return (
+        overlap(a, b, eps),
+        distance,
+        (w1 - w2).square() / (width2 + eps),
+        (h1 - h2).square() / (height2 + eps),
+    )
+
+
+@with_reduction
+def eiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
+    """EIoU loss, per pair: `1 - I + r2/c2 + (w-w')^2/cw^2 + (h-h')^2/ch^2`.
+
+    r2 is the squared centre distance, cw and ch are the enclosing box's sides, c2 = cw^2 + ch^2.
+
+    Args:
+        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        target: same shape.
+        eps: added to both heights within I, and to the denominators.
+        weight: per pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
+
+    Returns:
+        In [0, 4), shape `(...)`.
+
+    Source:
+        Zhang et al., *Focal and Efficient IoU*, arXiv 2101.08158. Two other losses have this name: MMDetection's
+        `EIoULoss` is Extended IoU, and the wiou repository's has a different distance.
+    """
+    return total(eiou_terms(pred, target, eps))
+
+
+@register_box_loss(
+    "eiou",
+    summary="Efficient IoU loss: adds centre distance, width and height terms to 1 - IoU",
+    aliases=("eiouloss", "eiou_loss", "efficient_iou", "efficientiou"),
+    source="arXiv 2101.08158",
+)
+class EIoULoss(BoxLoss):
+    """Efficient IoU loss: adds centre distance, width and height terms to 1 - IoU."""
+
+    formula: ClassVar[Formula] = staticmethod(eiou_loss)
+    terms: ClassVar[TermsFormula] = staticmethod(eiou_terms)

@@ -1,0 +1,38 @@
+"""Focal-EIoU's weighting: loss multiplied by IoU^gamma, detached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from torch import Tensor
+
+from yolo_losses.losses._math import power
+from yolo_losses.losses.boxes._base import BoxModifier, register_modifier
+from yolo_losses.registry.parameters import Param
+
+
+@register_modifier(
+    "focal",
+    summary="Focal-EIoU's weighting: loss multiplied by IoU^gamma, detached",
+    source="arXiv 2101.08158",
+)
+class FocalModifier(BoxModifier):
+    """Focal-EIoU's weighting: loss multiplied by IoU^gamma, detached.
+
+    Disjoint boxes have weight 0.
+
+    Source:
+        Zhang et al., arXiv 2101.08158, whose gamma is 0.5.
+    """
+
+    # Not `gamma`: `focal_gamma` is a key of the classification loss.
+    position: ClassVar[int] = 0
+    rotated_bases: ClassVar[tuple[str, ...]] = ("rotated_iou",)
+    iou_gamma: Annotated[float, Param("focusing exponent on the IoU; 0 disables it", low=0)] = 0.5
+
+    def result(
+        self, loss: Tensor, iou: Tensor, pred: Tensor, target: Tensor, base: str, supplied: Mapping[str, Any]
+    ) -> Tensor:
+        """Return the weighted loss."""
+        return power(iou.detach(), self.iou_gamma) * loss

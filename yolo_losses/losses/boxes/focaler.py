@@ -1,0 +1,45 @@
+"""Focaler-IoU: IoU mapped linearly from [d, u] to [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+from torch import Tensor
+
+from yolo_losses.losses.boxes._base import BoxModifier, register_modifier
+from yolo_losses.registry.parameters import Param
+
+
+@register_modifier(
+    "focaler",
+    summary="Focaler-IoU: IoU mapped linearly from [d, u] to [0, 1]",
+    source="arXiv 2401.10525",
+)
+class FocalerModifier(BoxModifier):
+    """Focaler-IoU: IoU mapped linearly from [d, u] to [0, 1].
+
+    `clamp((I - d)/(u - d), 0, 1)` replaces the IoU; outside (d, u) its gradient is 0.
+
+    Raises:
+        ValueError: if u is not above d.
+
+    Source:
+        Zhang and Zhang, arXiv 2401.10525, equal to the authors' code.
+    """
+
+    position: ClassVar[int] = 2
+    rotated_bases: ClassVar[tuple[str, ...]] = ("rotated_iou",)
+    d: Annotated[float, Param("IoU that is mapped to 0; must be below u", low=0, high=1)] = 0.0
+    u: Annotated[float, Param("IoU that is mapped to 1; must be above d", low=0, high=1)] = 0.95
+
+    @classmethod
+    def check_parameters(cls, values: Mapping[str, float]) -> None:
+        """Raise a `ValueError` if the interval is empty."""
+        low, high = (next((k, v) for k, v in values.items() if k.endswith(f"focaler_{end}")) for end in "du")
+        if low[1] >= high[1]:
+            raise ValueError(f"'{high[0]}={high[1]}' is not valid: allowed is a number above '{low[0]}={low[1]}'")
+
+    def overlap(self, iou: Tensor, pred: Tensor, target: Tensor) -> Tensor:
+        """Return the mapped IoU."""
+        return ((iou - self.d) / (self.u - self.d)).clamp(0, 1)

@@ -1,0 +1,62 @@
+"""GCD loss: Gaussian combined distance between boxes, for small objects."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from yolo_losses.losses._module import with_reduction
+from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses.boxes._geometry import corners, offset, sides
+
+
+@with_reduction
+def gcd_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
+    """GCD loss, per pair: `1 - exp(-sqrt(D))`, D the Gaussian combined distance of two boxes.
+
+    With dx, dy the offset between the centres, `D = ((dx/w)^2 + (dy/h)^2 + (dx/w')^2 + (dy/h')^2 +
+    ((w-w')^2 (1/w^2 + 1/w'^2) + (h-h')^2 (1/h^2 + 1/h'^2))/4)/2`. It is scale-invariant and has a gradient for
+    disjoint boxes. A box with a side of 0 has a loss of 1 and no gradient.
+
+    It contains no IoU: `inner_gcd` and `focaler_gcd` add `I - I'` of the plain IoU, which no publication covers.
+
+    Args:
+        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        target: same shape.
+        eps: added to each divisor; negative sides count as 0 there.
+        weight: per pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
+
+    Returns:
+        In [0, 1], shape `(...)`.
+
+    Source:
+        Doi 10.1109/LGRS.2025.3531970, equal to `gcd_loss(mode="exp")` of the authors' mmdet-GCD, whose
+        gradient is NaN for identical boxes. Its other modes return `1 - distance`, which decreases with distance: they
+        are not losses.
+    """
+    a, b = corners(pred), corners(target)
+    dx, dy = offset(a, b)
+    distance = torch.zeros_like(dx)
+    for shift, one, other in zip((dx, dy), sides(a), sides(b), strict=True):
+        difference = one - other
+        for side in (one, other):
+            divisor = side.clamp_min(0) + eps
+            distance = distance + (shift / divisor).square() + (difference / divisor).square() / 4
+    # The slope of the root is infinite at 0; identical boxes get a gradient of 0.
+    return -torch.expm1(-(distance / 2).clamp_min(torch.finfo(distance.dtype).tiny).sqrt())
+
+
+@register_box_loss(
+    "gcd",
+    summary="GCD loss: Gaussian combined distance between boxes, for small objects",
+    aliases=("gcdloss", "gcd_loss", "gaussian_combined_distance"),
+    source="doi 10.1109/LGRS.2025.3531970; MArKkwanGuan/mmdet-GCD",
+)
+class GCDLoss(BoxLoss):
+    """GCD loss: Gaussian combined distance between boxes, for small objects."""
+
+    formula: ClassVar[Formula] = staticmethod(gcd_loss)

@@ -1,0 +1,55 @@
+"""Generalized IoU loss: adds the empty fraction of the enclosing box to 1 - IoU."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from yolo_losses.losses._module import with_reduction
+from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses.boxes._geometry import EPS, Terms, corners, enclosing, overlap_and_union, total
+
+
+def giou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
+    """Return the IoU and the empty fraction of the enclosing box."""
+    a, b = corners(pred), corners(target)
+    iou, union = overlap_and_union(a, b, eps)
+    width, height = enclosing(a, b)
+    area = width * height
+    return iou, (area - union) / (area + eps)
+
+
+@with_reduction
+def giou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
+    """GIoU loss, per pair: `1 - I + (C - U)/C`, with the areas U of the union and C of the enclosing box.
+
+    Args:
+        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        target: same shape.
+        eps: added to the denominators.
+        weight: per pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
+
+    Returns:
+        In [0, 2], shape `(...)`.
+
+    Source:
+        Rezatofighi et al., arXiv 1902.09630, equal to torchvision's `generalized_box_iou_loss`; Ultralytics' has eps
+        on the heights too, which differs by 1e-8 on ordinary boxes.
+    """
+    return total(giou_terms(pred, target, eps))
+
+
+@register_box_loss(
+    "giou",
+    summary="Generalized IoU loss: adds the empty fraction of the enclosing box to 1 - IoU",
+    aliases=("giouloss", "giou_loss", "generalized_iou"),
+    source="arXiv 1902.09630; torchvision, Ultralytics",
+)
+class GIoULoss(BoxLoss):
+    """Generalized IoU loss: adds the empty fraction of the enclosing box to 1 - IoU."""
+
+    formula: ClassVar[Formula] = staticmethod(giou_loss)
+    terms: ClassVar[TermsFormula] = staticmethod(giou_terms)

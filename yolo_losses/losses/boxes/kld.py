@@ -1,0 +1,83 @@
+"""KLD loss: Kullback-Leibler divergence between rotated boxes as Gaussians."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor
+
+from yolo_losses.losses._module import with_reduction
+from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses.boxes._gaussian import along_axes, gaussians, loss_of_distance, root
+from yolo_losses.registry.parameters import Param
+
+
+@with_reduction
+def kld_loss(
+    pred: Tensor,
+    target: Tensor,
+    fun: Annotated[str, Param("function of the divergence", words=("log1p", "sqrt", "none"))] = "log1p",
+    tau: Annotated[float, Param("below 1: the loss is f, unbounded; else 1 - 1/(tau + f)", low=0)] = 1.0,
+    alpha: Annotated[float, Param("weight of the shape term relative to the centre distance", above=0)] = 1.0,
+    sqrt: Annotated[bool, Param("use the square root of the divergence; less accurate gradients near a match")] = False,
+) -> Tensor:
+    """KLD loss, per pair: a function of the Kullback-Leibler divergence of two rotated boxes.
+
+    A box is a Gaussian with standard deviations a, b (half the predicted sides) or c, d (half the target's) along its
+    axes. With u, v the centre offset in the axes of the predicted box and D the angle between the boxes, the divergence
+    `KL(target || pred)` is `(u^2/a^2 + v^2/b^2)/(2 alpha^2) + ((c^2/a^2 + d^2/b^2) cos^2 D + (d^2/a^2 + c^2/b^2)
+    sin^2 D)/2 + ln(a b/(c d)) - 1`. With f the `log1p`, the `sqrt` or the divergence itself (`none`), the loss is
+    `1 - 1/(tau + f)`, or f if tau is below 1.
+
+    A Gaussian cannot represent the angle of a square: if one of the boxes is square, the angle has no gradient.
+    `rotated_iou` has one, and so has the angle term (gain `angle`) of recent Ultralytics releases. The
+    divergence of thin boxes at a wrong angle grows with the square of the aspect ratio, which `log1p` tames.
+
+    Args:
+        pred: boxes `xywhr`, shape `(..., 5)`: centre, sides, and angle in radians, in any unit. Sides below 1e-7
+            count as 1e-7.
+        target: same shape.
+        fun: `log1p`, `sqrt` or `none`.
+        tau: at least 0; 2 gives identical boxes a loss of 0.5.
+        alpha: weight of the shape term relative to the centre distance, above 0.
+        sqrt: whether to take the square root of the divergence, before `fun`.
+        weight: per pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
+
+    Returns:
+        At least 0, below 1 for `tau >= 1`, shape `(...)`. Under a root the divergence is clamped at 1e-7.
+
+    Source:
+        Yang et al., arXiv 2106.01883, equal to mmrotate's `kld_loss`; the defaults are those of its `kld_stable`
+        configs. Its older `gaussian_dist_loss_v1` has twice the divergence in the other direction.
+    """
+    a, b, c, d, dx, dy, _, sin2 = gaussians(pred, target)
+    u, v = along_axes(dx, dy, pred[..., 4])
+    distance = ((u / a).square() + (v / b).square()) / (2 * alpha**2)
+    for own, other in ((a, c), (b, d)):
+        # (r^2 - 1)/2 - ln r of the ratio r, in terms of r - 1, which float32 represents well near a match.
+        more = (other - own) / own
+        log = torch.where(more.abs() < 0.5, more.clamp_min(-0.5).log1p(), (other / own).log())
+        distance = distance + (more + more.square() / 2 - log)
+    turned = ((d - c) / a * ((d + c) / a) - (d - c) / b * ((d + c) / b)) / 2
+    distance = distance + turned * sin2
+    # Of thin boxes the terms are large and cancel; what is left below 0 is rounding, and keeps its gradient.
+    distance = distance + (distance.clamp_min(0) - distance).detach()
+    if sqrt:
+        distance = root(distance)
+    return loss_of_distance(distance, fun, tau)
+
+
+@register_box_loss(
+    "kld",
+    summary="KLD loss: Kullback-Leibler divergence between rotated boxes as Gaussians",
+    aliases=("kldloss", "kld_loss", "kullback_leibler"),
+    source="arXiv 2106.01883; mmrotate",
+)
+class KLDLoss(BoxLoss):
+    """KLD loss: Kullback-Leibler divergence between rotated boxes as Gaussians."""
+
+    formula: ClassVar[Formula] = staticmethod(kld_loss)
+    rotated: ClassVar[bool] = True

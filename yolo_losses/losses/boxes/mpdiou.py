@@ -1,0 +1,60 @@
+"""MPDIoU loss: adds the distances of two corner pairs, normalised by the image size, to 1 - IoU."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from yolo_losses.losses._module import with_reduction
+from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses.boxes._geometry import EPS, Terms, corners, overlap, total
+
+
+def mpdiou_terms(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, float], eps: float = EPS) -> Terms:
+    """Return the IoU and the normalised squared distances of the top left and bottom right corners."""
+    a, b = corners(pred), corners(target)
+    size = torch.as_tensor(image_wh, dtype=pred.dtype, device=pred.device)
+    x1, y1, x2, y2 = ((pred - target) / size.square().sum(-1, keepdim=True).sqrt()).square().unbind(-1)
+    return overlap(a, b, eps), x1 + y1, x2 + y2
+
+
+@with_reduction
+def mpdiou_loss(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, float], eps: float = EPS) -> Tensor:
+    """MPDIoU loss, per pair: `1 - I + (d1^2 + d2^2)/(W^2 + H^2)`.
+
+    d1 and d2 are the distances of the top left and the bottom right corners, W and H the width and height of the image.
+
+    Args:
+        pred: boxes `xyxy`, shape `(..., 4)`.
+        target: same shape.
+        image_wh: width and height of the image in the unit of the boxes, shape `(2,)`, or per pair `(..., 2)`.
+        eps: added to both heights and to the union.
+        weight: per pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
+
+    Returns:
+        In [0, 3] for boxes inside the image, shape `(...)`.
+
+    Source:
+        Ma and Xu, arXiv 2307.07662. Some ports normalise by the enclosing box or the feature map instead.
+    """
+    return total(mpdiou_terms(pred, target, image_wh, eps))
+
+
+@register_box_loss(
+    "mpdiou",
+    summary="MPDIoU loss: adds the distances of two corner pairs, normalised by the image size, to 1 - IoU",
+    aliases=("mpdiouloss", "mpdiou_loss", "mpd_iou"),
+    source="arXiv 2307.07662",
+)
+class MPDIoULoss(BoxLoss):
+    """MPDIoU loss: adds the distances of two corner pairs, normalised by the image size, to 1 - IoU.
+
+    Its calls need `image_wh`, in the unit of the boxes.
+    """
+
+    formula: ClassVar[Formula] = staticmethod(mpdiou_loss)
+    terms: ClassVar[TermsFormula] = staticmethod(mpdiou_terms)

@@ -1,0 +1,69 @@
+"""Powerful-IoU loss: adds edge distances normalised by the target's size to 1 - IoU."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from torch import Tensor
+
+from yolo_losses.losses._module import with_reduction
+from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses.boxes._geometry import EPS, Terms, corners, overlap, sides, total
+from yolo_losses.registry.parameters import Param
+
+
+def edge_distance(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
+    """Return P, the mean distance of the four edges, each divided by the target's side in that direction."""
+    left, top, right, bottom = (pred - target).abs().unbind(-1)
+    width, height = sides(corners(target))
+    return ((left + right) / width.abs().clamp_min(eps) + (top + bottom) / (height + eps).abs().clamp_min(eps)) / 4
+
+
+def piou_terms(pred: Tensor, target: Tensor, lambda_: float = 1.3, eps: float = EPS) -> Terms:
+    """Return the IoU and the edge penalty, in [0, 1]."""
+    a, b = corners(pred), corners(target)
+    return overlap(a, b, eps), 1 - (-edge_distance(pred, target, eps).square()).exp()
+
+
+@with_reduction
+def piou_loss(
+    pred: Tensor,
+    target: Tensor,
+    lambda_: Annotated[float, Param("unused; it is the parameter of piou2", above=0, used=False)] = 1.3,
+    eps: float = EPS,
+) -> Tensor:
+    """PIoU loss, per pair: `1 - I + 1 - exp(-P^2)`.
+
+    P is the mean distance of the four edges, each divided by the target's side in that direction.
+
+    Args:
+        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        target: same shape.
+        lambda_: unused; accepted so that `piou` and `piou2` are interchangeable.
+        eps: added to both heights and to the union.
+        weight: per pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
+
+    Returns:
+        In [0, 2], shape `(...)`.
+
+    Source:
+        Liu et al., *Powerful-IoU*, Neural Networks 170 (2024), equal to the authors' code, which is NaN for targets
+        of width 0. Not the Pixels-IoU of rotated boxes.
+    """
+    return total(piou_terms(pred, target, lambda_, eps))
+
+
+@register_box_loss(
+    "piou",
+    summary="Powerful-IoU loss: adds edge distances normalised by the target's size to 1 - IoU",
+    aliases=("piouloss", "piou_loss", "powerful_iou", "powerfuliou"),
+    source="Powerful-IoU, its authors' code",
+)
+class PIoULoss(BoxLoss):
+    """Powerful-IoU loss: adds edge distances normalised by the target's size to 1 - IoU."""
+
+    formula: ClassVar[Formula] = staticmethod(piou_loss)
+    terms: ClassVar[TermsFormula] = staticmethod(piou_terms)
+    lambda_: float

@@ -1,0 +1,61 @@
+"""Powerful-IoU v2 loss: PIoU with a non-monotonic attention on boxes of medium quality."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from torch import Tensor
+
+from yolo_losses.losses._module import with_reduction
+from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses.boxes._geometry import EPS, corners, overlap
+from yolo_losses.losses.boxes.piou import edge_distance
+from yolo_losses.registry.parameters import Param
+
+
+@with_reduction
+def piou2_loss(
+    pred: Tensor,
+    target: Tensor,
+    lambda_: Annotated[float, Param("attention parameter; the peak is at exp(-P) = 0.7071 / lambda", above=0)] = 1.3,
+    eps: float = EPS,
+) -> Tensor:
+    """PIoU2 loss, per pair: `3 x exp(-x^2) (1 - I + 1 - exp(-P^2))`, `x = lambda exp(-P)`.
+
+    P is the mean distance of the four edges, each divided by the target's side in that direction. The attention is not
+    detached: very poor boxes, whose attention rises as they improve, are pushed away from the target.
+
+    Args:
+        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        target: same shape.
+        lambda_: above 0; the higher, the lower the quality at which the attention peaks.
+        eps: added to both heights and to the union.
+        weight: per pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
+
+    Returns:
+        In [0, 2.6), shape `(...)`; not monotonic in the distance, and tends to 0 for distant boxes.
+
+    Source:
+        Liu et al., *Powerful-IoU*, Neural Networks 170 (2024), equal to the authors' code, which is NaN for targets
+        of width 0.
+    """
+    a, b = corners(pred), corners(target)
+    distance = edge_distance(pred, target, eps)
+    x = lambda_ * (-distance).exp()
+    loss = 2 - overlap(a, b, eps) - (-distance.square()).exp()
+    return 3 * x * (-x.square()).exp() * loss
+
+
+@register_box_loss(
+    "piou2",
+    summary="Powerful-IoU v2 loss: PIoU with a non-monotonic attention on boxes of medium quality",
+    aliases=("piouv2", "piou_v2", "piou2loss", "piou2_loss", "powerful_iou2", "powerful_iou_v2", "powerfuliou2"),
+    source="Powerful-IoU, its authors' code",
+)
+class PIoU2Loss(BoxLoss):
+    """Powerful-IoU v2 loss: PIoU with a non-monotonic attention on boxes of medium quality."""
+
+    formula: ClassVar[Formula] = staticmethod(piou2_loss)
+    lambda_: float

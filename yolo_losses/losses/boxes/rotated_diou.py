@@ -1,0 +1,61 @@
+"""Rotated DIoU loss: adds the normalised centre distance to 1 - IoU of rotated boxes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from yolo_losses.losses._module import with_reduction
+from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses.boxes._polygon import EPS, in_own_unit, rotated_overlap
+
+
+@with_reduction
+def rotated_diou_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """Rotated DIoU loss, per pair: `1 - I + r2/c2`.
+
+    I is the exact IoU of two rotated boxes, r2 the squared distance of their centres, and c2 the squared diagonal of
+    their smallest enclosing axis-aligned box. Disjoint boxes have a gradient, in the centres.
+
+    Args:
+        pred: boxes `xywhr`, shape `(..., 5)`: centre, sides, and angle in radians, in any unit. Negative sides count
+            as 0.
+        target: same shape.
+        weight: per pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
+
+    Returns:
+        In [0, 2), shape `(...)`. The enclosing box, and with it the loss, is not invariant to a common rotation.
+
+    Source:
+        Zheng et al., arXiv 1911.08287, extended to rotated boxes: equal to `cal_diou(enclosing_type="aligned")` of
+        lilanxiao/Rotated_IoU up to the eps of its intersection. Other codes use the minimum-area rotated rectangle or
+        the convex hull.
+    """
+    pair = in_own_unit(pred, target)
+    offset = torch.stack((pair.dx, pair.dy))
+    half, other = _half_extent(pair.w1, pair.h1, pair.r1), _half_extent(pair.w2, pair.h2, pair.r2)
+    enclosing = torch.maximum(offset + half, other) - torch.minimum(offset - half, -other)
+    return 1 - rotated_overlap(pair) + offset.square().sum(0) / enclosing.square().sum(0).clamp_min(EPS)
+
+
+def _half_extent(width: Tensor, height: Tensor, angle: Tensor) -> Tensor:
+    """Return half the sides of the axis-aligned boxes that enclose rotated ones, shape `(2, ...)`."""
+    cos, sin = angle.cos().abs(), angle.sin().abs()
+    return torch.stack((width * cos + height * sin, width * sin + height * cos)) / 2
+
+
+@register_box_loss(
+    "rotated_diou",
+    summary="Rotated DIoU loss: adds the normalised centre distance to 1 - IoU of rotated boxes",
+    aliases=("rotateddiou", "rotated_diou_loss", "rdiou", "rotated_diouloss"),
+    source="arXiv 1911.08287; lilanxiao/Rotated_IoU",
+)
+class RotatedDIoULoss(BoxLoss):
+    """Rotated DIoU loss: adds the normalised centre distance to 1 - IoU of rotated boxes."""
+
+    formula: ClassVar[Formula] = staticmethod(rotated_diou_loss)
+    rotated: ClassVar[bool] = True

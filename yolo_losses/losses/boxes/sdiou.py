@@ -1,0 +1,70 @@
+"""SDIoU loss: CIoU whose overlap counts less, and whose centre distance counts more, for small objects."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from torch import Tensor
+
+from yolo_losses.losses._module import with_reduction
+from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses.boxes._geometry import EPS, corners, sides
+from yolo_losses.losses.boxes.ciou import ciou_terms
+from yolo_losses.registry.parameters import Param
+
+LARGE = 81  # area in pixels of the network input, 9 x 9, from which on the loss is CIoU
+
+
+@with_reduction
+def sdiou_loss(
+    pred: Tensor,
+    target: Tensor,
+    stride: Tensor | float = 1.0,
+    delta: Annotated[
+        float, Param("shift from overlap to centre distance for the smallest objects; 0 gives ciou", low=0, high=1)
+    ] = 0.5,
+    eps: float = EPS,
+) -> Tensor:
+    """SDIoU loss, per pair: `(1 - delta + b)(1 - I + a v) + (1 + delta - b) r2/c2`.
+
+    I, `a v` and `r2/c2` are those of CIoU, and `b = min(delta w' h'/81, delta)`, with the area of the target in pixels.
+    For targets of 81 square pixels or more the loss is CIoU. The smaller the target, the less the overlap counts, which
+    changes much with a shift of one pixel, and the more the centre distance.
+
+    Args:
+        pred: boxes `xyxy`, shape `(..., 4)`.
+        target: same shape.
+        stride: pixels of the network input per unit of the boxes, shape `(..., 1)`; 1 for boxes in pixels. The
+            criterion supplies it.
+        delta: shift from overlap to centre distance for the smallest objects, in [0, 1]; 0 gives CIoU.
+        eps: as in CIoU.
+        weight: per pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
+
+    Returns:
+        At least 0 and below 3, shape `(...)`.
+
+    Source:
+        Yang et al., arXiv 2412.16986, equal to one minus `bbox_iou(SDIoU=True)` of the authors' code for boxes in
+        pixels. With boxes in units of the stride, as Ultralytics' criterion has them, b would be 64 to 1024 times too
+        small there.
+    """
+    pred, target = pred * stride, target * stride
+    iou, distance, aspect = ciou_terms(pred, target, eps)
+    width, height = sides(corners(target))
+    b = (delta * width * (height + eps) / LARGE).clamp(0, delta)
+    return (1 - delta + b) * (1 - iou + aspect) + (1 + delta - b) * distance
+
+
+@register_box_loss(
+    "sdiou",
+    summary="SDIoU loss: CIoU whose overlap counts less, and whose centre distance counts more, for small objects",
+    aliases=("sdiouloss", "sdiou_loss", "sd_iou", "sdloss"),
+    source="arXiv 2412.16986; JN-Yang/PConv-SDloss-Data",
+)
+class SDIoULoss(BoxLoss):
+    """SDIoU loss: CIoU whose overlap counts less, and whose centre distance counts more, for small objects."""
+
+    formula: ClassVar[Formula] = staticmethod(sdiou_loss)
+    delta: float

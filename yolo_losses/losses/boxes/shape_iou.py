@@ -1,0 +1,88 @@
+"""Shape-IoU loss: adds distance and shape costs weighted by the target's shape to 1 - IoU."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor
+
+from yolo_losses.losses._math import power
+from yolo_losses.losses._module import with_reduction
+from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses.boxes._geometry import (
+    EPS,
+    Terms,
+    corners,
+    enclosing,
+    offset,
+    overlap_and_union,
+    relative_difference,
+    sides,
+    total,
+)
+from yolo_losses.registry.parameters import Param
+
+
+def shape_iou_terms(pred: Tensor, target: Tensor, scale: float = 0.0, eps: float = EPS) -> Terms:
+    """Return the IoU, the weighted distance of the centres and half the weighted shape cost."""
+    a, b = corners(pred), corners(target)
+    (w1, h1), (w2, h2) = sides(a), sides(b)
+    dx, dy = offset(a, b)
+    width, height = enclosing(a, b)
+    x2, y2 = dx * dx, dy * dy
+    delta_w, delta_h = relative_difference(w1, w2, eps), relative_difference(h1, h2, eps)
+    if scale:
+        # 2 w^s / (w^s + h^s), written as the logistic function of s log(w/h), which cannot overflow.
+        tiny = torch.finfo(pred.dtype).tiny
+        tall = 2 * (scale * (h2.clamp_min(tiny).log() - w2.clamp_min(tiny).log())).sigmoid()
+        wide = 2 - tall
+        x2, y2, delta_w, delta_h = tall * x2, wide * y2, tall * delta_w, wide * delta_h
+    shape = power(-(-delta_w).expm1(), 4) + power(-(-delta_h).expm1(), 4)
+    iou, _ = overlap_and_union(a, b, eps)
+    return iou, (x2 + y2) / (width * width + height * height + eps), shape / 2
+
+
+@with_reduction
+def shape_iou_loss(
+    pred: Tensor,
+    target: Tensor,
+    scale: Annotated[float, Param("exponent of the target's sides in the shape weights; 0 disables them", low=0)] = 0.0,
+    eps: float = EPS,
+) -> Tensor:
+    """Shape-IoU loss, per pair: `1 - I + distance + shape/2`.
+
+    With the target's sides w' and h', `ww = 2 w'^scale / (w'^scale + h'^scale)` and `hh = 2 - ww`; dx, dy the offset
+    between the centres and c2 the squared diagonal of the enclosing box: `distance = (hh dx^2 + ww dy^2)/c2`, and
+    `shape = (1 - exp(-hh |w-w'|/max(w,w')))^4 + (1 - exp(-ww |h-h'|/max(h,h')))^4`.
+
+    Args:
+        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        target: same shape.
+        scale: at least 0; the paper sets it by the object sizes of the data set.
+        eps: added to the denominators.
+        weight: per pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
+
+    Returns:
+        In [0, 4), shape `(...)`.
+
+    Source:
+        Zhang and Zhang, arXiv 2312.17663, equal to the authors' code, which is NaN for targets of size 0.
+    """
+    return total(shape_iou_terms(pred, target, scale, eps))
+
+
+@register_box_loss(
+    "shape_iou",
+    summary="Shape-IoU loss: adds distance and shape costs weighted by the target's shape to 1 - IoU",
+    aliases=("shapeiou", "shapeiouloss", "shape_iou_loss"),
+    source="arXiv 2312.17663; its authors' code",
+)
+class ShapeIoULoss(BoxLoss):
+    """Shape-IoU loss: adds distance and shape costs weighted by the target's shape to 1 - IoU."""
+
+    formula: ClassVar[Formula] = staticmethod(shape_iou_loss)
+    terms: ClassVar[TermsFormula] = staticmethod(shape_iou_terms)
+    scale: float

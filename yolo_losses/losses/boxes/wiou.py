@@ -1,0 +1,150 @@
+"""Wise-IoU loss: 1 - IoU with distance attention and dynamic focusing by a running mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from yolo_losses.losses._module import with_reduction
+from yolo_losses.losses._reduction import upcast
+from yolo_losses.losses._step import Step
+from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses.boxes._geometry import EPS, Corners, corners, enclosing, intersection, nonzero, offset, sides
+from yolo_losses.registry.parameters import Param
+
+
+def shortfall(pred: Corners, target: Corners, eps: float = EPS) -> Tensor:
+    """Return `1 - I`; eps is used only where the union is 0."""
+    shared = intersection(pred, target)
+    (w1, h1), (w2, h2) = sides(pred), sides(target)
+    return 1 - shared / nonzero(w1 * h1 + w2 * h2 - shared, eps)
+
+
+def distance_factor(pred: Corners, target: Corners, eps: float = EPS) -> Tensor:
+    """Return `exp(r2/c2)`, with c2 detached."""
+    dx, dy = offset(pred, target)
+    width, height = enclosing(pred, target)
+    r2 = dx * dx + dy * dy
+    # Only an inverted box has its centre farther away than that diagonal; it must not overflow the exponential.
+    c2 = torch.maximum(width * width + height * height, r2).detach()
+    return (r2 / nonzero(c2, eps)).exp()
+
+
+@torch.no_grad()
+def focus(
+    loss: Tensor, mean_loss: Tensor | float, version: int, alpha: float, delta: float, eps: float = EPS
+) -> Tensor:
+    """Return the focus of version 2 or 3 on pairs with `1 - I` of `loss`, without gradient."""
+    mean = torch.as_tensor(mean_loss, dtype=loss.dtype, device=loss.device)
+    outlier = loss.clamp_min(0) / mean.clamp_min(eps)
+    return outlier.sqrt() if version == 2 else outlier / delta * alpha ** (delta - outlier)
+
+
+@with_reduction
+def wiou_loss(
+    pred: Tensor,
+    target: Tensor,
+    mean_loss: Tensor | float | None = None,
+    version: Annotated[int, Param("1: no focusing; 2: monotonic; 3: non-monotonic focusing", low=1, high=3)] = 3,
+    alpha: Annotated[float, Param("version 3: base of the focusing coefficient's decay", above=0)] = 1.9,
+    delta: Annotated[float, Param("version 3: outlier degree at which the focusing coefficient is 1", above=0)] = 3.0,
+    eps: float = EPS,
+) -> Tensor:
+    """WIoU loss, per pair: `R (1 - I) f`.
+
+    `R = exp(r2/c2)`, r2 the squared centre distance and c2 the squared diagonal of the enclosing box, detached. With
+    the outlier degree `b = (1 - I)/mean_loss`, detached, the focusing coefficient f is 1 in version 1, `sqrt(b)` in
+    version 2, and `b/(delta alpha^(b - delta))` in version 3.
+
+    Args:
+        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        target: same shape.
+        mean_loss: running mean of `1 - I`; `None`: the mean over these pairs. Version 1 ignores it.
+        version: 1 (no focusing), 2 (monotonic) or 3 (non-monotonic focusing).
+        alpha: base of the decay in version 3, above 0.
+        delta: outlier degree with coefficient 1 in version 3, above 0.
+        eps: replaces a denominator of 0.
+        weight: per pair.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of pairs.
+
+    Returns:
+        At least 0, shape `(...)`; below e in version 1.
+
+    Raises:
+        ValueError: on an unknown version.
+
+    Source:
+        Tong et al., arXiv 2301.10051, equal to branch v1 of the authors' repository; its master has alpha 1.7 and
+        delta 2.7. The mean is passed in, not a class attribute as in most ports.
+    """
+    a, b = corners(pred), corners(target)
+    if version not in (1, 2, 3):
+        raise ValueError(f"version must be 1, 2 or 3, not {version}")
+    loss = shortfall(a, b, eps)
+    result = distance_factor(a, b, eps) * loss
+    if version == 1:
+        return result
+    mean = loss.detach().mean() if mean_loss is None else mean_loss
+    return focus(loss, mean, version, alpha, delta, eps) * result
+
+
+class RunningMeanLoss(nn.Module):
+    """Mixed into a loss or a modifier that keeps a running mean of `1 - I`, a buffer that starts at 1."""
+
+    if TYPE_CHECKING:
+        momentum: float
+    mean_loss: Tensor
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.register_buffer("mean_loss", torch.ones(()))
+
+    def prepare(self, step: Step) -> dict[str, Any]:
+        """Return the running mean, updated first in training."""
+        if step.training:
+            self.update(1 - step.joint_mean_iou, step.joint_positives > 0)
+        return {"mean_loss": self.mean_loss}
+
+    @torch.no_grad()
+    def update(self, mean_loss: Tensor | float, counts: Tensor | bool = True) -> None:
+        """Update the running mean with a batch's mean of `1 - I`, unless `counts` is false."""
+        mean = torch.as_tensor(mean_loss, dtype=self.mean_loss.dtype, device=self.mean_loss.device)
+        counted = torch.as_tensor(counts, device=self.mean_loss.device)
+        self.mean_loss.lerp_(torch.where(counted, mean, self.mean_loss), self.momentum)
+
+    def mean_of(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Return the running mean, which a batch given by hand in training updates first."""
+        if self.training and pred.numel():
+            boxes, objects = upcast(pred.detach(), target)
+            self.update(shortfall(corners(boxes), corners(objects)).mean())
+        return self.mean_loss
+
+
+@register_box_loss(
+    "wiou",
+    summary="Wise-IoU loss: 1 - IoU with distance attention and dynamic focusing by a running mean",
+    aliases=("wiseiou", "wiouloss", "wiou_loss"),
+    source="arXiv 2301.10051; wiou, branch v1",
+)
+class WIoULoss(RunningMeanLoss, BoxLoss):
+    """Wise-IoU loss: 1 - IoU with distance attention and dynamic focusing by a running mean.
+
+    The running mean of 1 - IoU is a buffer that starts at 1. In training mode each non-empty batch updates it before it
+    is used: `mean <- (1 - momentum) mean + momentum batch mean`. It is not updated in `eval` mode, nor by a call that
+    supplies `mean_loss`.
+    """
+
+    formula: ClassVar[Formula] = staticmethod(wiou_loss)
+    version: int
+    alpha: float
+    delta: float
+    momentum: Annotated[float, Param("momentum of the running mean of 1 - IoU", low=0, high=1)] = 0.01
+
+    def pairs(self, pred: Tensor, target: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss per pair; without `mean_loss` the running mean is used, updated first in training mode."""
+        if supplied.get("mean_loss") is None:
+            supplied["mean_loss"] = self.mean_of(pred, target)
+        return super().pairs(pred, target, **supplied)

@@ -1,0 +1,134 @@
+"""Factory functions: loss modules from names and training keys."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yolo_losses import registry
+from yolo_losses.losses.boxes._base import BoxLoss, ModifiedBoxLoss
+from yolo_losses.losses.classification._base import ClassificationLoss
+from yolo_losses.registry import LossSpec
+from yolo_losses.registry.parameters import Value
+
+
+def make_cls_loss(name: str, *, reduction: str = "none", **keys: Any) -> ClassificationLoss:
+    """Return the module of a classification loss by its registered name and keys.
+
+    Args:
+        name: name or alias, such as `"focal"`.
+        reduction: `none` (per element), `mean` or `sum`.
+        **keys: training keys of the loss, such as `focal_gamma=2.0`.
+
+    Raises:
+        ValueError: on an unknown name, a key of another loss, or a value out of range.
+    """
+    spec = registry.find("cls", name)
+    if spec is None:
+        raise registry.unknown_loss("cls", name)
+    return build_cls_loss(spec, registry.parse_keys([spec], keys), reduction=reduction)
+
+
+def make_box_loss(name: str, *, reduction: str = "none", **keys: Any) -> BoxLoss:
+    """Return the module of a box loss, with any modifiers, by its registered name and keys.
+
+    Args:
+        name: name or alias, such as `"ciou"` or `"focaler_inner_ciou"`.
+        reduction: `none` (per pair), `mean` or `sum`.
+        **keys: training keys of the loss and its modifiers, such as `inner_ratio=0.7`.
+
+    Raises:
+        ValueError: on an unknown name, a key of another loss, or a value out of range.
+    """
+    modifiers, base = registry.split_box_name(name)
+    return build_box_loss(modifiers, base, registry.parse_keys([*modifiers, base], keys), reduction=reduction)
+
+
+def build_cls_loss(spec: LossSpec, values: Mapping[str, Value], **options: Any) -> ClassificationLoss:
+    """Return the module of a classification loss from parsed keys."""
+    module: ClassificationLoss = spec.build(values, **options)
+    return module
+
+
+def check_cls_loss(spec: LossSpec, module: ClassificationLoss) -> None:
+    """Try the loss of a third party on a few logits and targets.
+
+    Raises:
+        ValueError: where it is not per element, has no gradient, or is not finite at logits of +-100; it is named.
+    """
+    choice = f"cls_loss={spec.name}"
+    logits = torch.tensor([-100.0, -3.0, 0.0, 3.0, 100.0]).repeat(6, 1).requires_grad_()
+    targets = torch.tensor([0.0, 0.0, 0.3, 0.7, 1.0, 1.0])[:, None].repeat(1, 5)
+
+    def loss_of(z: Tensor, t: Tensor) -> Any:
+        trial = copy.deepcopy(module)  # whose state may move
+        return trial.elementwise(z, t, positive_mask=t > 0, mean_iou=torch.tensor(0.5))
+
+    whole = _check(choice, lambda: loss_of(logits, targets), logits, logits.shape)
+    # A plain formula is called on parts of a large batch; a class that overrides `elementwise` sees it whole.
+    if type(module).elementwise is ClassificationLoss.elementwise:
+        with torch.no_grad():
+            parts = _named(choice, lambda: loss_of(logits.flatten()[7:19], targets.flatten()[7:19]))
+        if not torch.allclose(parts, whole.flatten()[7:19], rtol=1e-4, atol=1e-6):
+            raise ValueError(
+                f"'{choice}' is not per element: an element's loss depends on others, or on its class. Override"
+                " 'elementwise' of a ClassificationLoss for such a loss"
+            )
+
+
+def check_box_loss(spec: LossSpec, module: BoxLoss) -> None:
+    """Try the box loss of a third party on a few pairs: equal, overlapping, nested, apart, of no area.
+
+    Raises:
+        ValueError: where it is not per pair, has no gradient, or is not finite.
+    """
+    target = torch.tensor([[2.0, 2, 6, 6], [2, 2, 6, 6], [0, 0, 9, 9], [2, 2, 4, 4], [3, 3, 3, 3]])
+    pred = torch.tensor([[2.0, 2, 6, 6], [3, 3, 8, 7], [2, 2, 4, 4], [5, 6, 8, 8], [1, 1, 4, 4]])
+    if spec.rotated:
+        pred, target = (torch.cat((boxes, boxes[:, :1] / 10), -1) for boxes in (pred, target))
+    pred.requires_grad_()
+    trial = copy.deepcopy(module)
+    supplied = {"stride": torch.full((5, 1), 8.0), "image_wh": torch.full((5, 2), 16.0), "floor": 0.01}
+    _check(f"box_loss={spec.name}", lambda: trial.pairs(pred, target, **supplied), pred, pred.shape[:1])
+
+
+def _named(choice: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:
+        raise ValueError(
+            f"'{choice}' cannot be computed: {type(error).__name__}: {error}".replace("\n", " ")
+        ) from error
+
+
+def _check(choice: str, call: Callable[[], Any], leaf: Tensor, shape: torch.Size) -> Tensor:
+    with torch.enable_grad():
+        loss = _named(choice, call)
+        if not isinstance(loss, Tensor):
+            raise ValueError(f"'{choice}' returns a {type(loss).__name__}: wanted is a torch.Tensor")
+        if loss.shape != shape:
+            raise ValueError(
+                f"'{choice}' returns shape {tuple(loss.shape)} for an input of shape {tuple(leaf.shape)}:"
+                f" wanted is {tuple(shape)}, without a reduction"
+            )
+        if not loss.requires_grad:
+            raise ValueError(f"'{choice}' returns a value without gradient: it must stay in the graph of its input")
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+    for what, values in (("value", loss), ("gradient", gradient)):
+        if not values.isfinite().all():
+            raise ValueError(f"'{choice}' has a {what} that is not finite, at logits of +-100 or degenerate boxes")
+    return loss.detach()
+
+
+def build_box_loss(
+    modifiers: Sequence[LossSpec], base: LossSpec, values: Mapping[str, Value], **options: Any
+) -> BoxLoss:
+    """Return the module of a box loss with its modifiers from parsed keys."""
+    module: BoxLoss = base.build(values, **options)
+    if modifiers:
+        module = ModifiedBoxLoss(module, [spec.build(values) for spec in modifiers], **options)
+    return module

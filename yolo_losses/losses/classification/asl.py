@@ -1,0 +1,127 @@
+"""Asymmetric loss: separate focusing exponents for positives and negatives, negatives with a margin."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from yolo_losses.losses._math import power_without_gradient
+from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
+from yolo_losses.registry.parameters import Param
+
+FLOOR = 1e-8  # the authors' clamp of probabilities before the logarithm
+BELOW_ONE = 1 - 2**-24  # largest float32 below 1
+
+
+@with_reduction
+def asymmetric_loss(
+    logits: Tensor,
+    targets: Tensor,
+    gamma_pos: Annotated[float, Param("focusing exponent of positives; 0 disables it", low=0)] = 1.0,
+    gamma_neg: Annotated[float, Param("focusing exponent of negatives; 0 disables it", low=0)] = 4.0,
+    shift: Annotated[float, Param("probability margin: negatives below it have no loss", low=0, high=1)] = 0.05,
+    detach_weight: Annotated[bool, Param("detach the focusing weight, as in the authors' code")] = True,
+) -> Tensor:
+    """Asymmetric loss, per element: `-(t log p + (1-t) log(1-m)) (t (1-p) + (1-t) m)^g`.
+
+    `m = max(p - shift, 0)` and `g = t gamma_pos + (1-t) gamma_neg`. Logarithms are clamped at `log 1e-8`, where the
+    gradient is 0: positives with a logit below -18.4 receive none, as in the authors' code.
+
+    Args:
+        logits: any shape.
+        targets: same shape, in [0, 1].
+        gamma_pos: focusing exponent of positives, at least 0.
+        gamma_neg: focusing exponent of negatives, at least 0.
+        shift: probability margin, in [0, 1]; negatives with p below it have no loss.
+        detach_weight: whether the focusing weight is detached.
+        weight: of the logits' shape, of its leading dimensions, or flat.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of elements.
+
+    Returns:
+        At least 0, at most 18.42.
+
+    Source:
+        Ridnik et al., arXiv 2009.14119, Alibaba-MIIL/ASL, which returns the sum and computes `log(1 - p)` from p;
+        here the logarithms are taken of the logits, which keeps the precision of small losses.
+    """
+    margin = (logits.sigmoid() - shift).clamp_min(0)
+    log_p = nn.functional.logsigmoid(logits).clamp_min(math.log(FLOOR))
+    log_rest = (
+        (-margin.clamp_max(BELOW_ONE)).log1p()
+        if shift
+        else nn.functional.logsigmoid(-logits).clamp_min(math.log(FLOOR))
+    )
+    miss = targets * (-logits).sigmoid() + (1 - targets) * margin
+    if detach_weight:
+        miss = miss.detach()
+    focus = miss.clamp_min(1e-30) ** (targets * gamma_pos + (1 - targets) * gamma_neg)
+    return -(targets * log_p + (1 - targets) * log_rest) * focus
+
+
+@register_cls_loss(
+    "asl",
+    summary="Asymmetric loss: separate focusing exponents for positives and negatives, negatives with a margin",
+    aliases=("asymmetric", "asymmetricloss", "asymmetric_loss"),
+    source="arXiv 2009.14119; Alibaba-MIIL/ASL",
+)
+class AsymmetricLoss(ClassificationLoss):
+    """Asymmetric loss: separate focusing exponents for positives and negatives, negatives with a margin."""
+
+    formula: ClassVar[Formula] = staticmethod(asymmetric_loss)
+    gamma_pos: float
+    gamma_neg: float
+    shift: float
+    detach_weight: bool
+
+    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return `-log(1-m) m^gamma_neg` and its derivative."""
+        p = logits.sigmoid()
+        steep = torch.addcmul(p, p, p, value=-1)
+        if self.shift:
+            margin = (p - self.shift).clamp_(0, BELOW_ONE)
+            loss = margin.neg().log1p_().neg_()
+            slope = steep / (1 - margin)
+            if self.gamma_neg < 1:
+                slope.mul_(margin > 0)
+        else:
+            margin = p
+            loss = nn.functional.softplus(logits)
+            slope = p * (loss < -math.log(FLOOR))
+            loss.clamp_max_(-math.log(FLOOR))
+        focus = power_without_gradient(margin, self.gamma_neg)
+        if self.gamma_neg and not self.detach_weight:
+            # loss / m tends to 1 at m = 0, so that this is finite for exponents below 1 too.
+            slope.add_(loss / margin.clamp_min(1e-30) * steep.mul_(margin > 0), alpha=self.gamma_neg)
+        return loss.mul_(focus), torch.mul(slope, focus, out=out)
+
+    def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
+        """Return the loss and its derivative per element."""
+        lowest = math.log(FLOOR)
+        p, rest = logits.sigmoid(), logits.neg().sigmoid_()
+        margin = (p - self.shift).clamp_min_(0) if self.shift else p
+        steep = p * rest
+        live = margin > 0
+        log_p = nn.functional.logsigmoid(logits)
+        if self.shift:
+            below = margin.clamp_max(BELOW_ONE)
+            log_rest, slope_rest = below.neg().log1p_(), steep / (1 - below) * live
+        else:
+            log_rest = nn.functional.logsigmoid(-logits)
+            slope_rest = p * (log_rest > lowest)
+            log_rest = log_rest.clamp_min(lowest)
+        # Positives pull by -(1 - p) where the logarithm is not clamped, negatives by the derivative of -log(1 - m).
+        slope = torch.lerp(slope_rest, -rest * (log_p > lowest), targets)
+        value = -torch.lerp(log_rest, log_p.clamp_min(lowest), targets)
+        miss = torch.lerp(margin, rest, targets).clamp_min(1e-30)
+        exponent = targets * (self.gamma_pos - self.gamma_neg) + self.gamma_neg
+        focus = miss**exponent
+        slope = slope * focus
+        value = value * focus
+        if not self.detach_weight:
+            slope += value * exponent * torch.lerp(steep * live, -steep, targets) / miss
+        return value, slope

@@ -1,0 +1,80 @@
+"""Binary cross entropy with logits, equal to the stock loss."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
+from yolo_losses.losses.classification._modulated import bce_background
+
+
+@with_reduction
+def bce_loss(logits: Tensor, targets: Tensor, pos_weight: Tensor | float | None = None) -> Tensor:
+    """Binary cross entropy with logits, per element.
+
+    Args:
+        logits: any shape.
+        targets: same shape, in [0, 1].
+        pos_weight: weight of positive examples, a number or per class, as in `torch.nn.BCEWithLogitsLoss`.
+        weight: of the logits' shape, of its leading dimensions, flat, or per class.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of elements.
+
+    Returns:
+        At least 0; 0 in the limit of a correct prediction of a hard target.
+    """
+    weight = (
+        None
+        if pos_weight is None
+        else logits.new_tensor(pos_weight)
+        if not isinstance(pos_weight, Tensor)
+        else pos_weight
+    )
+    return nn.functional.binary_cross_entropy_with_logits(
+        logits, targets, reduction="none", pos_weight=None if weight is None else weight.to(logits)
+    )
+
+
+@register_cls_loss(
+    "bce",
+    summary="Binary cross entropy with logits, equal to the stock loss",
+    aliases=("binary_cross_entropy", "bceloss"),
+    source="torch BCEWithLogitsLoss",
+)
+class BCELoss(ClassificationLoss):
+    """Binary cross entropy with logits, equal to the stock loss to float32 rounding.
+
+    Args:
+        weight: applied in every call, of any shape that broadcasts to the loss's, such as per class.
+        pos_weight: weight of positive examples, a number or per class.
+        **convention: `reduction`, `loss_weight` and `activated`, as in every module.
+    """
+
+    formula: ClassVar[Formula] = staticmethod(bce_loss)
+
+    def __init__(
+        self, *, weight: Tensor | None = None, pos_weight: Tensor | float | None = None, **convention: Any
+    ) -> None:
+        super().__init__(**convention)
+        self.pos_weight = pos_weight
+        self.weight = weight
+
+    def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss per element."""
+        loss: Tensor = bce_loss(logits, targets, self.pos_weight)
+        return loss if self.weight is None else loss * self.weight.to(loss)
+
+    def per_element(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss per element, whose gradient does not need it."""
+        return self.elementwise(logits, targets)
+
+    def has_closed_form(self) -> bool:
+        """Return whether the weights are the same for every class."""
+        return self.weight is None and not isinstance(self.pos_weight, Tensor)
+
+    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return softplus(z) and its derivative, p."""
+        return bce_background(logits, out)

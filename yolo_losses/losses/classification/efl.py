@@ -1,0 +1,91 @@
+"""Equalized focal loss: focal loss with a larger focusing exponent on rarer classes."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from torch import Tensor, nn
+
+from yolo_losses.losses._math import balance, balanced, negative_weight
+from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses.classification._base import register_cls_loss
+from yolo_losses.losses.classification._equalized import EqualizedLoss, equalized
+from yolo_losses.losses.classification._modulated import missed
+from yolo_losses.registry.parameters import Param
+
+
+@with_reduction
+def equalized_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    pos_neg_ratio: Tensor,
+    gamma: Annotated[float, Param("focusing exponent of a balanced class", low=0.1)] = 2.0,
+    alpha: Annotated[
+        float | None, Param("weight of positives; negatives get 1 - alpha; -1 disables it", low=-1, high=1, off=-1)
+    ] = 0.25,
+    scale: Annotated[float, Param("added to the exponent of a class without positive gradients", low=0)] = 8.0,
+) -> Tensor:
+    """Equalized focal loss, per element: `(t a + (1-t)(1-a)) g_j/g (1-p_t)^g_j BCE`, `g_j = g + s (1 - q_j)`.
+
+    Exponent and factor of a class are detached.
+
+    Args:
+        logits: shape `(..., C)`.
+        targets: same shape, in [0, 1].
+        pos_neg_ratio: q, the accumulated gradients of each class's positives over those of its negatives, shape `(C,)`,
+            clamped to [0, 1]. With 1 the class has focal loss.
+        gamma: g, focusing exponent of a class whose q is 1, above 0.
+        alpha: a, weight of positives, in [0, 1]; negatives get 1 - alpha. Below 0 or `None`: no balancing.
+        scale: s, increase of the exponent at q = 0, at least 0.
+        weight: of the logits' shape, of its leading dimensions, or flat.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of elements.
+
+    Returns:
+        At least 0.
+
+    Source:
+        Li et al., arXiv 2201.02593, and the authors' United-Perception, whose YOLOX settings have s = 4. That takes the
+        logarithm of the probability, infinite in float32 at a saturated logit; here it is finite.
+    """
+    bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    miss = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()
+    return balanced(equalized(miss, bce, pos_neg_ratio, gamma, scale), targets, alpha)
+
+
+@register_cls_loss(
+    "efl",
+    summary="Equalized focal loss: focal loss with a larger focusing exponent on rarer classes",
+    aliases=("equalized_focal", "equalizedfocal", "equalized_focal_loss", "equalizedfocalloss"),
+    source="arXiv 2201.02593; ModelTC/United-Perception",
+)
+class EqualizedFocalLoss(EqualizedLoss):
+    """Equalized focal loss: focal loss with a larger focusing exponent on rarer classes.
+
+    The exponent follows the ratio of the accumulated gradients of positives and negatives, see `EqualizedLoss`.
+
+    The authors train it with hard labels, `cls_target=hard`. The assigner's scores are small while the boxes are poor:
+    in a training from scratch the positives of a rare class may then have almost no gradient, and its ratio stays at 0.
+    """
+
+    formula: ClassVar[Formula] = staticmethod(equalized_focal_loss)
+    tal_warning: ClassVar[str] = (
+        "efl's authors train it with hard labels, cls_target=hard: toward the assigner's scores a rare class may learn"
+        " next to nothing from scratch"
+    )
+    gamma: float
+    alpha: float
+    scale: float
+
+    def miss(self, logits: Tensor, p: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `1 - p_t` and the derivative of its logarithm."""
+        return missed(logits, p, targets)
+
+    def balance(self, targets: Tensor) -> Tensor | float:
+        """Return `t alpha + (1-t)(1-alpha)` over gamma."""
+        return super().balance(targets) if self.alpha < 0 else balance(targets, self.alpha, self.gamma)
+
+    @property
+    def negative_weight(self) -> float:
+        """Weight of negatives."""
+        return negative_weight(self.alpha)

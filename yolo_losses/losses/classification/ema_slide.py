@@ -1,0 +1,81 @@
+"""Slide loss with an exponential moving average of the mean IoU as its threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from yolo_losses.losses._module import Formula
+from yolo_losses.losses._reduction import upcast
+from yolo_losses.losses._step import Step
+from yolo_losses.losses.classification._base import as_targets, register_cls_loss
+from yolo_losses.losses.classification.slide import SlideLoss, mean_of_positives, slide_loss
+from yolo_losses.registry.parameters import Param
+
+
+@register_cls_loss(
+    "ema_slide",
+    summary="Slide loss with an exponential moving average of the mean IoU as its threshold",
+    aliases=("emaslide", "emaslideloss", "ema_slide_loss"),
+    source="the community's EMASlideLoss",
+)
+class EMASlideLoss(SlideLoss):
+    """Slide loss with an exponential moving average of the mean IoU as its threshold.
+
+    In step n, `m <- k m + (1-k) mean` with `k = decay (1 - exp(-n/tau))`. m starts at 1; k is close to 0 in the first
+    step, so that the first batch sets m. Batches without positives do not update it.
+    """
+
+    formula: ClassVar[Formula] = staticmethod(slide_loss)
+    decay: Annotated[float, Param("decay of the moving average after warm-up", low=0, high=1)] = 0.999
+    tau: Annotated[float, Param("time constant of the decay's warm-up, in steps", above=0)] = 2000.0
+    average: Tensor
+    updates: Tensor
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.register_buffer("average", torch.ones((), dtype=torch.float64))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.float64))
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> EMASlideLoss:
+        try:
+            return super()._apply(fn, recurse)
+        except TypeError:  # MPS has no float64
+            self.average, self.updates = self.average.float(), self.updates.float()
+            return super()._apply(fn, recurse)
+
+    def prepare(self, step: Step) -> dict[str, Any]:
+        """Return the moving average of the mean IoU, updated first in training."""
+        if step.training:
+            self.update(step.joint_mean_iou, step.joint_positives > 0)
+        return {"mean_iou": self.average}
+
+    @torch.no_grad()
+    def update(self, mean_iou: Tensor | float, counts: Tensor | bool = True) -> None:
+        """Update the moving average with a batch's mean IoU, unless `counts` is false."""
+        mean = torch.as_tensor(mean_iou, dtype=self.average.dtype, device=self.average.device)
+        counted = torch.as_tensor(counts, device=self.average.device)
+        self.updates += counted
+        renewed = torch.rsub((self.updates / -self.tau).expm1(), 1, alpha=-self.decay)
+        self.average.lerp_(mean, renewed * counted)
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor | tuple[Tensor, Tensor],
+        *args: Any,
+        mean_iou: Tensor | float | None = None,
+        **kw: Any,
+    ) -> Tensor:
+        """Return the loss with the moving average as threshold, updated first by `mean_iou` in training mode.
+
+        Without `mean_iou`, that is the mean of the targets above 0, which is the mean IoU if the targets are IoUs.
+        """
+        if self.training and mean_iou is not None:
+            self.update(mean_iou)
+        elif self.training:
+            self.update(*mean_of_positives(as_targets(target, upcast(pred)[0])))
+        return super().forward(pred, target, *args, mean_iou=self.average, **kw)

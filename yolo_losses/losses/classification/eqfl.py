@@ -1,0 +1,82 @@
+"""Equalized quality focal loss: quality focal loss with a larger exponent on rarer classes."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses.classification._base import register_cls_loss
+from yolo_losses.losses.classification._equalized import EqualizedLoss, equalized
+from yolo_losses.registry.parameters import Param
+
+
+@with_reduction
+def equalized_quality_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    pos_neg_ratio: Tensor,
+    gamma: Annotated[float, Param("focusing exponent of a balanced class", low=0.1)] = 2.0,
+    scale: Annotated[float, Param("added to the exponent of a class without positive gradients", low=0)] = 8.0,
+    positive_mask: Tensor | None = None,
+) -> Tensor:
+    """Equalized quality focal loss, per element: `g_j/g |t - p|^g_j BCE`, `g_j = g + s (1 - q_j)`.
+
+    Exponent and factor of a class are detached.
+
+    Args:
+        logits: shape `(..., C)`.
+        targets: same shape, in [0, 1]: the quality at the positives, 0 elsewhere.
+        pos_neg_ratio: q, the accumulated gradients of each class's positives over those of its negatives, shape `(C,)`,
+            clamped to [0, 1]. With 1 the class has quality focal loss.
+        gamma: g, focusing exponent of a class whose q is 1, above 0.
+        scale: s, increase of the exponent at q = 0, at least 0.
+        positive_mask: positive elements; the targets of all others are set to 0. `None`: those with a target above 0.
+        weight: of the logits' shape, of its leading dimensions, or flat.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of elements.
+
+    Returns:
+        At least 0; 0 at `p = t`.
+
+    Source:
+        Li et al., arXiv 2201.02593, and the authors' United-Perception, whose YOLOX settings have s = 4, and which has
+        no loss per element.
+    """
+    if positive_mask is not None:
+        targets = torch.where(positive_mask, targets, 0)
+    bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return equalized((targets - logits.sigmoid()).abs(), bce, pos_neg_ratio, gamma, scale)
+
+
+@register_cls_loss(
+    "eqfl",
+    summary="Equalized quality focal loss: quality focal loss with a larger exponent on rarer classes",
+    aliases=("equalized_quality_focal", "equalizedqualityfocal", "equalized_quality_focal_loss"),
+    source="arXiv 2201.02593; ModelTC/United-Perception",
+)
+class EqualizedQualityFocalLoss(EqualizedLoss):
+    """Equalized quality focal loss: quality focal loss with a larger exponent on rarer classes.
+
+    The exponent follows the ratio of the accumulated gradients of positives and negatives, see `EqualizedLoss`.
+
+    The authors train it with `cls_target=iou`. IoU and assigner score are small while the boxes are poor:
+    in a training from scratch the positives of a rare class may then have almost no gradient, and its ratio stays at 0.
+    Start from pretrained weights, or take `efl` with `cls_target=hard`.
+    """
+
+    formula: ClassVar[Formula] = staticmethod(equalized_quality_focal_loss)
+    tal_warning: ClassVar[str] = (
+        "eqfl's authors train it toward the IoU, cls_target=iou: toward the assigner's scores a rare class may learn"
+        " next to nothing from scratch"
+    )
+    gamma: float
+    scale: float
+
+    def miss(self, logits: Tensor, p: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `|t - p|` and the derivative of its logarithm, 0 where they are equal."""
+        gap = p - targets
+        miss = gap.abs().clamp_min_(torch.finfo(p.dtype).tiny)
+        return miss, torch.addcmul(p, p, p, value=-1).mul_(gap.sign_()).div_(miss)

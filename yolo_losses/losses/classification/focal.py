@@ -1,0 +1,69 @@
+"""Focal loss: BCE weighted by (1 - p_t)^gamma, which down-weights easy examples."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from torch import Tensor, nn
+
+from yolo_losses.losses._math import balanced, negative_weight, power
+from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
+from yolo_losses.losses.classification._modulated import modulated, modulated_background
+from yolo_losses.registry.parameters import Param
+
+
+@with_reduction
+def focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    gamma: Annotated[float, Param("focusing exponent; 0 disables it", low=0)] = 1.5,
+    alpha: Annotated[
+        float | None, Param("weight of positives; negatives get 1 - alpha; -1 disables it", low=-1, high=1, off=-1)
+    ] = 0.25,
+) -> Tensor:
+    """Focal loss, per element: `(t a + (1-t)(1-a)) (1-p_t)^gamma BCE`, a = alpha.
+
+    Args:
+        logits: any shape.
+        targets: same shape, in [0, 1].
+        gamma: focusing exponent on `1 - p_t`, at least 0; the gradient flows through the modulating factor.
+        alpha: weight of positives, in [0, 1]; negatives get 1 - alpha. Below 0 or `None`: no balancing.
+        weight: of the logits' shape, of its leading dimensions, or flat.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of elements.
+
+    Returns:
+        At least 0. With soft targets it is not 0 at `p = t`.
+
+    Source:
+        Lin et al., arXiv 1708.02002, whose gamma is 2; 1.5 is YOLOv5's. Unlike torchvision's, fvcore's and
+        MMDetection's, the gradient is finite for a gamma below 1 at saturated logits too.
+    """
+    bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    p = logits.sigmoid()
+    # sigmoid(-z) rather than 1 - p, which cancels at large logits.
+    miss = targets * (-logits).sigmoid() + (1 - targets) * p
+    return balanced(power(miss, gamma) * bce, targets, alpha)
+
+
+@register_cls_loss(
+    "focal",
+    summary="Focal loss: BCE weighted by (1 - p_t)^gamma, which down-weights easy examples",
+    aliases=("focalloss", "focal_loss"),
+    source="arXiv 1708.02002; YOLOv5, torchvision",
+)
+class FocalLoss(ClassificationLoss):
+    """Focal loss: BCE weighted by (1 - p_t)^gamma, which down-weights easy examples."""
+
+    formula: ClassVar[Formula] = staticmethod(focal_loss)
+    gamma: float
+    alpha: float
+
+    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return `(1-a) p^gamma softplus(z)` and its derivative."""
+        return modulated_background(logits, self.gamma, negative_weight(self.alpha), out=out)
+
+    def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
+        """Return the loss and its derivative per element."""
+        return modulated(logits, targets, self.gamma, self.alpha)

@@ -1,0 +1,274 @@
+"""Gradient harmonizing mechanism (GHM-C): BCE divided by the gradient density."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from yolo_losses.losses._module import Formula
+from yolo_losses.losses._reduction import check_reduction, reduce_loss, upcast
+from yolo_losses.losses._step import Step, distributed, sum_over_ranks
+from yolo_losses.losses.classification._base import ClassificationLoss, as_logits, as_targets, register_cls_loss
+from yolo_losses.losses.classification._fast import compiled, cpu
+from yolo_losses.losses.classification._fast.autograd import Positives, class_sums, elementwise
+from yolo_losses.losses.classification._modulated import bce_background
+from yolo_losses.registry.parameters import Param
+
+WORTH_PACKING = 2**15  # pairs of indices from which on counting pairs is faster
+BINS_AT_ONCE = 10  # compared with each element of a piece, in one temporary of as many bytes
+
+
+def _bin(gap: Tensor, bins: int) -> Tensor:
+    """Return the index of the uniform bin over [0, 1] that each gradient norm `|p - t|` falls into."""
+    return (gap * bins).int().clamp_(0, bins - 1)
+
+
+def _counts(index: Tensor, bins: int, counted: Tensor | None = None) -> Tensor:
+    """Return the number of elements in each bin."""
+    if counted is not None:
+        index = torch.where(counted, index, -1)
+    index = index.reshape(-1)
+    if index.device.type == "cpu" and counted is None:
+        return _bincount(index, bins)
+    # On a GPU bincount synchronises.
+    numbers = torch.arange(bins, device=index.device, dtype=index.dtype).view(-1, 1)
+    return torch.cat([(index == some).sum(1) for some in numbers.split(BINS_AT_ONCE)])
+
+
+def _bincount(index: Tensor, bins: int) -> Tensor:
+    """Return `torch.bincount`, faster: several indices are packed into one, since counting dominates the time."""
+    half = index.numel() // 2
+    if half < max(bins * bins, WORTH_PACKING):
+        return torch.bincount(index, minlength=bins)
+    pairs = _bincount(index[:half] * bins + index[half : 2 * half], bins * bins).view(bins, bins)
+    return pairs.sum(0) + pairs.sum(1) + torch.bincount(index[2 * half :], minlength=bins)
+
+
+def _weights(present: Tensor, share: Tensor) -> Tensor:
+    """Return the weight of each bin: 1 / (its fraction of the elements x the number of non-empty bins), 0 if empty."""
+    return (share * present.sum()).reciprocal_().nan_to_num_(posinf=0)
+
+
+def _of_bins(weights: Tensor, index: Tensor) -> Tensor:
+    """Return the weight of each element, given its bin."""
+    return weights.index_select(0, index.reshape(-1)).view_as(index)  # several times faster than weights[index]
+
+
+def _finite(logits: Tensor) -> Tensor:
+    """Return whether all logits are finite."""
+    in_full = None if logits.dtype == torch.float64 else torch.float32  # a sum in half precision overflows by itself
+    return logits.sum(dtype=in_full).abs() < torch.inf
+
+
+def _weighted(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Return BCE times the weight of the bin of `|p - t|`, per element."""
+    gap = (logits.detach().sigmoid() - targets).abs()
+    bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return _of_bins(weights.to(logits.dtype), _bin(gap, len(weights))) * bce
+
+
+def _counted(logits: Tensor, targets: Tensor, bins: int, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the number of elements in each bin, their total, and the mask of valid ones (weight above 0)."""
+    mask = None
+    if weight is not None:
+        mask = reduce_loss(torch.ones_like(logits), weight, "none") > 0
+    counts = _counts(_bin((logits.detach().sigmoid() - targets).abs(), bins), bins, mask)
+    return counts, counts.sum().clamp_min(1), mask
+
+
+def _reduced(
+    loss: Tensor, mask: Tensor | None, total: Tensor, reduction: str, avg_factor: float | Tensor | None
+) -> Tensor:
+    if mask is not None:
+        loss = torch.where(mask, loss, 0)
+    if reduction == "mean" and avg_factor is None:
+        return loss.sum() / total
+    return reduce_loss(loss, None, reduction, avg_factor)
+
+
+def ghm_loss(
+    logits: Tensor,
+    targets: Tensor,
+    bins: Annotated[int, Param("number of uniform bins over the gradient norm |p - t|", low=1, high=1000)] = 10,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor:
+    """GHM-C loss, per element: BCE divided by the density of `|p - t|` among the elements of this call.
+
+    The density of a bin is its fraction of the elements times the number of non-empty bins, detached.
+
+    Args:
+        logits: any shape.
+        targets: same shape, in [0, 1].
+        bins: number of uniform bins over [0, 1].
+        weight: of the logits' shape, of its leading dimensions, or flat: elements are valid where it is above 0.
+        reduction: `none`, `mean` (over the valid elements) or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of valid elements.
+
+    Returns:
+        At least 0.
+
+    Raises:
+        ValueError: on an unknown reduction or a weight of another shape.
+
+    Source:
+        Li et al., arXiv 1811.05181, equal to MMDetection's `GHMC` with momentum 0.
+    """
+    check_reduction(reduction)
+    logits, targets = upcast(logits, targets)
+    counts, total, mask = _counted(logits, targets, bins, weight)
+    weights = _weights(counts > 0, counts.to(logits.dtype) / total)
+    return _reduced(_weighted(logits, targets, weights), mask, total, reduction, avg_factor)
+
+
+@register_cls_loss(
+    "ghm",
+    summary="Gradient harmonizing mechanism (GHM-C): BCE divided by the gradient density",
+    aliases=("ghmc", "ghmloss", "ghm_loss", "ghm_c"),
+    source="arXiv 1811.05181; MMDetection GHMC",
+)
+class GHMLoss(ClassificationLoss):
+    """Gradient harmonizing mechanism (GHM-C): BCE divided by the gradient density.
+
+    The counts of the bins are moving averages over the training steps; a bin that is empty in a batch keeps its
+    average. They start at 0, which gives the first steps larger weights, as in MMDetection. They are kept relative to
+    the number of elements, so that the batch size (multi-scale, validation) does not change the weights. In the
+    criterion the class term is the mean over all elements.
+    """
+
+    formula: ClassVar[Formula] = staticmethod(ghm_loss)
+    own_divisor: ClassVar[bool] = True
+    bins: int
+    momentum: Annotated[
+        float, Param("momentum of the bins' moving average; 0 uses the current batch only", low=0, high=0.9999)
+    ] = 0.75
+    counts: Tensor
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.register_buffer("counts", torch.zeros(self.bins))
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor | tuple[Tensor, Tensor],
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+        **supplied: Any,
+    ) -> Tensor:
+        """Return the loss as `ClassificationLoss.forward` does; in training mode the moving average is updated first.
+
+        Elements are valid where `weight` is above 0.
+        """
+        reduction = check_reduction(self.reduction, reduction_override)
+        (logits,) = upcast(pred)
+        if self.activated:
+            logits = as_logits(logits)
+        targets = as_targets(target, logits)
+        counts, total, mask = _counted(logits, targets, self.bins, weight)
+        loss = _weighted(logits, targets, self.weights(counts, total, self.training, logits.dtype))
+        return self.loss_weight * _reduced(loss, mask, total, reduction, avg_factor)
+
+    def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss per element; the moving average is updated first where `training` is supplied as true."""
+        counts, total, _ = _counted(logits, targets, self.bins, None)
+        training = bool(supplied.get("training"))
+        return _weighted(logits, targets, self.weights(counts, total, training, logits.dtype))
+
+    @torch.no_grad()
+    def weights(
+        self,
+        counts: Tensor,
+        total: Tensor,
+        training: bool,
+        dtype: torch.dtype,
+        joined: bool = True,
+        finite: Tensor | bool = True,
+    ) -> Tensor:
+        """Return the weight of each bin, shape `(bins,)`, from a batch's counts.
+
+        Args:
+            counts: of the batch, shape `(bins,)`.
+            total: number of its elements.
+            training: whether the moving average is updated first.
+            dtype: of the result.
+            joined: whether counts are summed over ranks.
+            finite: whether the batch's logits are; a batch that overflowed must not reach the average.
+        """
+        if training and joined and distributed():
+            # In one type, whichever of its paths each rank has taken.
+            joint = sum_over_ranks(torch.cat((counts, total.view(1))).double() * finite)
+            counts, total = joint[:-1], joint[-1]
+            finite = total > 0  # the ranks whose batches are finite update the average of all
+        present, share = counts > 0, counts.to(dtype) / total
+        if self.momentum > 0:
+            past = self.counts
+            if training:
+                average = past.lerp(share.to(past.dtype), 1 - self.momentum)
+                self.counts.copy_(torch.where(present & finite, average, past))
+                share = average
+            else:
+                share = torch.where(past > 0, past, share)
+        return _weights(present, share.to(dtype))
+
+    def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
+        """Return the mean over all elements, per class, shape `(1, 1, C)`; the density is that of the whole batch."""
+        size = max(logits.numel(), 1)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        with torch.no_grad():
+            rows = logits.detach().reshape(-1, logits.shape[-1])
+            counts = cpu.map_sum(rows, lambda piece, _: compiled.fused(self.background_counts, piece))
+            z = logits.detach().reshape(-1)[positives.index].to(dtype)
+            p = z.sigmoid()
+            moved = _counts(_bin((p - positives.target.to(dtype)).abs(), self.bins), self.bins, positives.valid)
+            counts = counts + moved - _counts(_bin(p, self.bins), self.bins, positives.valid)
+            total = counts.new_full((), size)
+            weights = self.weights(counts, total, step.training, dtype, step.joined, _finite(rows)) / size
+
+        def foreground(z: Tensor, target: Tensor, **_: Any) -> Tensor:
+            return _weighted(z, target, weights)
+
+        def closed(z: Tensor, target: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
+            slope = z.sigmoid().sub_(target)
+            weight = _of_bins(weights, _bin(slope.abs(), self.bins))
+            bce = nn.functional.binary_cross_entropy_with_logits(z, target, weight, reduction="none")
+            return bce, slope.mul_(weight)
+
+        return class_sums(self.weighted_background, foreground, logits, positives, weights, closed=closed)
+
+    def per_element(
+        self, logits: Tensor, targets: Tensor, *, training: bool = False, joined: bool = True, **supplied: Any
+    ) -> Tensor:
+        """Return the loss per element; the moving average is updated first where `training`."""
+        with torch.no_grad():
+            slope = logits.sigmoid().sub_(targets)
+            index = _bin(slope.abs(), self.bins)
+            counts = _counts(index, self.bins)
+            total = counts.new_full((), max(logits.numel(), 1))
+            weights = self.weights(counts, total, training, logits.dtype, joined, _finite(logits))
+            weight = _of_bins(weights, index)
+
+        def closed(z: Tensor) -> tuple[Tensor, Tensor]:
+            bce = nn.functional.binary_cross_entropy_with_logits(z, targets, weight, reduction="none")
+            return bce, slope.mul_(weight)
+
+        return elementwise(closed, lambda z: _weighted(z, targets, weights), logits)
+
+    def prepare(self, step: Step) -> dict[str, Any]:
+        """Return whether the moving average is to be updated."""
+        return {"training": step.training, "joined": step.joined}
+
+    def background_counts(self, logits: Tensor) -> Tensor:
+        """Return the number of elements in each bin if all targets are 0."""
+        return _counts(_bin(upcast(logits)[0].sigmoid(), self.bins), self.bins)
+
+    def weighted_background(self, logits: Tensor, weights: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return `w softplus(z)` and `w p`, w the weight of the bin of p."""
+        value, p = bce_background(logits, out)
+        weight = _of_bins(weights, _bin(p, self.bins))
+        return value.mul_(weight), p.mul_(weight)

@@ -1,0 +1,72 @@
+"""PolyLoss: focal loss plus epsilon (1 - p_t)^(gamma + 1)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from torch import Tensor
+
+from yolo_losses.losses._math import negative_weight, power
+from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
+from yolo_losses.losses.classification._modulated import modulated, modulated_background
+from yolo_losses.losses.classification.focal import focal_loss
+from yolo_losses.registry.parameters import Param
+
+
+@with_reduction
+def poly_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    epsilon: Annotated[float, Param("coefficient of the polynomial term; 0 gives focal loss", low=-1)] = 1.0,
+    gamma: Annotated[float, Param("focusing exponent; 0 disables it", low=0)] = 2.0,
+    alpha: Annotated[
+        float | None, Param("weight of positives; negatives get 1 - alpha; -1 disables it", low=-1, high=1, off=-1)
+    ] = 0.25,
+) -> Tensor:
+    """PolyLoss, per element: focal loss plus `epsilon (1-p_t)^(gamma+1)`; nothing is detached.
+
+    Args:
+        logits: any shape.
+        targets: same shape, in [0, 1].
+        epsilon: coefficient of the polynomial term, at least -1.
+        gamma: focusing exponent on `1 - p_t`, at least 0.
+        alpha: weight of positives in the focal term, in [0, 1]; negatives get 1 - alpha. Below 0 or `None`: no
+            balancing.
+        weight: of the logits' shape, of its leading dimensions, or flat.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of elements.
+
+    Returns:
+        At least 0 for an epsilon of at least 0. With soft targets it is not 0 at `p = t`.
+
+    Source:
+        Leng et al., arXiv 2204.12511. The polynomial term has no alpha; some ports apply it there too.
+    """
+    focal: Tensor = focal_loss(logits, targets, gamma, alpha)
+    miss = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()
+    return focal + epsilon * power(miss, gamma + 1)
+
+
+@register_cls_loss(
+    "poly",
+    summary="PolyLoss: focal loss plus epsilon (1 - p_t)^(gamma + 1)",
+    aliases=("polyloss", "poly_loss", "poly_focal", "polyfocal"),
+    source="arXiv 2204.12511",
+)
+class PolyLoss(ClassificationLoss):
+    """PolyLoss: focal loss plus epsilon (1 - p_t)^(gamma + 1)."""
+
+    formula: ClassVar[Formula] = staticmethod(poly_focal_loss)
+    epsilon: float
+    gamma: float
+    alpha: float
+
+    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return `(1-a) p^gamma softplus(z) + epsilon p^(gamma+1)` and its derivative."""
+        scale = negative_weight(self.alpha)
+        return modulated_background(logits, self.gamma, scale, epsilon=self.epsilon, out=out)
+
+    def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
+        """Return the loss and its derivative per element."""
+        return modulated(logits, targets, self.gamma, self.alpha, self.epsilon)

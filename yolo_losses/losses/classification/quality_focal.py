@@ -1,0 +1,86 @@
+"""Quality focal loss: BCE toward a soft quality target, weighted by |t - p|^beta."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from yolo_losses.losses._math import balance, balanced, negative_weight, power
+from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
+from yolo_losses.losses.classification._modulated import modulated_background
+from yolo_losses.registry.parameters import Param
+
+
+@with_reduction
+def quality_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    beta: Annotated[float, Param("focusing exponent on |t - p|; 0 disables it", low=0)] = 2.0,
+    alpha: Annotated[
+        float | None, Param("weight of positives; negatives get 1 - alpha; -1 disables it", low=-1, high=1, off=-1)
+    ] = None,
+) -> Tensor:
+    """Quality focal loss, per element: `|t - p|^beta BCE`, nothing detached.
+
+    Args:
+        logits: any shape.
+        targets: same shape, in [0, 1]: the quality at the positives, 0 elsewhere.
+        beta: focusing exponent, at least 0.
+        alpha: weight of positives, in [0, 1]; negatives get 1 - alpha, as in YOLOv5's `QFocalLoss`. Below 0 or `None`:
+            no balancing.
+        weight: of the logits' shape, of its leading dimensions, or flat.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of elements.
+
+    Returns:
+        At least 0; 0 at `p = t`.
+
+    Source:
+        Li et al., arXiv 2006.04388, equal to MMDetection's. The authors' first code lacks the absolute value.
+    """
+    bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return balanced(power((targets - logits.sigmoid()).abs(), beta) * bce, targets, alpha)
+
+
+@register_cls_loss(
+    "qfl",
+    summary="Quality focal loss: BCE toward a soft quality target, weighted by |t - p|^beta",
+    aliases=("qualityfocal", "quality_focal", "qualityfocalloss", "quality_focal_loss"),
+    source="arXiv 2006.04388; MMDetection",
+)
+class QualityFocalLoss(ClassificationLoss):
+    """Quality focal loss: BCE toward a soft quality target, weighted by |t - p|^beta."""
+
+    formula: ClassVar[Formula] = staticmethod(quality_focal_loss)
+    default_target: ClassVar[str] = "iou"
+    beta: float
+    alpha: float
+
+    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return `(1-a) p^beta softplus(z)` and its derivative."""
+        return modulated_background(logits, self.beta, negative_weight(self.alpha), out=out)
+
+    def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
+        """Return the loss and its derivative per element."""
+        p = logits.sigmoid()
+        gap = p - targets
+        value = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        if not self.beta:
+            slope = gap
+        else:
+            if self.beta < 1:  # the slope at 0 is infinite
+                gap = gap.abs().clamp_min_(torch.finfo(p.dtype).tiny).copysign_(gap)
+            # With d = p - t and s = |d|^(beta - 1) sign(d): the loss is s d BCE, its derivative
+            # s (d^2 + beta p (1 - p) BCE).
+            steep = gap if self.beta == 2 else gap.abs().pow_(self.beta - 1).copysign_(gap)
+            square, spread = gap * gap, torch.addcmul(p, p, p, value=-1)
+            slope = torch.addcmul(square, spread, value, value=self.beta).mul_(steep)
+            value.mul_(square if self.beta == 2 else steep * gap)
+        if self.alpha >= 0:
+            weight = balance(targets, self.alpha)
+            value.mul_(weight)
+            slope.mul_(weight)
+        return value, slope

@@ -1,0 +1,140 @@
+"""Base of the mask losses: the module, cropping to a box, and the mean over a mask's pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from yolo_losses.losses._declaration import declares
+from yolo_losses.losses._module import Formula, LossModule
+from yolo_losses.losses._reduction import check_reduction, reduce_loss, upcast
+
+# The logit of a pixel outside the box. With target 0 its loss is exactly 0 in every precision.
+OUTSIDE = -1e4
+
+
+def register_seg_loss(
+    name: str, *, aliases: tuple[str, ...] = (), source: str = "", summary: str = ""
+) -> Callable[[Any], Any]:
+    """Register a mask loss under `name`; a decorator for a formula or for a `MaskLoss`.
+
+    A formula is a function `(logits, targets, ...) -> loss per mask`, of shape `(N, H, W)` and `(N,)`. Its further
+    arguments are the loss's parameters and become the training keys `seg_{name}_{argument}`; `area` is supplied by the
+    criterion. The decorated formula also takes `weight`, `reduction` and `avg_factor`.
+
+    Raises:
+        ValueError: if the name is taken or is not an identifier, or a parameter's declaration is invalid.
+    """
+    return declares("seg", MaskLoss, name, aliases, source, summary)
+
+
+class MaskLoss(LossModule):
+    """A mask loss as a module, with MMDetection's calling convention.
+
+    A subclass sets `formula`, and may declare further parameters as annotated attributes. The parameters become
+    attributes of the module.
+
+    Args:
+        reduction: `mean`, `sum` or `none`.
+        loss_weight: weight of the loss.
+        **parameters: the declared parameters, by name.
+
+    Raises:
+        TypeError: on an undeclared parameter.
+        ValueError: on a parameter out of range, or an unknown reduction.
+    """
+
+    formula: ClassVar[Formula]
+    supplied_arguments: ClassVar[frozenset[str]] = frozenset({"area"})
+
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        check_reduction(reduction)
+        self.reduction = reduction
+        self.loss_weight = loss_weight
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+        **supplied: Any,
+    ) -> Tensor:
+        """Return the loss of predicted masks against targets.
+
+        Args:
+            pred: logits, shape `(N, H, W)`.
+            target: same shape, 0 or 1.
+            weight: per mask.
+            avg_factor: divisor of `mean`, in place of the number of masks.
+            reduction_override: overrides the module's reduction.
+            **supplied: what the formula needs from the criterion, `area`.
+
+        Raises:
+            ValueError: on an unknown reduction or shapes that do not fit.
+        """
+        reduction = check_reduction(self.reduction, reduction_override)
+        loss = self.masks(*upcast(pred, target), **supplied)
+        return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)
+
+    def masks(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss per mask, in float32 or float64."""
+        return type(self).formula(logits, targets, **self.arguments(supplied))
+
+
+def cropped(logits: Tensor, targets: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits and targets whose pixels outside the boxes are correctly predicted background.
+
+    Args:
+        logits: shape `(N, H, W)`, float32 or float64.
+        targets: same shape.
+        inside: which pixels are inside each mask's box, same shape.
+    """
+    return torch.where(inside, logits, OUTSIDE), targets * inside
+
+
+def pixels(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the masks as rows of pixels, shape `(N, H * W)`.
+
+    Raises:
+        ValueError: if the shapes differ or are not `(N, H, W)`.
+    """
+    if logits.dim() != 3 or logits.shape != targets.shape:
+        raise ValueError(
+            f"targets of shape {tuple(targets.shape)} do not fit logits of shape {tuple(logits.shape)}:"
+            " both must be of shape (N, H, W)"
+        )
+    return logits.flatten(1), targets.flatten(1)
+
+
+def pixel_mean(loss: Tensor, area: Tensor | None) -> Tensor:
+    """Return the mean of a loss per pixel over each mask, shape `(N,)`.
+
+    Args:
+        loss: shape `(N, H * W)`.
+        area: the share of the grid that each mask's box covers, shape `(N,)`, if the loss is 0 outside the box; the
+            mean divided by it is the mean over the box. `None`: the mean over the grid.
+    """
+    mean = loss.sum(1) / max(loss.shape[1], 1)
+    # A box without area has no pixels: the quotient is 0.
+    return mean if area is None else ratio(mean, area.to(mean.dtype))
+
+
+def foreground(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the sum of the probabilities over the foreground, that over all pixels, and the size of the foreground.
+
+    Each has shape `(N,)`, per mask.
+    """
+    z, t = pixels(logits, targets)
+    p = z.sigmoid()
+    return (p * t).sum(1), p.sum(1), t.sum(1)
+
+
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Return the quotient of two sums that are at least 0; it is 0 where both are 0."""
+    return numerator / denominator.clamp_min(torch.finfo(denominator.dtype).tiny)

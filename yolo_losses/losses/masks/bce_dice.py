@@ -1,0 +1,57 @@
+"""Binary cross entropy and dice loss together."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from torch import Tensor
+
+from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses.masks._base import MaskLoss, register_seg_loss
+from yolo_losses.losses.masks.bce import mask_bce_loss
+from yolo_losses.losses.masks.dice import dice_loss
+from yolo_losses.registry.parameters import Param
+
+
+@with_reduction
+def bce_dice_loss(
+    logits: Tensor,
+    targets: Tensor,
+    ratio: Annotated[float, Param("weight of the dice term; BCE gets 1 - ratio", low=0, high=1)] = 0.5,
+    smooth: Annotated[float, Param("smoothing of the dice term, in pixels", low=0)] = 1.0,
+    area: Tensor | None = None,
+) -> Tensor:
+    """Weighted mean of BCE (averaged over the pixels) and dice loss, per mask.
+
+    Args:
+        logits: shape `(N, H, W)`.
+        targets: same shape, in [0, 1].
+        ratio: weight of the dice term, in [0, 1]; BCE gets 1 - ratio.
+        smooth: as in `dice_loss`.
+        area: the share of the grid that each mask's box covers, shape `(N,)`, where all outside the box is certain
+            background; BCE's mean is divided by it. `None`: the mean over the grid.
+        weight: per mask.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of masks.
+
+    Returns:
+        At least 0, shape `(N,)`.
+
+    Source:
+        Ultralytics' `BCEDiceLoss`, which averages over channels too.
+    """
+    return ratio * dice_loss(logits, targets, smooth) + (1 - ratio) * mask_bce_loss(logits, targets, area)
+
+
+@register_seg_loss(
+    "bce_dice",
+    summary="Weighted sum of binary cross entropy and dice loss",
+    aliases=("bcedice", "bcediceloss", "dice_bce"),
+    source="Ultralytics BCEDiceLoss",
+)
+class BCEDiceLoss(MaskLoss):
+    """Binary cross entropy and dice loss together."""
+
+    formula: ClassVar[Formula] = staticmethod(bce_dice_loss)
+    ratio: float
+    smooth: float

@@ -1,0 +1,51 @@
+"""Dice loss: 1 - Dice coefficient, independent of object size."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from torch import Tensor
+
+from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses.masks._base import MaskLoss, foreground, ratio, register_seg_loss
+from yolo_losses.registry.parameters import Param
+
+
+@with_reduction
+def dice_loss(
+    logits: Tensor,
+    targets: Tensor,
+    smooth: Annotated[float, Param("smoothing, in pixels, added to numerator and denominator", low=0)] = 1.0,
+) -> Tensor:
+    """Dice loss of each mask: `1 - (2 sum(p t) + s) / (sum(p) + sum(t) + s)`.
+
+    Args:
+        logits: shape `(N, H, W)`.
+        targets: same shape, in [0, 1].
+        smooth: s, in pixels, at least 0. An empty target with an empty prediction has loss 0 where it is above 0.
+        weight: per mask.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of masks.
+
+    Returns:
+        In [0, 1], shape `(N,)`.
+
+    Source:
+        MMDetection's `DiceLoss` with `naive_dice=True` (there s is 1e-3), and the dice of Ultralytics' `BCEDiceLoss`.
+        V-Net (arXiv 1606.04797) has squares in the denominator.
+    """
+    both, predicted, size = foreground(logits, targets)
+    return 1 - ratio(2 * both + smooth, predicted + size + smooth)
+
+
+@register_seg_loss(
+    "dice",
+    summary="Dice loss: 1 - dice coefficient of mask and target",
+    aliases=("diceloss", "dice_loss"),
+    source="MMDetection DiceLoss (naive); Ultralytics",
+)
+class DiceLoss(MaskLoss):
+    """Dice loss: 1 - Dice coefficient, independent of object size."""
+
+    formula: ClassVar[Formula] = staticmethod(dice_loss)
+    smooth: float

@@ -1,0 +1,58 @@
+"""Focal loss per pixel: BCE per pixel weighted by (1 - p_t)^gamma."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from torch import Tensor
+
+from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses.classification.focal import focal_loss
+from yolo_losses.losses.masks._base import MaskLoss, pixel_mean, pixels, register_seg_loss
+from yolo_losses.registry.parameters import Param
+
+
+@with_reduction
+def mask_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    gamma: Annotated[float, Param("focusing exponent; 0 disables it", low=0)] = 1.5,
+    alpha: Annotated[
+        float | None, Param("weight of foreground; background gets 1 - alpha; -1 disables it", low=-1, high=1, off=-1)
+    ] = 0.25,
+    area: Tensor | None = None,
+) -> Tensor:
+    """Focal loss averaged over the pixels of each mask.
+
+    Args:
+        logits: shape `(N, H, W)`.
+        targets: same shape, in [0, 1].
+        gamma: focusing exponent, at least 0.
+        alpha: weight of foreground, in [0, 1]; background gets 1 - alpha. Below 0 or `None`: no balancing.
+        area: the share of the grid that each mask's box covers, shape `(N,)`, where all outside the box is certain
+            background; the mean is divided by it. `None`: the mean over the grid.
+        weight: per mask.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of masks.
+
+    Returns:
+        At least 0, shape `(N,)`.
+
+    Source:
+        Lin et al., arXiv 1708.02002, per pixel as `focal_loss` is per element.
+    """
+    return pixel_mean(focal_loss(*pixels(logits, targets), gamma, alpha), area)
+
+
+@register_seg_loss(
+    "focal",
+    summary="Focal loss per pixel: BCE weighted by (1 - p_t)^gamma",
+    aliases=("focalloss", "focal_loss"),
+    source="arXiv 1708.02002; torchvision",
+)
+class MaskFocalLoss(MaskLoss):
+    """Focal loss per pixel: BCE per pixel weighted by (1 - p_t)^gamma."""
+
+    formula: ClassVar[Formula] = staticmethod(mask_focal_loss)
+    gamma: float
+    alpha: float

@@ -1,0 +1,62 @@
+"""Tversky loss: dice loss with separate weights for false positives and false negatives."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from torch import Tensor
+
+from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses.masks._base import MaskLoss, pixels, ratio, register_seg_loss
+from yolo_losses.registry.parameters import Param
+
+
+@with_reduction
+def tversky_loss(
+    logits: Tensor,
+    targets: Tensor,
+    alpha: Annotated[float, Param("weight of false positives", low=0)] = 0.3,
+    beta: Annotated[float, Param("weight of false negatives", low=0)] = 0.7,
+    smooth: Annotated[float, Param("smoothing, in pixels, added to numerator and denominator", low=0)] = 1.0,
+) -> Tensor:
+    """Tversky loss of each mask: `1 - (TP + s) / (TP + alpha FP + beta FN + s)`, of probabilities.
+
+    Args:
+        logits: shape `(N, H, W)`.
+        targets: same shape, in [0, 1].
+        alpha: weight of false positives, at least 0.
+        beta: weight of false negatives, at least 0. With `alpha = beta = 0.5` and half its `smooth`, it is dice loss.
+        smooth: s, in pixels, at least 0. An empty target with an empty prediction has loss 0 where it is above 0.
+        weight: per mask.
+        reduction: `none`, `mean` or `sum`.
+        avg_factor: divisor of `mean`, in place of the number of masks.
+
+    Returns:
+        In [0, 1], shape `(N,)`.
+
+    Source:
+        Salehi et al., arXiv 1706.05721, whose letters these are, as in segmentation_models.pytorch's `TverskyLoss`.
+        That takes the masks of a batch as one, and an empty target for no loss. The Keras code of focal Tversky loss
+        has `alpha` on the false negatives.
+    """
+    z, t = pixels(logits, targets)
+    p = z.sigmoid()
+    hit = (p * t).sum(1)
+    false_positives = (p * (1 - t)).sum(1)
+    false_negatives = ((-z).sigmoid() * t).sum(1)
+    return 1 - ratio(hit + smooth, hit + alpha * false_positives + beta * false_negatives + smooth)
+
+
+@register_seg_loss(
+    "tversky",
+    summary="Tversky loss: dice loss with separate weights for false positives and false negatives",
+    aliases=("tverskyloss", "tversky_loss"),
+    source="arXiv 1706.05721; segmentation_models.pytorch",
+)
+class TverskyLoss(MaskLoss):
+    """Tversky loss: dice loss with separate weights for false positives and false negatives."""
+
+    formula: ClassVar[Formula] = staticmethod(tversky_loss)
+    alpha: float
+    beta: float
+    smooth: float

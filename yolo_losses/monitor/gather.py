@@ -1,0 +1,217 @@
+"""What the losses of a branch did in an epoch, for `loss_stats=True`: sums on the device that are read once at its end.
+
+Every `EVERY`-th batch of an epoch is measured, the first among them, so that the cost is below 1 % of a training. What
+takes a pass over all class scores (the class term against the reference, and by predicted score) is that of the first
+images of such a batch, as many as have `ELEMENTS` scores; the rest is that of all of its images. Nothing that is
+measured enters the training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yolo_losses.losses._step import sum_over_ranks
+
+EVERY = 10
+ELEMENTS = 2**20
+EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the predicted scores
+LOGITS = tuple(math.log(p / (1 - p)) for p in EDGES[1:-1])
+
+
+class Statistics:
+    """Sums over the measured batches of an epoch of one branch.
+
+    Attributes:
+        measuring: whether the call at hand is measured.
+        term: its class term by class, in the last dimension, as the criterion got it: that weights it in place.
+        found: what the call at hand was found to be, by name.
+        sums: of all measured calls of the epoch; `None` before the first.
+        terms: the names of the criterion's terms.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.measuring = False
+        self.term: Tensor | None = None
+        self.found: dict[str, Tensor] = {}
+        self.sums: Tensor | None = None
+        self.sizes: dict[str, int] = {}
+        self.terms: tuple[str, ...] = ()
+
+    def begin_epoch(self) -> None:
+        """Start afresh."""
+        self.calls = 0
+        self.sums = None
+
+    def begin(self) -> None:
+        """Start a call of the criterion, which is measured in training if it is its turn."""
+        self.measuring = torch.is_grad_enabled() and self.calls % EVERY == 0
+        self.calls += torch.is_grad_enabled()
+        self.found = {}
+        self.term = None
+
+    def sample(self, logits: Tensor) -> int:
+        """Return how many of a batch's images take part in a pass over all class scores."""
+        return min(len(logits), max(1, ELEMENTS // max(logits[0].numel(), 1))) if len(logits) else 0
+
+    @torch.no_grad()
+    def take_class_term(
+        self,
+        logits: Tensor,
+        values: Tensor,
+        gradient: Tensor | None,
+        reference: Tensor,
+        reference_gradient: Tensor,
+        positive: Tensor,
+        factor: Tensor | float = 1.0,
+    ) -> None:
+        """Take the class term of some images per element, against the reference's.
+
+        Args:
+            logits: shape `(b, anchors, C)`.
+            values: the loss of each, of the same shape.
+            gradient: of the sum of the loss by the logits, of the same shape; `None`: none flows.
+            reference: the sum of the stock loss toward its own targets.
+            reference_gradient: of the same shape as the logits.
+            positive: which of them are the class of a positive, of the same shape.
+            factor: what the loss and its gradient are multiplied by.
+        """
+        own, stock = (torch.zeros_like(logits) if g is None else g.float() for g in (gradient, reference_gradient))
+        squares = torch.stack((own.square() * (factor * factor), stock.square()))
+        value = torch.stack((values.sum() * factor, reference))
+        self.found["against"] = torch.cat((value, squares.sum((1, 2, 3)), (squares * positive).sum((1, 2, 3))))
+        above = [values.sum((0, 1))]
+        above += [torch.where(logits > edge, values, 0).sum((0, 1)) for edge in LOGITS]
+        above.append(torch.zeros_like(above[0]))
+        self.found["by_score"] = torch.stack([more - less for more, less in pairwise(above)])
+
+    @torch.no_grad()
+    def take_positives(self, images: int, positives: Tensor, mean_iou: Tensor, more: Mapping[str, Tensor]) -> None:
+        """Take the number of images and of positives, the mean IoU of these, and what a loss has to show besides."""
+        self.found["images"] = positives.new_full((), images)
+        self.found["positives"] = positives
+        self.found["iou"] = mean_iou * positives
+        self.found.update(more)
+
+    @torch.no_grad()
+    def end(self, terms: Mapping[str, Tensor], by_class: bool) -> None:
+        """Add the call at hand to the sums.
+
+        Args:
+            terms: the detached terms of the loss by name, with their gains.
+            by_class: whether a class is the same one in every batch.
+        """
+        if not self.measuring:
+            return
+        self.measuring = False
+        self.terms = tuple(terms)
+        found = {"terms": torch.stack([term.float() for term in terms.values()]), **self.found}
+        term, self.term, self.found = self.term, None, {}
+        if term is not None:
+            sums = term.detach().reshape(-1, term.shape[-1]).sum(0)
+            # The shares by score are of some images, and may lack the criterion's weights of the classes.
+            share = found["by_score"] / found["by_score"].sum(0).clamp_min(torch.finfo(sums.dtype).tiny)
+            found["by_score"] = (share * sums).sum(1)
+            if by_class:
+                found["by_class"] = sums
+        found["batches"] = torch.ones_like(found["terms"][0])
+        sizes = {name: tensor.numel() for name, tensor in found.items()}
+        if self.sums is not None and sizes != self.sizes:
+            return  # another number of classes than in the epoch's first batch
+        self.sizes = sizes
+        dtype = torch.float32 if found["terms"].device.type == "mps" else torch.float64  # Metal has no float64
+        vector = torch.cat([tensor.reshape(-1).to(dtype) for tensor in found.values()])
+        # A batch that overflowed would spoil the epoch.
+        vector = torch.where(vector.isfinite().all(), vector, 0)
+        self.sums = vector if self.sums is None else self.sums + vector
+
+
+def named_terms(items: Any) -> Mapping[str, Tensor]:
+    """Return the detached terms of a criterion's result by name; before Ultralytics 8.4.104 they have none."""
+    return items if isinstance(items, Mapping) else {str(number): term for number, term in enumerate(items)}
+
+
+def has_prompts(*candidates: Any) -> bool:
+    """Return whether a class stands for a prompt of the batch at hand, found among a criterion's arguments."""
+    return any(isinstance(batch, Mapping) and ("texts" in batch or "visuals" in batch) for batch in candidates)
+
+
+def read(branches: Mapping[str, Any], classes: Sequence[str] = (), terms: Sequence[str] = ()) -> dict[str, float]:
+    """Return the columns of an epoch for every branch, summed over ranks; this synchronises, once.
+
+    Args:
+        branches: by their path.
+        classes: the names of the classes, used where there are as many.
+        terms: the names of the terms, where the criterion has none for them.
+
+    Returns:
+        By column, see `docs/loss-stats.md`: the branch's path, where there is one, a slash, and what is counted.
+    """
+    measured = {path: b for path, b in branches.items() if b.statistics is not None and b.statistics.sums is not None}
+    joined = {path: b.statistics.sums for path, b in measured.items() if b.joined}
+    if joined:
+        whole = sum_over_ranks(torch.cat(list(joined.values())))
+        joined = dict(zip(joined, whole.split([len(sums) for sums in joined.values()]), strict=True))
+    vectors = [joined.get(path, b.statistics.sums) for path, b in measured.items()]
+    factors = [b.scale.factor.view(1) for b in measured.values() if b.scale is not None]
+    if not vectors:
+        return {}
+    numbers = iter(torch.cat([*vectors, *(factor.to(vectors[0]) for factor in factors)]).tolist())
+    sums = {
+        path: {name: [next(numbers) for _ in range(size)] for name, size in b.statistics.sizes.items()}
+        for path, b in measured.items()
+    }
+    columns: dict[str, float] = {}
+    for path, b in measured.items():
+        scale = None if b.scale is None else next(numbers)
+        own_terms = b.statistics.terms
+        if len(terms) == len(own_terms) and "0" in own_terms:
+            own_terms = terms
+        own = _columns(own_terms, sums[path], classes, "bce" if b.reference == "BCE" else "stock", scale)
+        columns.update({f"{path}/{name}" if path else name: value for name, value in own})
+    return columns
+
+
+def _columns(
+    terms: Sequence[str], sums: Mapping[str, list[float]], classes: Sequence[str], reference: str, scale: float | None
+) -> Iterator[tuple[str, float]]:
+    """Yield the columns of a branch."""
+    (batches,) = sums["batches"]
+    yield "batches", batches
+    yield from _shares("share", [term.removesuffix("_loss") for term in terms], sums["terms"])
+    if "against" in sums:
+        own, stock = sums["against"][::2], sums["against"][1::2]
+        value, gradient, positives = (_ratio(a, b) for a, b in zip(own, stock, strict=True))
+        yield f"cls_to_{reference}/value", value
+        yield f"cls_to_{reference}/gradient", gradient**0.5
+        yield f"cls_to_{reference}/gradient_positives", positives**0.5
+    if scale is not None:
+        yield "cls_scale", scale
+    if "positives" in sums:
+        (images,), (positives,), (iou,) = (sums[name] for name in ("images", "positives", "iou"))
+        yield "positives", _ratio(positives, images)
+        yield "mean_iou", _ratio(iou, positives)
+    if "threshold" in sums:
+        yield "threshold", _ratio(sums["threshold"][0], batches)
+    if "by_score" in sums:
+        yield from _shares("by_score", [f"{low}-{high}" for low, high in pairwise(EDGES)], sums["by_score"])
+    if "by_class" in sums:
+        count = len(sums["by_class"])
+        names = classes if len(classes) == count else [str(number) for number in range(count)]
+        yield from _shares("by_class", names, sums["by_class"])
+
+
+def _shares(group: str, names: Sequence[str], values: Sequence[float]) -> Iterator[tuple[str, float]]:
+    total = sum(values)
+    for name, value in zip(names, values, strict=True):
+        yield f"{group}/{name}", _ratio(value, total)
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else float("nan")

@@ -1,0 +1,181 @@
+"""Which losses a picture shows: their modules, from names and keys as they are typed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from yolo_losses import registry
+from yolo_losses.losses._module import LossModule
+from yolo_losses.losses.build import build_box_loss, build_cls_loss
+from yolo_losses.registry import LossSpec
+from yolo_losses.registry.parameters import Value, shown
+
+REFERENCES = {"class": "bce", "box": "iou", "rotated": "rotated_iou", "mask": "seg_bce"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A loss that can be drawn.
+
+    Attributes:
+        specs: the modifiers of a box loss in canonical order, then the loss.
+    """
+
+    specs: tuple[LossSpec, ...]
+
+    @property
+    def kind(self) -> str:
+        """The kind of picture: `class`, `box`, `rotated` or `mask`."""
+        base = self.specs[-1]
+        return {"cls": "class", "seg": "mask"}.get(base.kind, "rotated" if base.rotated else "box")
+
+    @property
+    def name(self) -> str:
+        """The name, a mask loss's with `seg_` in front, as in its keys."""
+        return ("seg_" if self.kind == "mask" else "") + "_".join(spec.name for spec in self.specs)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of its parameters."""
+        return [p.key for spec in self.specs for p in spec.parameters]
+
+    def curve(self, given: Mapping[str, Any]) -> Curve:
+        """Return the curve with some keys given, the others at their defaults.
+
+        Raises:
+            ValueError: on a value out of range.
+        """
+        values = registry.parse_keys(self.specs, given)
+        *modifiers, base = self.specs
+        module: LossModule
+        if self.kind == "class":
+            module = build_cls_loss(base, values, reduction="none")
+        elif self.kind == "mask":
+            module = base.build(values, reduction="none")
+        else:
+            module = build_box_loss(modifiers, base, values, reduction="none")
+        words = [f"{key.removeprefix(self.name + '_')}={_text(values[key])}" for key in given]
+        return Curve(" ".join([self.name, *words]), self, module.eval(), values)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A loss with values of its parameters.
+
+    Attributes:
+        label: its name and the keys that were given.
+        choice: the loss.
+        module: it, in `eval` mode, without reduction.
+        values: of all its parameters, by key.
+        supplied: arguments of the criterion that differ from those of other curves.
+    """
+
+    label: str
+    choice: Choice
+    module: LossModule
+    values: Mapping[str, Value]
+    supplied: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> str:
+        """All parameters as training keys."""
+        return " ".join(f"{key}={_text(value)}" for key, value in self.values.items())
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a picture shows.
+
+    Attributes:
+        curves: at least one.
+        reference: what they are drawn against, if it is another loss.
+    """
+
+    curves: tuple[Curve, ...]
+    reference: Curve | None
+
+    @property
+    def kind(self) -> str:
+        """The kind of picture."""
+        return self.curves[0].choice.kind
+
+    @property
+    def all(self) -> list[Curve]:
+        """The reference, if there is one, and the curves."""
+        return [*([self.reference] if self.reference else []), *self.curves]
+
+
+def _text(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def choose(names: Sequence[str], keys: Mapping[str, Sequence[Any]]) -> Shown:
+    """Return what a picture of these losses shows, a curve for every combination of a loss's values.
+
+    Args:
+        names: names or aliases of losses of one kind; a mask loss may have `seg_` in front, and a modifier alone stands
+            for itself in front of a base.
+        keys: training keys of the losses, each with its values.
+
+    Raises:
+        ValueError: in one line, on an unknown name or key, a value out of range, or losses of several kinds.
+    """
+    choices = list({choice.name: choice for choice in map(find, names)}.values())
+    kinds = {choice.kind: choice for choice in choices}
+    if len(kinds) > 1:
+        words = " and ".join(f"'{choice.name}' ({kind})" for kind, choice in kinds.items())
+        raise ValueError(f"one picture shows losses of one kind, not {words}")
+    known = [key for choice in choices for key in choice.keys]
+    for key in keys:
+        if key not in known:
+            of = ", ".join(choice.name for choice in choices)
+            hint = registry.did_you_mean(key, known)
+            raise ValueError(
+                f"'{shown(key)}' is not a parameter of {of}; allowed are: {', '.join(known) or 'none'}.{hint}"
+            )
+    curves = [choice.curve(given) for choice in choices for given in _combinations(choice, keys)]
+    reference = _reference(choices, keys)
+    others = [c for c in curves if (c.choice, c.values) != (reference.choice, reference.values)]
+    return Shown(tuple(others), reference) if others else Shown(tuple(curves), None)
+
+
+def _combinations(choice: Choice, keys: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    own = [key for key in choice.keys if key in keys]
+    for values in itertools.product(*(keys[key] for key in own)):
+        yield dict(zip(own, values, strict=True))
+
+
+def _reference(choices: Sequence[Choice], keys: Mapping[str, Sequence[Any]]) -> Curve:
+    """Return the base loss of modified ones, else the plainest loss of the kind."""
+    bases = {choice.specs[-1].name for choice in choices if len(choice.specs) > 1}
+    if len(bases) == 1 and all(len(choice.specs) > 1 for choice in choices):
+        base = Choice(choices[0].specs[-1:])
+        return base.curve({key: keys[key][0] for key in base.keys if len(keys.get(key, ())) == 1})
+    return find(REFERENCES[choices[0].kind]).curve({})
+
+
+def find(name: str) -> Choice:
+    """Return the loss of this name.
+
+    Raises:
+        ValueError: on an unknown name, with the nearest.
+    """
+    words = registry.normal(name)
+    for kind, word in (("cls", words), ("box", words), ("seg", words.removeprefix("seg_")), ("modifier", words)):
+        spec = registry.find(kind, word)  # type: ignore[arg-type]
+        if spec is not None and spec.kind == "modifier":
+            return find(f"{spec.name}_{registry.example_base(spec)}")
+        if spec is not None:
+            return Choice((spec,))
+    try:
+        modifiers, base = registry.split_box_name(name)
+    except ValueError:
+        if any(words.startswith(f"{spec.name}_") for spec in registry.specs("modifier")):
+            raise  # a part of it is known: the message says what is wrong with the rest
+        known = [f"seg_{spec.name}" if spec.kind == "seg" else spec.name for spec in registry.specs()]
+        hint = registry.did_you_mean(name, known) or " `yolo-losses list` prints them all."
+        raise ValueError(f"'{shown(name)}' is not a loss.{hint}") from None
+    return Choice((*modifiers, base))

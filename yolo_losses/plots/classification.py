@@ -1,0 +1,232 @@
+"""Pictures of classification losses: loss and gradient over the logit, and what the target's score does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator
+from torch import Tensor
+
+from yolo_losses.losses._module import formula_arguments
+from yolo_losses.losses.classification._base import ClassificationLoss
+from yolo_losses.plots.choice import Curve, Shown
+from yolo_losses.plots.sheet import (
+    REACH,
+    Entry,
+    Row,
+    heading,
+    lay_out,
+    line,
+    logit_axis,
+    logit_columns,
+    number,
+    share_axis,
+)
+from yolo_losses.plots.style import GREY, INK
+
+LOGITS = torch.linspace(-REACH, REACH, 241)
+SCORES = torch.linspace(0.005, 1, 200)
+LEVELS = (0.3, 0.6, 0.9)  # target scores
+PROBABILITIES = (0.1, 0.5, 0.9)
+LEVEL_DASHES = (":", "--", "-")
+MEAN_IOU = 0.5
+RATIOS = (1.0, 0.5, 0.0)
+# A batch for losses that depend on one: quantiles of normal distributions, 1 % of them positive.
+NEGATIVES, POSITIVES = (-4.0, 1.5, 9900), (0.0, 1.5, 100)
+STEPS = 100
+
+
+def draw(shown: Shown, figure: Figure) -> None:
+    """Draw classification losses."""
+    curves = [part for curve in shown.curves for part in _parts(curve)]
+    every = [*([shown.reference] if shown.reference else []), *curves]
+    single = len(curves) == 1
+    styles = [line(i if shown.reference else i + 1) for i in range(len(every))]
+    rows = [Row(above=0.36, below=0.1), Row(above=0.02), Row(above=0.18)]
+    panels = lay_out(
+        figure,
+        ", ".join(dict.fromkeys(curve.choice.name for curve in shown.curves)),
+        curves[0].parameters if len(shown.curves) == 1 else "",
+        [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
+        rows,
+        _caption(curves, single),
+    )
+    for curve, style in zip(every, styles, strict=True):
+        for column, target in enumerate((1.0, 0.0)):
+            value, slope = over_logit(curve, target)
+            panels[0][column].plot(LOGITS, value, **style)
+            panels[1][column].plot(LOGITS, slope, **style)
+    logit_columns(panels, ("positive, t = 1", "negative, t = 0"))
+    _limit(panels, curves)
+    _by_level(panels[2][0], every, styles, single)
+    _by_score(panels[2][1], curves, styles[-len(curves) :], single)
+    for axes, label in ((panels[2][0], "logit z"), (panels[2][1], "target score t")):
+        axes.set_xlabel(label)
+
+
+def over_logit(curve: Curve, target: float) -> tuple[Tensor, Tensor]:
+    """Return loss and gradient at `LOGITS` of elements with one target; a target of 0 is a negative."""
+    z = LOGITS[:, None].clone().requires_grad_()
+    t = torch.full_like(z, target)
+    loss = _loss(curve, z, t)
+    (slope,) = torch.autograd.grad(loss.sum(), z)
+    return loss.detach()[:, 0], slope[:, 0]
+
+
+def weight_over_score(curve: Curve, probability: float) -> Tensor:
+    """Return the loss of positives over BCE at `SCORES`, at one predicted probability."""
+    t = SCORES[:, None]
+    z = torch.full_like(t, probability).logit()
+    with torch.no_grad():
+        bce = torch.nn.functional.binary_cross_entropy_with_logits(z, t, reduction="none")
+        return (_loss(curve, z, t) / bce)[:, 0]
+
+
+def _loss(curve: Curve, z: Tensor, t: Tensor) -> Tensor:
+    supplied = {"mean_iou": torch.tensor(MEAN_IOU), "positive_mask": t > 0, **curve.supplied}
+    loss: Tensor = curve.module(z, t, **supplied)
+    return loss
+
+
+def _parts(curve: Curve) -> Iterator[Curve]:
+    """Yield a curve with all that it depends on: one for each ratio where classes differ by their ratio."""
+    loss = curve.module
+    assert isinstance(loss, ClassificationLoss)
+    if "pos_neg_ratio" in formula_arguments(type(loss).formula):
+        for ratio in RATIOS:
+            yield dataclasses.replace(
+                curve, label=f"{curve.label}, q = {ratio:g}", supplied={"pos_neg_ratio": torch.tensor([ratio])}
+            )
+        return
+    if list(loss.buffers()):
+        logits, targets = batch()
+        loss.train()
+        with torch.no_grad():
+            for _ in range(STEPS):
+                loss(logits, targets, mean_iou=torch.tensor(MEAN_IOU), positive_mask=targets > 0)
+        loss.eval()
+    yield curve
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    """Return logits and targets of a stated batch, shape `(n, 1)`, for losses that depend on one."""
+    logits = [
+        mean + spread * torch.special.ndtri((torch.arange(size) + 0.5) / size)
+        for mean, spread, size in (NEGATIVES, POSITIVES)
+    ]
+    targets = [torch.full_like(z, float(i)) for i, z in enumerate(logits)]
+    return torch.cat(logits)[:, None], torch.cat(targets)[:, None]
+
+
+def _limit(panels: list[tuple[Axes, Axes]], curves: list[Curve]) -> None:
+    """Give positives and negatives the same scale, in which BCE stays visible."""
+    value, slope = (np.stack([over_logit(curve, t)[i] for curve in curves for t in (1.0, 0.0)]) for i in (0, 1))
+    most, steepest = max(float(value.max()), REACH), max(float(abs(slope).max()), 1.0)
+    for axes in panels[0]:
+        axes.set_ylim(min(-0.03 * most, float(value.min())), 1.04 * most)
+    margin = 0.05 * steepest
+    for axes, of in zip(panels[1], (slope[0::2], slope[1::2]), strict=True):
+        low, high = (
+            (-steepest, max(float(of.max()), 0)) if axes is panels[1][0] else (min(float(of.min()), 0), steepest)
+        )
+        axes.set_ylim(low - margin, high + margin)
+    for axes in (*panels[0], *panels[1]):
+        _logarithmic_if(most > 8 * REACH or steepest > 20, axes)
+
+
+def _logarithmic_if(large: bool, axes: Axes) -> None:
+    if large:
+        low, high = axes.get_ylim()
+        axes.set_yscale("symlog", linthresh=1, linscale=0.5)
+        axes.set_ylim(low if low < -1 and high < -low else -0.2, high)
+        axes.yaxis.set_major_locator(FixedLocator([-1000, -100, -10, -1, 0, 1, 10, 100, 1000]))
+        axes.yaxis.set_major_formatter(number)
+
+
+def _by_level(axes: Axes, every: list[Curve], styles: list[dict[str, Any]], single: bool) -> None:
+    """Draw the loss of positives with a soft target."""
+    levels = LEVELS if single else LEVELS[1:2]
+    most = 0.0
+    for curve, style in zip(every, styles, strict=True):
+        for level, dash in zip(levels, LEVEL_DASHES if single else (style["ls"],), strict=True):
+            value, _ = over_logit(curve, level)
+            axes.plot(LOGITS, value, **{**style, "ls": dash})
+            if style["color"] != GREY or len(every) == 1:
+                most = max(most, float(value.max()))
+    axes.set_ylim(-0.04 * most, 1.04 * most)
+    _logarithmic_if(most > 8 * REACH, axes)
+    logit_axis(axes)
+    axes.set_ylabel("loss L")
+    _level_heading(axes, "t", levels)
+
+
+def _by_score(axes: Axes, curves: list[Curve], styles: list[dict[str, Any]], single: bool) -> None:
+    """Draw the loss of positives, relative to BCE, over the target's score."""
+    probabilities = PROBABILITIES if single else PROBABILITIES[1:2]
+    axes.axhline(1, **line(0))
+    most = 1.1
+    for curve, style in zip(curves, styles, strict=True):
+        for p, dash in zip(probabilities, LEVEL_DASHES if single else (style["ls"],), strict=True):
+            weight = weight_over_score(curve, p)
+            most = max(most, 1.05 * float(weight.max()))
+            axes.plot(SCORES, weight, **{**style, "ls": dash})
+    if any("mean_iou" in formula_arguments(type(curve.module).formula) for curve in curves):
+        axes.axvline(MEAN_IOU, color=INK, lw=0.6)
+    share_axis(axes)
+    axes.set_ylim(0, most)
+    _logarithmic_if(most > 10, axes)
+    axes.set_ylabel("L / BCE")
+    _level_heading(axes, "p", probabilities)
+
+
+def _level_heading(axes: Axes, symbol: str, levels: tuple[float, ...]) -> None:
+    """Write the levels over a panel, each with its dash where there are several."""
+    if len(levels) == 1:
+        heading(axes, f"positive, {symbol} = {levels[0]:g}")
+        return
+    heading(axes, f"{symbol} =")
+    axes.legend(
+        [Line2D([], [], color=INK, ls=dash, lw=1) for dash in LEVEL_DASHES],
+        [f"{level:g}" for level in levels],
+        loc="lower left",
+        bbox_to_anchor=(0.17, 1.0),
+        ncols=3,
+        borderpad=0,
+        borderaxespad=0,
+        handlelength=1.6,
+        handletextpad=0.3,
+        columnspacing=0.5,
+    )
+
+
+def _caption(curves: list[Curve], single: bool) -> str:
+    notes = ["p: predicted probability."]
+    if single:
+        notes.append("Below: positives with soft targets, and their loss over BCE's.")
+    taken = {name for curve in curves for name in formula_arguments(type(curve.module).formula)}
+    if "mean_iou" in taken:
+        notes.append(f"Mean IoU {MEAN_IOU:g} (vertical line).")
+    if "pos_neg_ratio" in taken:
+        notes.append("q: accumulated gradients of a class's positives over those of its negatives.")
+    for curve in curves:
+        module = curve.module
+        summed = isinstance(module, ClassificationLoss) and type(module).class_sums is not ClassificationLoss.class_sums
+        if not summed or curve.supplied or not list(module.buffers()):
+            continue
+        notes.append(
+            f"Its weights are those of one batch: {NEGATIVES[2]} negatives with logits {_normal(NEGATIVES)} and"
+            f" {POSITIVES[2]} positives with {_normal(POSITIVES)}; in another batch they differ."
+        )
+        break
+    return " ".join(notes)
+
+
+def _normal(distribution: tuple[float, float, int]) -> str:
+    return f"N({distribution[0]:g}, {distribution[1]:g}²)"

@@ -1,0 +1,63 @@
+"""Sources of losses: built-in ones, installed entry points, and the files in `YOLO_LOSSES_PLUGINS`."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from yolo_losses.registry import table as registry
+
+ENTRY_POINT_GROUP = "yolo_losses.losses"
+PLUGINS_VARIABLE = "YOLO_LOSSES_PLUGINS"
+BUILT_IN_PACKAGES = ("yolo_losses.losses.classification", "yolo_losses.losses.boxes", "yolo_losses.losses.masks")
+
+
+def load() -> None:
+    """Register the built-in losses, those of installed entry points, and those of `YOLO_LOSSES_PLUGINS`.
+
+    A plugin that fails to import is skipped and reported by `registry.problems()`: it breaks neither this package nor
+    Ultralytics.
+    """
+    for package in BUILT_IN_PACKAGES:
+        importlib.import_module(package)
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        _try(f"entry point {point.name} ({point.value})", point.load)
+    for path in filter(None, os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep)):
+        _try(path, functools.partial(run_file, path))
+
+
+def _try(what: str, load_it: Callable[[], Any]) -> None:
+    before = registry.snapshot()
+    try:
+        load_it()
+    except (Exception, SystemExit) as error:  # a script that parses its command line on import exits
+        registry.restore(before)
+        registry.add_problem(f"{what}: {type(error).__name__}: {error}".replace("\n", " "))
+
+
+def run_file(path: str) -> None:
+    """Run a Python file that registers losses; `~` is expanded.
+
+    Raises:
+        ValueError: if the file does not exist or is not a Python file.
+    """
+    file = os.path.abspath(os.path.expanduser(path))
+    if not os.path.isfile(file):
+        raise ValueError(f"there is no file {file}")
+    # The module's name must be the same in every process: annotations and pickles are looked up by it.
+    name = f"yolo_losses_plugin_{zlib.crc32(file.encode()):08x}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ValueError("not a Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+registry.set_loader(load)
