@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report_only:
         if args.words:
             raise ValueError(f"'{args.words[0]}': --report-only trains nothing, leave the keys out")
-        table = comparison.report(options)
+        table = comparison.write_report(options)
     elif args.dry_run:
         print(comparison.dry_run(read_words(args.words), options))
         return 0

@@ -62,7 +62,7 @@ def compare(
     text = " ".join(f"{key}={value!r}" for key, value in keys.items())
     options = Options(baseline, metric, rope, jobs, devices, engine, address, Path(out))
     if report_only:
-        return report(options)
+        return write_report(options)
     return run(read_keywords(keys), options, f"yolo_losses.compare: {text}")
 
 
@@ -148,7 +148,7 @@ def run(request: Request, options: Options, command: str) -> pl.DataFrame:
             view.say(f"warning: {line}")
     if not any(folders.status(r) == "finished" for r in runs):
         raise RuntimeError(f"no run finished: see the logs in {options.out / 'runs'}")
-    return report(options, baseline)
+    return write_report(options, baseline)
 
 
 def prepare(request: Request, options: Options) -> tuple[Grid, dict[str, str]]:
@@ -209,7 +209,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def report(options: Options, baseline: Mapping[str, Any] | None = None) -> pl.DataFrame:
+def write_report(options: Options, baseline: Mapping[str, Any] | None = None) -> pl.DataFrame:
     """Write the report of the folder and return its table."""
     import json
 

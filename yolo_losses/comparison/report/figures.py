@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from yolo_losses.comparison.analysis import ALL_SETS, METRICS, WEIGHTS, Analysis, Comparison
 from yolo_losses.comparison.record import METRIC_COLUMNS, RunRecord, read_results
+from yolo_losses.comparison.stats.analysis import ALL_SETS, METRICS, WEIGHTS, Analysis, Comparison
 from yolo_losses.monitor import loss_stats
 from yolo_losses.plots.style import GREY, INK, STYLE, curve_style, scaled_to_page, svg_element
 

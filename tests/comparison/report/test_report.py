@@ -16,9 +16,9 @@ from made_up_runs import write_run
 
 pytest.importorskip("scipy")
 
-from yolo_losses.comparison.analysis import ALL_SETS
-from yolo_losses.comparison.figures import loss_of_term
 from yolo_losses.comparison.report import build_report
+from yolo_losses.comparison.report.figures import loss_of_term
+from yolo_losses.comparison.stats.analysis import ALL_SETS
 from yolo_losses.plots.style import INK
 
 SKILLS = {"bce": 1.0, "focal": 0.4, "slide": 1.0}
@@ -38,7 +38,7 @@ def fill(folder: Path, seeds: int = 3, **options) -> Path:
 @pytest.fixture(autouse=True, scope="module")
 def few_resamples():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("yolo_losses.comparison.analysis.RESAMPLES", 100)
+        patch.setattr("yolo_losses.comparison.stats.analysis.RESAMPLES", 100)
         yield
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolo_losses.comparison import statistics
-from yolo_losses.comparison.average_precision import Detections, bootstrap_weights, resample
 from yolo_losses.comparison.record import RunRecord
-from yolo_losses.comparison.statistics import Estimate, Verdict
+from yolo_losses.comparison.stats import statistics
+from yolo_losses.comparison.stats.average_precision import Detections, bootstrap_weights, resample
+from yolo_losses.comparison.stats.statistics import Estimate, Verdict
 
 METRICS: Mapping[str, str] = {
     "map50_95": "mAP50-95",

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolo_losses.comparison import analysis, figures
-from yolo_losses.comparison.analysis import ALL_SETS, METRICS, PER_CLASS, WEIGHTS, Analysis, Comparison
-from yolo_losses.comparison.figures import Drawn
 from yolo_losses.comparison.record import RunRecord, read_records
-from yolo_losses.comparison.statistics import points
+from yolo_losses.comparison.report import figures
+from yolo_losses.comparison.report.figures import Drawn
+from yolo_losses.comparison.stats import analysis
+from yolo_losses.comparison.stats.analysis import ALL_SETS, METRICS, PER_CLASS, WEIGHTS, Analysis, Comparison
+from yolo_losses.comparison.stats.statistics import points
 from yolo_losses.plots.style import svg_file
 
 if TYPE_CHECKING:
