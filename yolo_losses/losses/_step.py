@@ -50,7 +50,8 @@ class Step:
         return self._iou if isinstance(self._iou, Tensor) else self._iou()
 
     @cached_property
-    def _sums(self) -> tuple[Tensor, Tensor]:
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """Sum of this rank's IoUs, and how many there are; boxes of NaN or infinity do not count."""
         # A batch that overflowed must not reach the state: the training recovers from it, a running mean would not.
         # An IoU is a number in [0, 1] or NaN.
         iou = self.iou.float()
@@ -61,14 +62,14 @@ class Step:
     @cached_property
     def _joint_sums(self) -> tuple[Tensor, Tensor]:
         if not (self.joined and distributed()):
-            return self._sums
-        total, count = sum_over_ranks(torch.stack((self._sums[0], self._sums[1].float())))
+            return self.sums
+        total, count = sum_over_ranks(torch.stack((self.sums[0], self.sums[1].float())))
         return total, count
 
     @cached_property
     def mean_iou(self) -> Tensor:
         """Mean IoU of this rank's positives, 0 without any; boxes of NaN or infinity do not count."""
-        return self._sums[0] / self._sums[1].clamp_min(1)
+        return self.sums[0] / self.sums[1].clamp_min(1)
 
     @cached_property
     def joint_mean_iou(self) -> Tensor:

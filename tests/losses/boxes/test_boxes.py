@@ -14,6 +14,7 @@ from conftest import TIED, golden, gradient
 from torch import Tensor
 
 from yolo_losses import registry
+from yolo_losses.losses._state import commit_collected
 from yolo_losses.losses._step import Step
 from yolo_losses.losses.boxes._base import BoxLoss, ModifiedBoxLoss
 from yolo_losses.losses.boxes._geometry import overlap_and_union
@@ -552,13 +553,11 @@ def test_wiou_mean_starts_at_one_and_moves_in_training_alone() -> None:
 
 
 def step(*ious: float, training: bool = True) -> Step:
-    """A step with these IoUs over all ranks, and others on this one."""
-    made = Step(torch.tensor([0.99]), None, training)
-    made.__dict__["_joint_sums"] = torch.tensor(sum(ious)), torch.tensor(float(len(ious)))
-    return made
+    """A step with these IoUs."""
+    return Step(torch.tensor(ious), None, training)
 
 
-def test_wiou_state_follows_the_step_of_all_ranks() -> None:
+def test_wiou_state_follows_the_training_steps() -> None:
     module = make_box_loss("wiou", wiou_momentum=0.5)
     assert module.prepare(step(0.2, 0.6))["mean_loss"] == pytest.approx(0.8)
     assert module.prepare(step(0.2, 0.6, training=False))["mean_loss"] == pytest.approx(0.8)
@@ -570,11 +569,21 @@ def test_wiou_state_follows_the_step_of_all_ranks() -> None:
     assert module.mean_loss == pytest.approx(0.45)
 
 
+def test_wiou_deferred_uses_the_mean_that_the_step_leads_to_and_does_not_write_it() -> None:
+    module = make_box_loss("wiou", wiou_momentum=0.5)
+    module.deferred = True
+    for _ in range(2):  # the same batch, computed again
+        assert module.prepare(step(0.2, 0.6))["mean_loss"] == pytest.approx(0.8)
+        assert module.mean_loss == 1
+    commit_collected([module])
+    assert module.mean_loss == pytest.approx(0.8)
+
+
 def test_wiou_keeps_its_state_behind_modifiers() -> None:
     module = make_box_loss("inner_wiou")
     assert isinstance(module, ModifiedBoxLoss)
     assert isinstance(module.base, WIoULoss)
-    assert module.prepare(step(0.5))["mean_loss"] is module.base.mean_loss
+    assert module.prepare(step(0.5))["mean_loss"] == module.base.mean_loss
     assert module.base.mean_loss < 1
 
 

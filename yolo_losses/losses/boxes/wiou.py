@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from yolo_losses.losses._module import with_reduction
 from yolo_losses.losses._reduction import upcast
+from yolo_losses.losses._state import Stateful
 from yolo_losses.losses._step import Step
 from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
 from yolo_losses.losses.boxes._geometry import EPS, Corners, corners, enclosing, intersection, nonzero, offset, sides
@@ -91,7 +92,7 @@ def wiou_loss(
     return focus(loss, mean, version, alpha, delta, eps) * result
 
 
-class RunningMeanLoss(nn.Module):
+class RunningMeanLoss(Stateful, nn.Module):
     """Mixed into a loss or a modifier that keeps a running mean of `1 - I`, a buffer that starts at 1."""
 
     if TYPE_CHECKING:
@@ -103,23 +104,35 @@ class RunningMeanLoss(nn.Module):
         self.register_buffer("mean_loss", torch.ones(()))
 
     def prepare(self, step: Step) -> dict[str, Any]:
-        """Return the running mean, updated first in training."""
+        """Return the running mean, moved by the step's own mean in training."""
+        mean = self.mean_loss
         if step.training:
-            self.update(1 - step.joint_mean_iou, step.joint_positives > 0)
-        return {"mean_loss": self.mean_loss}
+            iou, count = step.sums
+            sums = torch.stack((count - iou, count.to(iou.dtype)))
+            mean = self.moved(sums)
+            self.collect(sums)
+        return {"mean_loss": mean}
+
+    def no_sums(self) -> Tensor:
+        """Return the sums of no pairs: the sum of `1 - I`, and the number of pairs."""
+        return torch.zeros(2, device=self.mean_loss.device)
+
+    def moved(self, sums: Tensor) -> Tensor:
+        """Return the running mean after a batch with these sums."""
+        total, count = sums.to(self.mean_loss)
+        return self.mean_loss.lerp(total / count.clamp_min(1), torch.where(count > 0, self.momentum, 0.0))
 
     @torch.no_grad()
-    def update(self, mean_loss: Tensor | float, counts: Tensor | bool = True) -> None:
-        """Update the running mean with a batch's mean of `1 - I`, unless `counts` is false."""
-        mean = torch.as_tensor(mean_loss, dtype=self.mean_loss.dtype, device=self.mean_loss.device)
-        counted = torch.as_tensor(counts, device=self.mean_loss.device)
-        self.mean_loss.lerp_(torch.where(counted, mean, self.mean_loss), self.momentum)
+    def commit(self, sums: Tensor) -> None:
+        """Move the running mean by a batch's sums."""
+        self.mean_loss.copy_(self.moved(sums))
 
     def mean_of(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the running mean, which a batch given by hand in training updates first."""
         if self.training and pred.numel():
             boxes, objects = upcast(pred.detach(), target)
-            self.update(shortfall(corners(boxes), corners(objects)).mean())
+            losses = shortfall(corners(boxes), corners(objects))
+            self.collect(torch.stack((losses.sum(), losses.new_tensor(float(losses.numel())))))
         return self.mean_loss
 
 
