@@ -6,8 +6,8 @@ A docstring has its formula as it would be typed into code or mail, so that `hel
         L = 1 - IoU + r^2/c^2 + a v
         v = 4/pi^2 (atan(w/h) - atan(w'/h'))^2
 
-`latex` turns that into the LaTeX of a `math` block, which the repository's host renders, and `fence` the block into MathML
-for the site. CONTRIBUTING.md says what may stand in a formula.
+`latex` turns that into the LaTeX of a `math` block, which the repository's host renders, and `fence` the block into
+MathML for the site. CONTRIBUTING.md says what may stand in a formula.
 """
 
 from __future__ import annotations
