@@ -109,8 +109,9 @@ def write_run(
         "cls": 0.5,
         **configuration,
         **(settings or {}),
+        "save_dir": str(folder),
     }
-    (folder / "args.yaml").write_text(yaml.safe_dump({k: v for k, v in args.items() if v != "stock"}))
+    (folder / "args.yaml").write_text(yaml.safe_dump({k: v for k, v in args.items() if v != "stock"}, sort_keys=False))
     best, last = (detections(skill - less, own, images) for less in (0.0, 0.02))
     values = metrics(best)
     size = 0.1 if configuration.get("cls_loss") == "focal" else 1.0

@@ -13,7 +13,8 @@ import yaml
 from commands import KEYS, compare
 from conftest import Result, start
 
-from yolo_losses.comparison.record import RunRecord, read_records
+from yolo_losses.comparison.reader import read_runs
+from yolo_losses.comparison.record import RunRecord
 
 pytest.importorskip("rich")
 pytest.importorskip("scipy")
@@ -40,7 +41,7 @@ class Done:
 
     def records(self) -> dict[tuple[str, int], RunRecord]:
         """Return the records by configuration and seed."""
-        return {(r.name, r.seed): r for r in read_records(self.out)}
+        return {(r.name, r.seed): r for r in read_runs(self.out).records}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import torch
 from commands import all_gone, compare, descendants, launch, wait_for
 
 from yolo_losses.comparison.engines.ray import shares
-from yolo_losses.comparison.record import RunRecord, read_records
+from yolo_losses.comparison.reader import read_record, read_runs
 
 pytest.importorskip("rich")
 pytest.importorskip("scipy")
@@ -46,7 +46,7 @@ def test_a_killed_comparison_goes_on_as_if_nothing_had_been(tmp_path: Path, data
     killed.kill()
     killed.communicate()
     assert all_gone(below)
-    assert not read_records(tmp_path / "killed")
+    assert not read_runs(tmp_path / "killed").records
 
     compare(data, tmp_path / "killed", **keys).check()
     compare(data, tmp_path / "whole", **keys).check()
@@ -55,7 +55,7 @@ def test_a_killed_comparison_goes_on_as_if_nothing_had_been(tmp_path: Path, data
     assert "Going on after epoch" not in (other / "log.txt").read_text()
     assert results(one) == results(other)
     assert all(torch.equal(a, b) for a, b in zip(weights(one).values(), weights(other).values(), strict=True))
-    ours, theirs = RunRecord.read(one / "record.json"), RunRecord.read(other / "record.json")
+    ours, theirs = read_record(one / "record.json"), read_record(other / "record.json")
     for field in ("weights_hash", "order_hash", "best", "last", "epochs", "configuration", "data_hash"):
         assert getattr(ours, field) == getattr(theirs, field)
     args = [(folder / "args.yaml").read_text().replace(str(folder.parents[2]), "") for folder in (one, other)]
@@ -75,18 +75,18 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(tmp_path: Path, data: Pa
     assert "the same command continues" in text
     assert "Traceback" not in text
     assert all_gone(below)
-    assert not read_records(tmp_path)
+    assert not read_runs(tmp_path).records
 
 
 @pytest.mark.slow
 def test_a_run_whose_process_is_killed_is_reported_and_the_rest_goes_on(tmp_path: Path, data: Path) -> None:
     process = launch(data, tmp_path, cls_loss="bce,focal", epochs=EPOCHS)
     wait_for((tmp_path / "runs" / "cls_loss=bce" / "seed0" / "weights" / "snapshot.pt").is_file)
-    child = next(p for p in descendants(process) if "yolo_losses.comparison.train" in p.cmdline())
+    child = next(p for p in descendants(process) if "yolo_losses.comparison.worker" in p.cmdline())
     child.kill()
     text = process.communicate(timeout=300)[0]
     assert "FAILED" in text
-    records = {record.name: record for record in read_records(tmp_path)}
+    records = {record.name: record for record in read_runs(tmp_path).records}
     assert records["cls_loss=bce"].status == "failed"
     assert "killed by SIGKILL" in (records["cls_loss=bce"].error or "")
     assert records["cls_loss=focal"].status == "finished"
@@ -148,7 +148,7 @@ def test_ray_finishes_the_grid_when_a_node_is_lost(tmp_path: Path, data: Path, r
         process.kill()
     assert process.returncode == 0, text
     assert "lost its machine" in text
-    records = read_records(out)
+    records = read_runs(out).records
     assert [record.status for record in records] == ["finished"] * 4
     logs = [(record.folder / "log.txt").read_text() for record in records]
     assert sum("Going on after epoch" in log for log in logs) == 1
@@ -156,7 +156,7 @@ def test_ray_finishes_the_grid_when_a_node_is_lost(tmp_path: Path, data: Path, r
     assert not left
 
     compare(data, tmp_path / "local", "--jobs", "2", **keys).check()
-    for record in read_records(tmp_path / "local"):
+    for record in read_runs(tmp_path / "local").records:
         other = out / record.folder.relative_to(tmp_path / "local")
         assert results(record.folder) == results(other)
 

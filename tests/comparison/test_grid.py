@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from yolo_losses.comparison import Options, dry_run, runs
+from yolo_losses.comparison import Options, dry_run, folders
 from yolo_losses.comparison.grid import (
     Grid,
     build,
@@ -211,14 +211,14 @@ def test_the_hash_of_a_data_set_follows_its_labels(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_other_settings_is_refused_and_more_losses_are_taken_in(tmp_path: Path, data: Path) -> None:
-    runs.write_grid(grid(data, "epochs=2", "cls_loss=bce,focal", "seed=0"), tmp_path, "", {})
-    runs.write_grid(grid(data, "epochs=2", "cls_loss=slide", "seed=1"), tmp_path, "", {})
-    text = (tmp_path / runs.GRID_FILE).read_text()
+    folders.write_grid(grid(data, "epochs=2", "cls_loss=bce,focal", "seed=0"), tmp_path, "", {})
+    folders.write_grid(grid(data, "epochs=2", "cls_loss=slide", "seed=1"), tmp_path, "", {})
+    text = (tmp_path / folders.GRID_FILE).read_text()
     assert all(f'"cls_loss={name}"' in text for name in ("bce", "focal", "slide"))
     with pytest.raises(ValueError, match="epochs=2, not 3"):
-        runs.check_folder(grid(data, "epochs=3", "cls_loss=bce"), tmp_path)
+        folders.check_folder(grid(data, "epochs=3", "cls_loss=bce"), tmp_path)
     with pytest.raises(ValueError, match="a comparison of cls_loss"):
-        runs.check_folder(grid(data, "epochs=2", "cls_loss=bce", "box_loss=ciou"), tmp_path)
+        folders.check_folder(grid(data, "epochs=2", "cls_loss=bce", "box_loss=ciou"), tmp_path)
 
 
 def test_a_dry_run_shows_the_grid_and_starts_nothing(tmp_path: Path, data: Path) -> None:

@@ -120,7 +120,7 @@ def run(request: Request, options: Options, command: str) -> pl.DataFrame:
     """Train what is not trained yet, and write the report."""
     grid, hashes = prepare(request, options)
     todo = unfinished(grid, options)
-    from yolo_losses.comparison import runs as folders
+    from yolo_losses.comparison import folders
     from yolo_losses.comparison.live import View
 
     baseline = grid.baseline(options.baseline)
@@ -153,8 +153,8 @@ def run(request: Request, options: Options, command: str) -> pl.DataFrame:
 
 def prepare(request: Request, options: Options) -> tuple[Grid, dict[str, str]]:
     """Return the checked grid and the hashes of its data sets."""
+    from yolo_losses.comparison import folders
     from yolo_losses.comparison import grid as grids
-    from yolo_losses.comparison import runs as folders
 
     grid = grids.build(request)
     device = grid.settings.get("device")
@@ -174,14 +174,14 @@ def prepare(request: Request, options: Options) -> tuple[Grid, dict[str, str]]:
 
 def unfinished(grid: Grid, options: Options) -> list[Run]:
     """Return the runs that are to be carried out: new ones, half-done ones, and those that failed."""
-    from yolo_losses.comparison import runs as folders
+    from yolo_losses.comparison import folders
 
     return [run for run in grid.runs(options.out) if folders.status(run) != "finished"]
 
 
 def dry_run(request: Request, options: Options) -> str:
     """Return the grid in words: its cells, the number of runs, and the time left where a run gives a pace."""
-    from yolo_losses.comparison import runs as folders
+    from yolo_losses.comparison import folders
     from yolo_losses.comparison.live import span
 
     grid, _ = prepare(request, options)
@@ -213,8 +213,8 @@ def write_report(options: Options, baseline: Mapping[str, Any] | None = None) ->
     """Write the report of the folder and return its table."""
     import json
 
+    from yolo_losses.comparison.folders import GRID_FILE
     from yolo_losses.comparison.report import build_report  # last: plots and statistics take a moment to load
-    from yolo_losses.comparison.runs import GRID_FILE
 
     if not options.out.is_dir():
         raise ValueError(f"there is no folder {options.out}")

@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from yolo_losses.comparison import runs as folders
+from yolo_losses.comparison import folders
 from yolo_losses.comparison.grid import Run
 
 

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Protocol
 
-from yolo_losses.comparison import runs as folders
+from yolo_losses.comparison import folders
 from yolo_losses.comparison.grid import Run
 
 

@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
-from yolo_losses.comparison import runs as folders
+from yolo_losses.comparison import folders
 from yolo_losses.comparison.engines import Watch, start, stop, threads
 from yolo_losses.comparison.grid import Run
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolo_losses.comparison import runs as folders
+from yolo_losses.comparison import folders
 from yolo_losses.comparison.engines import Watch, start, stop, threads
 from yolo_losses.comparison.grid import Run, first_line
 from yolo_losses.comparison.record import METRIC_COLUMNS, RECORD_FILE, RunRecord, read_results

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolo_losses.comparison.record import RunRecord, read_records
+from yolo_losses.comparison.reader import read_runs
+from yolo_losses.comparison.record import RunRecord
 from yolo_losses.comparison.report import figures
 from yolo_losses.comparison.report.figures import Drawn
 from yolo_losses.comparison.stats import analysis
@@ -54,7 +55,9 @@ def build_report(
     plan = _plan(folder)
     if baseline is None:
         baseline = plan.get("options", {}).get("baseline")
-    result = analysis.analyse(_in_order(read_records(folder), plan), baseline, rope, metric)
+    runs = read_runs(folder)
+    result = analysis.analyse(_in_order(runs.records, plan), baseline, rope, metric)
+    result.notes[:0] = runs.problems
     drawn = figures.draw(result)
     (folder / "figures").mkdir(exist_ok=True)
     for figure in drawn:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from yolo_losses.comparison.grid import Grid, Run
-from yolo_losses.comparison.record import METRIC_COLUMNS, PLAN_FILE, RECORD_FILE, RunRecord, read_results
+from yolo_losses.comparison.reader import UnusableRunError, read_record
+from yolo_losses.comparison.record import METRIC_COLUMNS, PLAN_FILE, RECORD_FILE, RunRecord, read_results, write_json
 
 GRID_FILE = "comparison.json"
 LOG_FILE = "log.txt"
@@ -48,9 +49,7 @@ def write_grid(grid: Grid, out: Path, command: str, options: Mapping[str, Any]) 
         for key in ("seeds", "data", "cells"):
             new[key] = old[key] + [v for v in new[key] if v not in old[key]]
     out.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_json(path, new)
 
 
 def check_folder(grid: Grid, out: Path) -> None:
@@ -93,18 +92,21 @@ def write_plan(run: Run, threads: int, data_hash: str) -> None:
         "threads": threads,
         "cwd": os.getcwd(),
     }
-    (run.folder / PLAN_FILE).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+    write_json(run.folder / PLAN_FILE, plan)
 
 
 def command(folder: Path) -> list[str]:
     """Return the command line of the process of a run."""
-    return [sys.executable, "-m", "yolo_losses.comparison.train", str(folder)]
+    return [sys.executable, "-m", "yolo_losses.comparison.worker", str(folder)]
 
 
 def record_of(run: Run) -> RunRecord | None:
-    """Return what came of a run, `None` where it is not over."""
+    """Return what came of a run, `None` where it is not over or its record cannot be read."""
     path = run.folder / RECORD_FILE
-    return RunRecord.read(path) if path.is_file() else None
+    try:
+        return read_record(path) if path.is_file() else None
+    except UnusableRunError:
+        return None
 
 
 def status(run: Run) -> Status:

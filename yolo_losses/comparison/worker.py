@@ -1,4 +1,4 @@
-"""The process of one run: `python -m yolo_losses.comparison.train FOLDER`.
+"""The process of one run: `python -m yolo_losses.comparison.worker FOLDER`.
 
 It trains as Ultralytics does, through its Python API and its public callbacks. What it adds: random numbers that depend
 on seed and epoch alone, so that runs of one seed are pairs and a run that goes on after a kill is the run that it would

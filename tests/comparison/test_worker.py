@@ -14,14 +14,14 @@ import pytest
 import torch
 from commands import wait_for
 from conftest import start
-from made_up_runs import write_run
 from torch.utils.data import Dataset
 from ultralytics.data.build import InfiniteDataLoader, seed_worker
 
+from yolo_losses.comparison.folders import pair_problems
 from yolo_losses.comparison.grid import build, read_words
-from yolo_losses.comparison.record import PLAN_FILE, RunRecord, read_records
-from yolo_losses.comparison.runs import pair_problems
-from yolo_losses.comparison.train import HASHED_BATCHES, Training, per_image, recording_validator
+from yolo_losses.comparison.reader import read_record
+from yolo_losses.comparison.record import METRIC_COLUMNS, RunRecord
+from yolo_losses.comparison.worker import HASHED_BATCHES, Training, per_image, recording_validator
 
 
 class Augmented(Dataset):
@@ -137,10 +137,8 @@ def test_predictions_and_objects_are_kept_with_the_number_of_their_image(leaves_
 
 
 def test_a_run_ends_when_the_pipe_to_it_closes() -> None:
-    code = (
-        "from yolo_losses.comparison.train import end_with_parent; import time; end_with_parent(); print(1, flush=True)"
-    )
-    command = [sys.executable, "-c", f"{code}; time.sleep(600)"]
+    code = "import time; from yolo_losses.comparison.worker import end_with_parent as end"
+    command = [sys.executable, "-c", f"{code}; end(); print(1, flush=True); time.sleep(600)"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -156,13 +154,16 @@ def test_runs_that_are_no_pairs_are_told(tmp_path: Path, data: Path) -> None:
     runs = build(read_words(words)).runs(tmp_path)
     for run in runs:
         run.folder.mkdir(parents=True)
-        record = RunRecord(dict(run.cell.configuration), run.cell.name, run.seed, run.cell.data)
+        metrics = dict.fromkeys(METRIC_COLUMNS, 0.5)
+        record = RunRecord(
+            dict(run.cell.configuration), run.cell.name, run.seed, run.cell.data, best=metrics, last=metrics
+        )
         record.weights_hash, record.order_hash = f"w{run.seed}", f"o{run.seed}"
         record.write(run.folder / "record.json")
     assert pair_problems(runs) == []
 
     def change(run: Any, **values: str) -> None:
-        record = RunRecord.read(run.folder / "record.json")
+        record = read_record(run.folder / "record.json")
         vars(record).update(values)
         record.write(run.folder / "record.json")
 
@@ -174,55 +175,6 @@ def test_runs_that_are_no_pairs_are_told(tmp_path: Path, data: Path) -> None:
     assert "seeds 0, 1" in " ".join(pair_problems(runs))
 
 
-def test_runs_made_by_hand_have_records_by_what_differs(tmp_path: Path) -> None:
-    for name, loss, seed in (("a", None, 0), ("b", "focal", 0), ("c", "focal", 1)):
-        folder = tmp_path / name
-        folder.mkdir()
-        lines = [
-            "epochs: 2",
-            f"seed: {seed}",
-            "data: my.yaml",
-            f"name: {name}",
-            *([f"cls_loss: {loss}"] if loss else []),
-        ]
-        (folder / "args.yaml").write_text("\n".join(lines))
-        header = "epoch,time,metrics/precision(B),metrics/recall(B),metrics/mAP50(B),metrics/mAP50-95(B)"
-        (folder / "results.csv").write_text(f"{header}\n1,2.0,.1,.2,.3,.25\n2,4.0,.2,.3,.4,.2\n3,")
-    open_run = tmp_path / "open"
-    open_run.mkdir()
-    for name in (PLAN_FILE, "args.yaml", "results.csv"):
-        (open_run / name).write_text((tmp_path / "a" / name).read_text() if name != PLAN_FILE else "{}")
-    records = read_records(tmp_path)
-    assert [(r.configuration, r.seed) for r in records] == [
-        ({"cls_loss": "stock"}, 0),
-        ({"cls_loss": "focal"}, 0),
-        ({"cls_loss": "focal"}, 1),
-    ]
-    assert records[0].name == "cls_loss=stock"
-    assert (records[0].epochs, records[0].seconds_per_epoch) == (2, 2.0)
-    assert records[0].best is not None
-    assert records[0].last is not None
-    assert (records[0].best["map50_95"], records[0].last["map50_95"]) == (0.25, 0.2)
-
-
 def test_importing_the_package_does_not_import_what_compare_needs() -> None:
     code = "import sys, yolo_losses, yolo_losses.comparison; print(sys.modules.keys() & {'scipy', 'rich', 'ray'})"
     assert start(sys.executable, "-c", code)().check().text.strip() == "set()"
-
-
-def test_runs_of_several_comparisons_are_told_apart_by_what_differs(tmp_path: Path) -> None:
-    for scale, lr0 in ((1.0, 0.01), ("auto", 0.02)):
-        for loss in ("bce", "focal"):
-            write_run(tmp_path / str(scale), {"cls_loss": loss}, 0, settings={"cls_scale": scale, "lr0": lr0})
-    assert [record.name for record in read_records(tmp_path)] == [
-        "cls_loss=bce cls_scale=1.0 lr0=0.01",
-        "cls_loss=focal cls_scale=1.0 lr0=0.01",
-        "cls_loss=bce cls_scale=auto lr0=0.02",
-        "cls_loss=focal cls_scale=auto lr0=0.02",
-    ]
-    assert [record.name for record in read_records(tmp_path / "auto")] == ["cls_loss=bce", "cls_loss=focal"]
-    axes = {"cls_loss": "focal", "cls_scale": "auto", "lr0": 0.02}
-    write_run(tmp_path / "hard", axes, 0, settings={"cls_target": "hard"})
-    names = [record.name for record in read_records(tmp_path)]
-    assert len(set(names)) == 5
-    assert "cls_loss=focal cls_scale=auto lr0=0.02 cls_target=hard" in names
