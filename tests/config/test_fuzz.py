@@ -31,7 +31,8 @@ from ultralytics.cfg import get_cfg, parse_key_value_pair
 
 import yolo_losses
 from yolo_losses import registry
-from yolo_losses.config.settings import BRANCHES, DFL_VALUES, TARGETS, LossSettings, default_keys
+from yolo_losses.config.settings import KEYS as CHOICE_KEYS
+from yolo_losses.config.settings import LossSettings, default_keys
 from yolo_losses.integration import arguments as policy
 from yolo_losses.integration.criteria.parts import Branch
 
@@ -52,7 +53,8 @@ class Hostile:
 # ------------------------------------------------------------------------------------------------ what is tried
 
 MODIFIERS = [spec.name for spec in registry.specs("modifier")]
-NAMES = ["stock", "none", "off", *TARGETS, *BRANCHES, *DFL_VALUES]
+WORDS = {name: key.limits.words for name, key in CHOICE_KEYS.items()}
+NAMES = ["stock", "none", "off", "dfl", *(word for words in WORDS.values() for word in words)]
 NAMES += [name for spec in registry.specs() for name in (spec.name, *spec.aliases)]
 
 
@@ -117,9 +119,9 @@ choices = st.fixed_dictionaries(
     optional={
         "cls_loss": st.one_of(st.sampled_from([s.name for s in registry.specs("cls")]), spelled()),
         "box_loss": st.one_of(st.sampled_from([s.name for s in registry.specs("box")]), spelled()),
-        "dfl_loss": st.sampled_from([*DFL_VALUES, False]),
-        "cls_target": st.sampled_from(TARGETS),
-        "loss_branches": st.sampled_from(BRANCHES),
+        "dfl_loss": st.sampled_from(["stock", "dfl", "off", False]),
+        "cls_target": st.sampled_from(WORDS["cls_target"]),
+        "loss_branches": st.sampled_from(WORDS["loss_branches"]),
     },
 )
 

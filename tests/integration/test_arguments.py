@@ -58,7 +58,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"cls_loss": "slide", "slide_delta": 0.3}, ["'slide_delta=0.3'", "'slide_min_iou=0.2'"]),
     ({"cls_scale": "big"}, ["'cls_scale=big' is not valid", "a number > 0"]),
     ({"cls_scale": 0}, ["'cls_scale=0' is not valid: allowed is a number > 0"]),
-    ({"loss_stats": "maybe"}, ["'loss_stats=maybe' is not valid: allowed are True, False (default False)"]),
+    ({"loss_stats": "maybe"}, ["'loss_stats=maybe' is not valid: allowed is True or False (default False)"]),
     ({"loss_stats": 2}, ["'loss_stats=2' is not valid"]),
     ({"loss_stats": True, "focal_gamma": 3}, ["'focal_gamma=3' would change nothing"]),
     ({"focal_gamma": 3}, ["'focal_gamma=3' would change nothing", "cls_loss=focal"]),
@@ -82,7 +82,8 @@ def test_every_declared_parameter_is_refused_out_of_range_and_by_type(parameter,
         values += [limits.low - 1, limits.above, limits.high + 1]  # an infinite bound is no number either
     for value in values:
         message = refusal(DetectionTrainer, tmp_path, cls_loss="bce", **{parameter.key: value})
-        assert message.startswith(f"'{parameter.key}={registry.shown(value)}' is not valid: allowed is ")
+        allowed = "are" if parameter.type is str else "is"
+        assert message.startswith(f"'{parameter.key}={registry.format_value(value)}' is not valid: allowed {allowed} ")
         assert message.endswith(f"{parameter.allowed} (default {parameter.default})")
 
 

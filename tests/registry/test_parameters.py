@@ -33,9 +33,9 @@ def test_a_key_is_parsed_once_on_its_way_to_the_gradient(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("parameter", [p for s in registry.specs() for p in s.parameters], ids=lambda p: p.key)
 def test_what_is_held_is_what_parsing_gives_back(parameter: Parameter) -> None:
     value = parameter.parse(parameter.default)
-    assert parameter.holds(value)
+    assert parameter.is_valid(value)
     assert parameter.parse(value) == value
-    assert not parameter.holds([value])
+    assert not parameter.is_valid([value])
     if parameter.type is float:
-        assert not parameter.holds(float("nan"))
-        assert not parameter.holds(str(value))
+        assert not parameter.is_valid(float("nan"))
+        assert not parameter.is_valid(str(value))

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.name is None:
         print("\n".join(configs))
         return 0
-    name = registry.normal(args.name.removesuffix(".yaml"))
+    name = registry.normalize_name(args.name.removesuffix(".yaml"))
     if name not in configs:
         hint = registry.did_you_mean(name, list(configs))
         raise ValueError(f"there is no config '{args.name}': there are {', '.join(configs)}.{hint}")

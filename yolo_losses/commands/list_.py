@@ -11,7 +11,7 @@ from typing import Any
 from yolo_losses import registry
 from yolo_losses.config import settings
 from yolo_losses.config.class_weights import BETA
-from yolo_losses.registry import LossSpec
+from yolo_losses.registry import KINDS, LossSpec
 
 HELP = "list the losses and modifiers; with names or -v also their parameters, aliases and sources"
 EXAMPLES = """examples:
@@ -23,13 +23,12 @@ EXAMPLES = """examples:
   yolo-losses list --json              the same for programs
 """
 
-TITLES = {
-    "class": "cls_loss: classification",
-    "box": "box_loss: axis-aligned boxes",
-    "rotated": "box_loss: rotated boxes (task obb)",
-    "mask": "seg_loss: masks (task segment)",
-    "modifiers": "modifiers, prefixes of a box loss: inner_siou, focaler_inner_ciou",
-}
+ROTATED = "rotated"  # the group of those box losses that are for rotated boxes
+TITLES: dict[str, str] = {}
+for _kind in KINDS.values():
+    TITLES[_kind.group] = _kind.title
+    if _kind.group == "box":
+        TITLES[ROTATED] = "box_loss: rotated boxes (task obb)"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,18 +51,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"{TITLES[title]}\n" + "\n".join(line for spec in specs for line in _lines(spec, width, detailed)) + "\n")
     if not args.names:
         print("other keys")
-        other = {
-            "cls_loss, box_loss, seg_loss": "stock, or a name from above",
-            "dfl_loss": ", ".join(settings.DFL_VALUES),
-            "cls_target": ", ".join(settings.TARGETS),
-            "cls_scale": "a number > 0 (default 1), or auto",
-            "seg_scale": "a number > 0 (default 1)",
-            "cls_weights": "numbers > 0: a list, one per class, or a mapping by class name; or balanced",
-            "cls_weights_beta": f"{BETA.allowed} (default {BETA.default}): {BETA.limits.help}",
-            "loss_stats": "True, False (default)",
-            "loss_branches": ", ".join(settings.BRANCHES),
-        }
-        print("\n".join(f"  {key:<29} {values}" for key, values in other.items()))
+        other = {name: f"{key.allowed} (default {key.default})" for name, key in settings.KEYS.items()}
+        other[BETA.key] = f"{BETA.allowed} (default {BETA.default}): {BETA.limits.help}"
+        print("\n".join(f"  {key:<{max(map(len, other))}}  {values}" for key, values in other.items()))
     if not detailed:
         print("\nParameters, aliases and sources: yolo-losses list NAME, or -v for all")
     for problem in registry.problems():
@@ -72,10 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def group(spec: LossSpec) -> str:
-    """Return the group of a loss in listings: class, box, rotated, mask or modifiers."""
-    if spec.kind == "box":
-        return "rotated" if spec.rotated else "box"
-    return {"cls": "class", "seg": "mask", "modifier": "modifiers"}[spec.kind]
+    """Return the group of a loss in listings."""
+    return ROTATED if spec.rotated else KINDS[spec.kind].group
 
 
 def grouped(specs: list[LossSpec]) -> dict[str, list[LossSpec]]:
@@ -94,7 +82,7 @@ def select(names: list[str]) -> list[LossSpec]:
     every = registry.specs()
     wanted: set[int] = set()
     for name in names:
-        pattern = registry.normal(name)
+        pattern = registry.normalize_name(name)
         matches = [s for s in every if any(fnmatch.fnmatchcase(known, pattern) for known in (s.name, *s.aliases))]
         if not matches:
             try:

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from yolo_losses.registry import normal
-from yolo_losses.registry.parameters import Param, Parameter, parse_value, shown
+from yolo_losses.registry.parameters import (
+    InvalidValueError,
+    Param,
+    Parameter,
+    format_value,
+    normalize_name,
+    parse_value,
+    to_float32,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +64,8 @@ def class_balanced_weights(counts: Tensor | Sequence[float], beta: float = DEFAU
     dtype = n.dtype if n.dtype == torch.float64 else torch.float32
     n = n.to(torch.float64)
     if n.ndim != 1 or not bool(((n >= 0) & n.isfinite()).all()):
-        raise ValueError(f"'counts={shown(counts)}' is not valid: allowed are numbers of samples >= 0, one per class")
+        given = format_value(counts)
+        raise ValueError(f"'counts={given}' is not valid: allowed are numbers of samples >= 0, one per class")
     # 1 - beta^n without cancellation; 1 and 0 are the limits.
     effective = n if beta == 1 else -torch.expm1(n * (math.log(beta) if beta else -math.inf)) / (1 - beta)
     seen = n > 0
@@ -76,7 +84,7 @@ def parse(value: Any) -> Weights:
     if isinstance(given, str) and given.strip().startswith(("[", "{")):
         with contextlib.suppress(yaml.YAMLError, ValueError):  # a date that is none
             given = yaml.safe_load(given)
-    word = normal(given) if isinstance(given, str) else ""
+    word = normalize_name(given) if isinstance(given, str) else ""
     if given is None or word == NONE:
         return NONE
     if word == BALANCED:
@@ -90,16 +98,18 @@ def parse(value: Any) -> Weights:
         if numbers and None not in numbers:
             return tuple(float(number or 0) for number in numbers)
     hint = " Did you mean 'balanced'?" if difflib.get_close_matches(word, [BALANCED]) else ""
-    raise ValueError(
-        f"'cls_weights={shown(value)}' is not valid: allowed are a list of numbers > 0, one per class, such as [1,2,5];"
-        f" a mapping of class names to numbers > 0; balanced; none.{hint}"
+    raise InvalidValueError(
+        "cls_weights",
+        value,
+        "is not valid: allowed are a list of numbers > 0, one per class, such as [1,2,5]; a mapping of class names to"
+        f" numbers > 0; balanced; none.{hint}",
     )
 
 
 def _number(value: Any) -> float | None:
-    """Return a finite number above 0, or `None`."""
-    number = None if value is None or value == NONE else parse_value(value, float, None)
-    return float(number) if number is not None and float(number) > 0 else None
+    """Return a number that is finite and above 0 in float32, or `None`."""
+    number = None if value is None or value == NONE else parse_value(value, float)
+    return float(number) if number is not None and to_float32(number) > 0 else None
 
 
 def plain(weights: Weights) -> Any:
@@ -111,7 +121,7 @@ def plain(weights: Weights) -> Any:
 
 def written(weights: Weights) -> str:
     """Return key and value as a message names them."""
-    return f"'cls_weights={shown(plain(weights))}'"
+    return f"'cls_weights={format_value(plain(weights))}'"
 
 
 def in_order(names: Mapping[int, Any]) -> list[str]:
@@ -133,8 +143,8 @@ def by_class(weights: Weights, names: Sequence[str]) -> Weights:
             near = difflib.get_close_matches(name.lower(), lower, n=1)
             hint = f" Did you mean '{lower[near[0]]}'?" if near else ""
             raise ValueError(
-                f"{written(weights)} is not valid: '{shown(name)}' is not a class of the data set,"
-                f" whose classes are {shown(', '.join(names))}.{hint}"
+                f"{written(weights)} is not valid: '{format_value(name)}' is not a class of the data set,"
+                f" whose classes are {format_value(', '.join(names))}.{hint}"
             )
     return tuple(weights.get(name, 1.0) for name in names)
 

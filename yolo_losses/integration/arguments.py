@@ -16,7 +16,7 @@ from yolo_losses._log import is_first_rank, say
 from yolo_losses.config import class_weights, settings
 from yolo_losses.config.class_weights import BALANCED, BETA
 from yolo_losses.config.settings import LossSettings, argument
-from yolo_losses.registry.parameters import shown
+from yolo_losses.registry.parameters import format_value
 from yolo_losses.registry.plugins import ENTRY_POINT_GROUP, PLUGINS_VARIABLE
 
 ATTRIBUTE = "yolo_losses_settings"
@@ -100,7 +100,7 @@ def _check_one_weighting(chosen: LossSettings, cls_pw: Any) -> None:
     """
     if chosen.cls_weights != class_weights.NONE and cls_pw:
         raise ValueError(
-            f"{class_weights.written(chosen.cls_weights)} cannot be used together with 'cls_pw={shown(cls_pw)}',"
+            f"{class_weights.written(chosen.cls_weights)} cannot be used together with 'cls_pw={format_value(cls_pw)}',"
             " which weights the classes too: leave out one of them"
         )
 

@@ -229,7 +229,8 @@ def _on_register(spec: registry.LossSpec) -> None:
 
 
 def _on_remove(spec: registry.LossSpec) -> None:
-    _remove_keys({settings.argument(p.key) for p in spec.parameters})
+    # Another loss may have the same parameter.
+    _remove_keys({settings.argument(p.key) for p in spec.parameters if p.key not in settings.declared_parameters()})
 
 
 def _run() -> Any:

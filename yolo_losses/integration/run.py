@@ -16,7 +16,7 @@ from torch import Tensor
 
 from yolo_losses._log import PREFIX, is_first_rank, say
 from yolo_losses.config import class_weights
-from yolo_losses.config.settings import LossSettings, own_arguments, shown_scale
+from yolo_losses.config.settings import LossSettings, format_number, own_arguments
 from yolo_losses.integration import arguments, criteria
 from yolo_losses.integration.criteria.parts import Branch
 from yolo_losses.monitor.gather import read
@@ -314,7 +314,7 @@ class Run:
             f"dfl_loss={self.settings.dfl_loss}",
         ]
         if self.settings.cls_scale != 1:
-            terms[0] += f", times {shown_scale(self.settings.cls_scale)}"
+            terms[0] += f", times {format_number(self.settings.cls_scale)}"
         if self.names:
             terms[0] += f", {self.class_weights}"
         if branch.seg:

@@ -9,9 +9,7 @@ from typing import Any
 
 from yolo_losses import registry
 from yolo_losses.losses._module import Formula, LossModule, with_reduction
-from yolo_losses.registry import Kind, LossSpec, normal
-
-KEY_PREFIXES = {"seg": "seg_"}  # `dice` under seg_loss has the key `seg_dice_smooth`
+from yolo_losses.registry import Kind, LossSpec, key_prefix, normalize_name
 
 
 def declares(
@@ -34,10 +32,10 @@ def declares(
             name=name,
             kind=kind,
             module=module,
-            aliases=tuple(normal(alias) for alias in aliases),
+            aliases=tuple(normalize_name(alias) for alias in aliases),
             source=source,
             summary=summary or (inspect.getdoc(declared) or "").partition("\n")[0],
-            parameters=tuple(module.declared(f"{KEY_PREFIXES.get(kind, '')}{name}_")),
+            parameters=tuple(module.declared(key_prefix(kind, name))),
             rotated=bool(getattr(module, "rotated", False)),
             built_in=built_in,
         )

@@ -91,7 +91,7 @@ class LossModule(nn.Module):
             if value is None:
                 value = parameter.limits.off  # as in the function, where `None` switches the parameter off
             # Training keys have been parsed by now; what a caller writes by hand has not.
-            setattr(self, name, value if parameter.holds(value) else parameter.parse(value))
+            setattr(self, name, value if parameter.is_valid(value) else parameter.parse(value))
         self.check_parameters({p.key: getattr(self, p.name) for p in declared.values()})
         # Kept here because `torch.compile` traces through `functools.cache`.
         kind: Any = type(self)

@@ -11,7 +11,7 @@ from yolo_losses import registry
 from yolo_losses.losses._module import LossModule
 from yolo_losses.losses.build import build_box_loss, build_cls_loss
 from yolo_losses.registry import LossSpec
-from yolo_losses.registry.parameters import Value, shown
+from yolo_losses.registry.parameters import Value, format_value
 
 REFERENCES = {"class": "bce", "box": "iou", "rotated": "rotated_iou", "mask": "seg_bce"}
 
@@ -134,7 +134,7 @@ def choose(names: Sequence[str], keys: Mapping[str, Sequence[Any]]) -> Shown:
             of = ", ".join(choice.name for choice in choices)
             hint = registry.did_you_mean(key, known)
             raise ValueError(
-                f"'{shown(key)}' is not a parameter of {of}; allowed are: {', '.join(known) or 'none'}.{hint}"
+                f"'{format_value(key)}' is not a parameter of {of}; allowed are: {', '.join(known) or 'none'}.{hint}"
             )
     curves = [choice.curve(given) for choice in choices for given in _combinations(choice, keys)]
     reference = _reference(choices, keys)
@@ -163,7 +163,7 @@ def find(name: str) -> Choice:
     Raises:
         ValueError: on an unknown name, with the nearest.
     """
-    words = registry.normal(name)
+    words = registry.normalize_name(name)
     for kind, word in (("cls", words), ("box", words), ("seg", words.removeprefix("seg_")), ("modifier", words)):
         spec = registry.find(kind, word)  # type: ignore[arg-type]
         if spec is not None and spec.kind == "modifier":
@@ -177,5 +177,5 @@ def find(name: str) -> Choice:
             raise  # a part of it is known: the message says what is wrong with the rest
         known = [f"seg_{spec.name}" if spec.kind == "seg" else spec.name for spec in registry.specs()]
         hint = registry.did_you_mean(name, known) or " `yolo-losses list` prints them all."
-        raise ValueError(f"'{shown(name)}' is not a loss.{hint}") from None
+        raise ValueError(f"'{format_value(name)}' is not a loss.{hint}") from None
     return Choice((*modifiers, base))

@@ -1,8 +1,9 @@
 """Registry of losses: what is declared of each, look-up by name, plugins, and the errors for unknown names."""
 
 from yolo_losses.registry.names import box_name, parse_keys, split_box_name
-from yolo_losses.registry.specification import RESERVED, TERM_KEYS, Kind, LossSpec, normal
-from yolo_losses.registry.suggestions import did_you_mean, example_base, unknown_box_loss, unknown_loss, unknown_name
+from yolo_losses.registry.parameters import InvalidValueError, did_you_mean, format_value, normalize_name
+from yolo_losses.registry.specification import KINDS, RESERVED, TERM_KEYS, Kind, LossKind, LossSpec, key_prefix
+from yolo_losses.registry.suggestions import example_base, unknown_box_loss, unknown_loss, unknown_name
 from yolo_losses.registry.table import (
     add,
     add_problem,
@@ -19,9 +20,12 @@ from yolo_losses.registry.table import (
 )
 
 __all__ = [
+    "KINDS",
     "RESERVED",
     "TERM_KEYS",
+    "InvalidValueError",
     "Kind",
+    "LossKind",
     "LossSpec",
     "add",
     "add_problem",
@@ -30,9 +34,11 @@ __all__ = [
     "example_base",
     "find",
     "forget",
+    "format_value",
+    "key_prefix",
     "listen",
     "load",
-    "normal",
+    "normalize_name",
     "parse_keys",
     "problems",
     "remove",

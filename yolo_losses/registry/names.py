@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from yolo_losses.registry.parameters import Value, shown
-from yolo_losses.registry.specification import LossSpec, normal
-from yolo_losses.registry.suggestions import did_you_mean, unknown_box_loss
+from yolo_losses.registry.parameters import InvalidValueError, Value, did_you_mean, normalize_name
+from yolo_losses.registry.specification import LossSpec
+from yolo_losses.registry.suggestions import unknown_box_loss
 from yolo_losses.registry.table import find, specs
 
 
@@ -18,21 +18,20 @@ def split_box_name(name: str) -> tuple[list[LossSpec], LossSpec]:
         ValueError: if a part is unknown, or if a modifier is repeated or does not apply to the base.
     """
     modifiers: list[LossSpec] = []
-    rest = normal(name)
+    rest = normalize_name(name)
     while (base := find("box", rest)) is None:
         prefix = next((s for s in specs("modifier") for n in (s.name, *s.aliases) if rest.startswith(f"{n}_")), None)
         if prefix is None:
             raise unknown_box_loss(name)
         if prefix in modifiers:
-            raise ValueError(f"'box_loss={shown(name)}' is not valid: the modifier '{prefix.name}_' is repeated")
+            raise InvalidValueError("box_loss", name, f"is not valid: the modifier '{prefix.name}_' is repeated")
         modifiers.append(prefix)
         rest = next(rest[len(n) + 1 :] for n in (prefix.name, *prefix.aliases) if rest.startswith(f"{n}_"))
     for spec in modifiers:
         allowed = [s.name for s in specs("box") if spec.module.fits(s.name, s.rotated)]
         if base.name not in allowed:
-            raise ValueError(
-                f"'box_loss={shown(name)}' is not valid: the modifier '{spec.name}_' applies to {', '.join(allowed)}"
-            )
+            reason = f"is not valid: the modifier '{spec.name}_' applies to {', '.join(allowed)}"
+            raise InvalidValueError("box_loss", name, reason)
     return sorted(modifiers, key=lambda s: s.module.position), base
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import math
 import numbers
 import re
+import struct
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from types import UnionType
@@ -17,7 +19,7 @@ Value = float | int | bool | str
 # Arguments of the built-in formulas that are constants, not training keys.
 CONSTANTS = frozenset({"eps", "pos_weight"})
 
-TRUTH = {
+BOOL_STRINGS = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
@@ -32,8 +34,9 @@ class Param:
         low: inclusive lower bound.
         high: inclusive upper bound.
         above: exclusive lower bound.
+        below: exclusive upper bound.
         off: value of the training key that means `None`, if `None` is allowed.
-        words: allowed values of a parameter of type `str`.
+        words: allowed values of a parameter of type `str`; of another type, words that are allowed beside its numbers.
         used: whether the loss depends on it; one that it only accepts is named in a warning where it is set.
     """
 
@@ -41,6 +44,7 @@ class Param:
     low: float = -math.inf
     high: float = math.inf
     above: float = -math.inf
+    below: float = math.inf
     off: float | None = None
     words: tuple[str, ...] = ()
     used: bool = True
@@ -69,17 +73,14 @@ class Parameter:
         """The allowed values as text, for messages and listings."""
         if self.type is bool:
             return "True or False"
+        words = ", ".join(self.limits.words)
         if self.type is str:
-            return ", ".join(self.limits.words)
-        low, high, above = self.limits.low, self.limits.high, self.limits.above
-        bounds = []
-        if above > -math.inf:
-            bounds.append(f"> {above:g}")
-        if low > -math.inf:
-            bounds.append(f">= {low:g}")
-        if high < math.inf:
-            bounds.append(f"<= {high:g}")
-        return " ".join(["an integer" if self.type is int else "a number", " and ".join(bounds)]).strip()
+            return words
+        limits = self.limits
+        signs = {">": limits.above, ">=": limits.low, "<": limits.below, "<=": limits.high}
+        bounds = " and ".join(f"{sign} {bound:g}" for sign, bound in signs.items() if math.isfinite(bound))
+        number = " ".join(["an integer" if self.type is int else "a number", bounds]).strip()
+        return f"{number}, or {words}" if words else number
 
     def parse(self, value: Any) -> Value:
         """Return a value of the training key in the declared type.
@@ -88,17 +89,17 @@ class Parameter:
         tuner). `None` and `none` mean the default, unless `none` is one of the words.
 
         Raises:
-            ValueError: on an invalid value; one line with key, value, range and default.
+            InvalidValueError: on an invalid value; one line with key, value, range and default.
         """
-        if self.type is str:
-            word = "none" if value is None else value.strip().lower() if isinstance(value, str) else ""
-            word = "off" if value is False else word  # YAML reads a bare `off` as a truth value
-            if word not in self.limits.words:
-                if word == "none":
-                    return self.default
-                raise self._error(value)
+        words = self.limits.words
+        word = normalize_name(value) if isinstance(value, str) else "none" if value is None else ""
+        if value is False and "off" in words:  # YAML reads a bare `off` as a truth value
+            word = "off"
+        if word in words:
             return word
-        number = parse_value(value, self.type, self.default)
+        if word == "none":
+            return self.default
+        number = None if self.type is str else parse_value(value, self.type)
         if number is None or not self.in_range(number):
             raise self._error(value)
         return number
@@ -112,27 +113,70 @@ class Parameter:
         try:
             self.parse(value)
         except ValueError:
-            raise ValueError(f"'{self.name}={shown(value)}' is not valid: allowed is {self.allowed}") from None
+            raise ValueError(f"'{self.name}={format_value(value)}' is not valid: allowed is {self.allowed}") from None
 
-    def holds(self, value: Any) -> bool:
+    def is_valid(self, value: Any) -> bool:
         """Return whether a value is of the declared type and allowed already, so that it need not be parsed."""
         if isinstance(value, str):
-            return self.type is str and value in self.limits.words
+            return value in self.limits.words
         if not isinstance(value, float | int) or type(value) is not self.type:
             return False
         return math.isfinite(value) and self.in_range(value)
 
     def in_range(self, number: Any) -> bool:
-        """Return whether a number is within the bounds."""
-        return bool(self.limits.low <= number <= self.limits.high and number > self.limits.above)
+        """Return whether a number is within the bounds, as it is and in the float32 that losses are computed in."""
+        limits = self.limits
+        values = (number, to_float32(number)) if self.type is float else (number,)
+        return all(limits.low <= n <= limits.high and limits.above < n < limits.below for n in values)
 
-    def _error(self, value: Any) -> ValueError:
-        return ValueError(
-            f"'{self.key}={shown(value)}' is not valid: allowed is {self.allowed} (default {self.default})"
+    def _error(self, value: Any) -> InvalidValueError:
+        hint = did_you_mean(value, self.limits.words) if isinstance(value, str) else ""
+        return InvalidValueError(
+            self.key,
+            value,
+            f"is not valid: allowed {'are' if self.type is str else 'is'} {self.allowed} (default {self.default})"
+            + (f".{hint}" if hint else ""),
         )
 
 
-def shown(value: Any) -> str:
+class InvalidValueError(ValueError):
+    """The refusal of a training key's value, in one line that starts with both: `'cls_loss=slid' is not valid: ...`.
+
+    Args:
+        key: the training key.
+        value: what was given.
+        reason: the rest of the line.
+    """
+
+    def __init__(self, key: str, value: Any, reason: str) -> None:
+        super().__init__(key, format_value(value), reason)
+
+    def __str__(self) -> str:
+        key, value, reason = self.args
+        return f"'{key}={value}' {reason}"
+
+    @property
+    def key(self) -> str:
+        """The training key."""
+        return str(self.args[0])
+
+    def with_key(self, key: str) -> InvalidValueError:
+        """Return the same refusal under another name of the key."""
+        return InvalidValueError(key, *self.args[1:])
+
+
+def normalize_name(name: Any) -> str:
+    """Return the normal form of a name: lower case, with `_` for `-` and white space."""
+    return re.sub(r"[-\s]+", "_", str(name).strip().lower())
+
+
+def did_you_mean(name: str, names: Collection[str]) -> str:
+    """Return ` Did you mean 'x'?`, or an empty string if no name is similar."""
+    near = difflib.get_close_matches(normalize_name(name)[:100], names, n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def format_value(value: Any) -> str:
     """Return `value` as text for a message: on one line, printable, at most 60 characters."""
     try:
         text = value if isinstance(value, str) else repr(value)
@@ -142,15 +186,26 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def parse_value(value: Any, kind: type, default: Value | None) -> Value | None:
-    """Return `value` as a finite `kind`, the default for `None` and `none`, or `None` if it is not a `kind`."""
+def to_float32(number: float) -> float:
+    """Return a number rounded to float32; infinite beyond its range."""
+    try:
+        return float(struct.unpack("f", struct.pack("f", number))[0])
+    except OverflowError:
+        return math.copysign(math.inf, number)
+
+
+def parse_value(value: Any, kind: type) -> float | int | bool | None:
+    """Return `value` as a `kind`, a number finite in float32; `None` if it is not one.
+
+    Scalars of NumPy and tensors without a dimension are numbers, as in a sweep over an array.
+    """
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
     if isinstance(value, str):
         value = value.strip()
-    if value is None or (isinstance(value, str) and value.lower() == "none"):
-        return default
     if kind is bool:
         if isinstance(value, str):
-            return TRUTH.get(value.lower())
+            return BOOL_STRINGS.get(value.lower())
         return bool(value) if isinstance(value, numbers.Real) and value in (0, 1) else None
     if isinstance(value, bool):
         return None
@@ -158,13 +213,13 @@ def parse_value(value: Any, kind: type, default: Value | None) -> Value | None:
         if len(value) > 40 or not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", value, re.ASCII):
             return None
         value = float(value)
-    if not isinstance(value, numbers.Real):  # includes NumPy scalars, as in a sweep over an array
+    if not isinstance(value, numbers.Real):
         return None
     try:
         number = float(value)
     except OverflowError:
         return None
-    if not math.isfinite(number) or (kind is int and number != int(number)):
+    if not math.isfinite(to_float32(number)) or (kind is int and number != int(number)):
         return None
     return int(number) if kind is int else number
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -10,11 +9,59 @@ from typing import Any, Literal
 
 from yolo_losses.registry.parameters import Parameter, Value
 
-Kind = Literal["cls", "box", "modifier", "seg"]
+Kind = Literal["cls", "classify", "box", "modifier", "seg"]
 
-# The training key of each kind, and names that no loss may have.
-TERM_KEYS: Mapping[Kind, str] = MappingProxyType({"cls": "cls_loss", "box": "box_loss", "seg": "seg_loss"})
+
+@dataclass(frozen=True)
+class LossKind:
+    """A kind of loss: those that one training key picks by name.
+
+    Attributes:
+        key: the training key; of modifiers, that of the losses they modify.
+        noun: what a loss of this kind is called in messages.
+        group: its group in listings.
+        title: the heading of that group.
+        prefix: what stands before the names of its losses in the keys of their parameters.
+    """
+
+    key: str
+    noun: str
+    group: str
+    title: str
+    prefix: str = ""
+
+
+KINDS: Mapping[Kind, LossKind] = MappingProxyType(
+    {
+        "cls": LossKind("cls_loss", "class loss", "class", "cls_loss: classification"),
+        "classify": LossKind("cls_loss", "loss of the task classify", "classify", "cls_loss in the task classify"),
+        "box": LossKind("box_loss", "box loss", "box", "box_loss: axis-aligned boxes"),
+        "seg": LossKind("seg_loss", "mask loss", "mask", "seg_loss: masks (task segment)", "seg_"),
+        "modifier": LossKind(
+            "box_loss",
+            "modifier of box losses",
+            "modifiers",
+            "modifiers, prefixes of a box loss: inner_siou, focaler_inner_ciou",
+        ),
+    }
+)
+# The training key of each kind that is picked by its own name.
+TERM_KEYS: Mapping[Kind, str] = MappingProxyType(
+    {kind: declared.key for kind, declared in KINDS.items() if kind != "modifier"}
+)
+# Names that no loss may have: they mean something else as the value of a training key.
 RESERVED = frozenset({"stock", "none", "off", "auto"})
+# What the keys of a term, of the assigner and of the run start with. A third party's class or box loss, whose name is
+# the prefix of its own keys, may not start with any of them.
+TERM_PREFIXES = (
+    *("cls_", "box_", "dfl_", "seg_", "l1_", "angle_", "sem_", "pose_", "kobj_", "ce_", "dice_"),
+    *("tal_", "o2m_", "loss_"),
+)
+
+
+def key_prefix(kind: Kind, name: str) -> str:
+    """Return what the keys of a loss's parameters start with: `focal_`, `seg_dice_`."""
+    return f"{KINDS[kind].prefix}{name}_"
 
 
 @dataclass(frozen=True)
@@ -23,7 +70,7 @@ class LossSpec:
 
     Attributes:
         name: the name that selects it.
-        kind: `cls`, `box`, `seg` (mask losses), or `modifier` (a prefix of a box loss's name).
+        kind: one of `KINDS`; a `modifier` is a prefix of a box loss's name.
         module: its `nn.Module` class.
         aliases: other spellings that are understood.
         source: paper, and the code whose values it reproduces.
@@ -47,8 +94,3 @@ class LossSpec:
         """Return the module with parameters from parsed training keys: `spec.build({"focal_gamma": 2.0})`."""
         chosen: dict[str, Any] = {p.name: values.get(p.key, p.default) for p in self.parameters}
         return self.module(**chosen, **options)
-
-
-def normal(name: Any) -> str:
-    """Return the normal form of a name: lower case, with `_` for `-` and white space."""
-    return re.sub(r"[-\s]+", "_", str(name).strip().lower())

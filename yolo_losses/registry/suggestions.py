@@ -4,53 +4,53 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from yolo_losses.registry import left_out
-from yolo_losses.registry.parameters import shown
-from yolo_losses.registry.specification import TERM_KEYS, Kind, LossSpec, normal
+from yolo_losses.registry.parameters import InvalidValueError, did_you_mean, normalize_name
+from yolo_losses.registry.specification import KINDS, TERM_KEYS, Kind, LossSpec
 from yolo_losses.registry.table import find, specs
 
 
-def did_you_mean(name: str, names: list[str]) -> str:
-    """Return ` Did you mean 'x'?`, or an empty string if no name is similar."""
-    near = difflib.get_close_matches(normal(name)[:100], names, n=1)
-    return f" Did you mean '{near[0]}'?" if near else ""
-
-
-def unknown_name(key: str, name: Any, names: list[str], near: list[str] | None = None, more: str = "") -> ValueError:
+def unknown_name(
+    key: str, name: Any, names: Sequence[str], near: Sequence[str] = (), more: str = ""
+) -> InvalidValueError:
     """Return the error for an unknown value: the value, the allowed ones, and the most similar one."""
     hint = did_you_mean(name, near or names) if isinstance(name, str) else ""
-    return ValueError(f"'{key}={shown(name)}' is not valid: allowed are {', '.join(names)}{more}.{hint}")
+    return _not_valid(key, name, f"allowed are {', '.join(names)}{more}.{hint}")
 
 
-def unknown_loss(kind: Kind, name: Any) -> ValueError:
-    """Return the error for a name that is not a loss of this kind, with a hint that fits the name."""
-    key = TERM_KEYS[kind]
-    names = ["stock", *(s.name for s in specs(kind))]
+def unknown_loss(kind: Kind, name: Any, words: Sequence[str] = ()) -> InvalidValueError:
+    """Return the error for a name that is not a loss of this kind, with a hint that fits the name.
+
+    Args:
+        kind: the kind of loss.
+        name: what was given.
+        words: what the key allows beside `stock` and the losses, such as `off`.
+    """
+    key = KINDS[kind].key
+    names = ["stock", *(s.name for s in specs(kind)), *words]
     if not isinstance(name, str):
         return unknown_name(key, name, names)
-    left = left_out.find(normal(name))
+    allowed = f"allowed are {', '.join(names)}."
+    left = left_out.find(normalize_name(name))
     if left is not None:
-        return ValueError(f"'{key}={shown(name)}' is not valid: {left.advice}; allowed are {', '.join(names)}.")
+        return _not_valid(key, name, f"{left.advice}; {allowed}")
     for other, other_key in TERM_KEYS.items():
         spec = find(other, name) if other != kind else None
         if spec is not None:
-            what = {"cls": "class", "box": "box", "seg": "mask"}[other]
-            return ValueError(
-                f"'{key}={shown(name)}' is not valid: '{spec.name}' is a {what} loss, {other_key}={spec.name};"
-                f" allowed are {', '.join(names)}."
-            )
+            return _not_valid(key, name, f"'{spec.name}' is a {KINDS[other].noun}, {other_key}={spec.name}; {allowed}")
     # For a spelling similar to an alias the hint is the registered name.
     spellings = {word: s.name for s in specs(kind) for word in (*s.aliases, s.name)}
-    near = difflib.get_close_matches(normal(name)[:100], [*spellings, "stock"], n=1)
+    near = difflib.get_close_matches(normalize_name(name)[:100], [*spellings, "stock", *words], n=1)
     hint = f" Did you mean '{spellings.get(near[0], near[0])}'?" if near else ""
-    return ValueError(f"'{key}={shown(name)}' is not valid: allowed are {', '.join(names)}.{hint}")
+    return _not_valid(key, name, f"{allowed}{hint}")
 
 
-def unknown_box_loss(name: Any) -> ValueError:
+def unknown_box_loss(name: Any) -> InvalidValueError:
     """Return the error for a box loss name with an unknown part."""
-    words = normal(name)
+    words = normalize_name(name)
     if left_out.find(words) is not None:
         return unknown_loss("box", name)
     prefixes = [s.name for s in specs("modifier")]
@@ -58,9 +58,11 @@ def unknown_box_loss(name: Any) -> ValueError:
     modifier = find("modifier", words)
     if modifier is not None:
         also = f" (the class loss is cls_loss={words})" if find("cls", words) else ""
-        return ValueError(
-            f"'box_loss={shown(name)}' is not valid: '{modifier.name}_' is a modifier, a prefix of box losses,"
-            f" such as {modifier.name}_{example_base(modifier)}{also}"
+        return _not_valid(
+            "box_loss",
+            name,
+            f"'{modifier.name}_' is a modifier, a prefix of box losses,"
+            f" such as {modifier.name}_{example_base(modifier)}{also}",
         )
     version = re.fullmatch(r"(.+?)_?v(\d)", words)
     if version:
@@ -70,15 +72,16 @@ def unknown_box_loss(name: Any) -> ValueError:
         if numbered:
             return unknown_name("box_loss", name, _box_names(), [numbered.name], more)
         if spec and any(p.key == key for p in spec.parameters):
-            return ValueError(
-                f"'box_loss={shown(name)}' is not valid: the version is a parameter,"
-                f" box_loss={spec.name} {key}={version[2]}"
-            )
-    if find("cls", words) or find("seg", words):
+            return _not_valid("box_loss", name, f"the version is a parameter, box_loss={spec.name} {key}={version[2]}")
+    if any(find(kind, words) for kind in TERM_KEYS if kind != "box"):
         return unknown_loss("box", name)
     near = difflib.get_close_matches(words[:100], [*_box_names(), *_combined()], n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return ValueError(f"'box_loss={shown(name)}' is not valid: allowed are {', '.join(_box_names())}{more}.{hint}")
+    return _not_valid("box_loss", name, f"allowed are {', '.join(_box_names())}{more}.{hint}")
+
+
+def _not_valid(key: str, name: Any, reason: str) -> InvalidValueError:
+    return InvalidValueError(key, name, f"is not valid: {reason}")
 
 
 def _box_names() -> list[str]:

@@ -10,11 +10,11 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from yolo_losses.registry.parameters import shown
-from yolo_losses.registry.specification import RESERVED, Kind, LossSpec, normal
+from yolo_losses.registry.parameters import format_value, normalize_name
+from yolo_losses.registry.specification import KINDS, RESERVED, TERM_KEYS, TERM_PREFIXES, Kind, LossSpec
 
 
 @dataclass
@@ -52,18 +52,17 @@ def add(spec: LossSpec) -> None:
     with _table.lock:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", spec.name):
             raise ValueError(
-                f"the name of a loss must consist of lower-case letters, digits and '_', not '{shown(spec.name)}'"
+                "the name of a loss must consist of lower-case letters, digits and '_', not"
+                f" '{format_value(spec.name)}'"
             )
         before = _table.specs.get((spec.kind, spec.name))
         again = before is not None and _declared_at(before.module) == _declared_at(spec.module)
         others = [s for s in _table.specs.values() if not (again and s is before)]
-        taken = {other for s in others if s.kind == spec.kind for other in (s.name, *s.aliases)}
-        clash = taken.intersection((spec.name, *spec.aliases)) or {
-            p.key for s in others for p in s.parameters
-        }.intersection(p.key for p in spec.parameters)
-        clash |= RESERVED.intersection({spec.name})
-        if clash:
-            raise ValueError(f"a {spec.kind} loss or key is already registered as '{sorted(clash)[0]}'")
+        taken = {name for s in others if s.kind == spec.kind for name in (s.name, *s.aliases)} | RESERVED
+        if clash := taken.intersection((spec.name, *spec.aliases)) | _taken_keys(spec, others):
+            raise ValueError(f"a {spec.kind} loss or key is already registered as '{min(clash)}'")
+        if not spec.built_in:
+            _check_prefix(spec)
         if before is not None:
             remove(spec.kind, spec.name)
         try:
@@ -74,6 +73,35 @@ def add(spec: LossSpec) -> None:
                 add(before)
             raise
         _table.specs[spec.kind, spec.name] = spec
+
+
+def _taken_keys(spec: LossSpec, others: Iterable[LossSpec]) -> set[str]:
+    """Return the keys of a loss's parameters that another loss has already.
+
+    Two losses that the same training key picks, of which a run has one, may have a parameter in common: the same key
+    with the same declaration.
+    """
+    own = {p.key: p for p in spec.parameters}
+    return {
+        p.key
+        for other in others
+        for p in other.parameters
+        if p.key in own
+        and not (p == own[p.key] and spec.kind in TERM_KEYS and TERM_KEYS.get(other.kind) == TERM_KEYS[spec.kind])
+    }
+
+
+def _check_prefix(spec: LossSpec) -> None:
+    """Raise a `ValueError` where the name of a third party's loss, or a key of it, looks like a key of a term."""
+    if KINDS[spec.kind].prefix:
+        return
+    for name in (spec.name, *(p.key for p in spec.parameters)):
+        prefix = next((prefix for prefix in TERM_PREFIXES if name.startswith(prefix)), None)
+        if prefix is not None:
+            raise ValueError(
+                f"the loss '{spec.name}' cannot be registered: '{name}' starts with '{prefix}', as the keys of a"
+                " term do; give the loss another name"
+            )
 
 
 def remove(kind: Kind, name: str) -> None:
@@ -153,7 +181,7 @@ def specs(kind: Kind | None = None) -> list[LossSpec]:
 def find(kind: Kind, name: str) -> LossSpec | None:
     """Return the loss with this name or alias, ignoring case and hyphens, or `None`."""
     load()
-    wanted = normal(name)
+    wanted = normalize_name(name)
     if (kind, wanted) in _table.specs:
         return _table.specs[kind, wanted]
     return next((spec for spec in specs(kind) if wanted in spec.aliases), None)

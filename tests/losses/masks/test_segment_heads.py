@@ -373,7 +373,7 @@ def test_the_criterion_of_visual_prompts_has_the_part(kind: str) -> None:
 def test_other_tasks_refuse_it_by_name(task: str, key: str, value: Any) -> None:
     settings = LossSettings.from_mapping({key: value})
     settings.check_task("segment")
-    with pytest.raises(ValueError, match=f"^'{key}={value}' is for the task segment, not '{task}': allowed are"):
+    with pytest.raises(ValueError, match=f"^'{key}={value}' cannot be used in the task '{task}': allowed is segment$"):
         settings.check_task(task)
 
 

@@ -1,0 +1,154 @@
+"""What is declared of a training key: default, allowed values, the term that it acts on, the tasks that it is for.
+
+`LossSettings` has one field per key. The parameters of the losses are declared with the losses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from yolo_losses import registry
+from yolo_losses.config import class_weights
+from yolo_losses.config.class_weights import Weights
+from yolo_losses.registry import InvalidValueError, Kind, LossSpec, normalize_name
+from yolo_losses.registry.parameters import Param, Parameter, Value
+
+BOX_TASKS = ("detect", "segment", "pose", "obb")
+NO_LIMITS = Param()
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key whose values are numbers, words or a switch.
+
+    Attributes:
+        term: the term that it acts on, as in `LossSettings.terms`; `""`: it changes no term.
+        type: `float`, `int`, `bool` or `str`.
+        default: the default.
+        limits: the range, and the words that are allowed (beside numbers, where the type is `float` or `int`).
+        tasks: the Ultralytics tasks in which it has a meaning.
+    """
+
+    term: str
+    type: type
+    default: Value
+    limits: Param = NO_LIMITS
+    tasks: tuple[str, ...] = BOX_TASKS
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values as text, for listings."""
+        return self._parameter("").allowed
+
+    def parse(self, name: str, value: Any, task: str) -> Any:
+        """Return a value of the key `name` in canonical form.
+
+        Raises:
+            InvalidValueError: on an invalid value; one line with key, value, what is allowed and the nearest name.
+        """
+        return self._parameter(name).parse(value)
+
+    def losses(self, value: Any, task: str) -> list[LossSpec]:
+        """Return the losses that a canonical value picks, whose parameters are then in use."""
+        return []
+
+    def to_config(self, value: Any) -> Any:
+        """Return a canonical value as YAML files and checkpoints hold it."""
+        return value
+
+    def _parameter(self, name: str) -> Parameter:
+        return Parameter(name, name, self.type, self.default, self.limits)
+
+
+@dataclass(frozen=True)
+class LossKey(Key):
+    """A key that picks the loss of a term by name.
+
+    Attributes:
+        kind: the kind of loss; `None`: there are only `words`.
+        words: further values. Where `off` is one of them, `none` is refused: it may mean either.
+        classify_kind: the kind of loss in the task classify.
+    """
+
+    type: type = str
+    default: Value = "stock"
+    kind: Kind | None = None
+    words: tuple[str, ...] = ()
+    classify_kind: Kind | None = None
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values as text, for listings."""
+        names = ", or a name from above" if self.kind else ""
+        return ", ".join(("stock", *self.words)) + names
+
+    def parse(self, name: str, value: Any, task: str) -> str:
+        """Return the registered name of the loss, `stock`, or one of the words."""
+        if value is False and "off" in self.words:  # YAML reads a bare `off` as a truth value
+            return "off"
+        word = normalize_name(value) if isinstance(value, str) else "none" if value is None else ""
+        if word == "none":
+            if "off" in self.words:
+                reason = f"is ambiguous: use {name}=off for no {self.term} term, or {name}=stock"
+                raise InvalidValueError(name, "none", reason)
+            return "stock"
+        if word in ("stock", *self.words):
+            return word
+        kind = self._kind(task)
+        if kind is None:
+            raise registry.unknown_name(name, value, ["stock", *self.words])
+        spec = registry.find(kind, value) if isinstance(value, str) else None
+        if spec is None:
+            raise registry.unknown_loss(kind, value, self.words)
+        return spec.name
+
+    def losses(self, value: str, task: str) -> list[LossSpec]:
+        """Return the loss of this name."""
+        kind = self._kind(task)
+        spec = registry.find(kind, value) if kind else None
+        return [] if spec is None else [spec]
+
+    def _kind(self, task: str) -> Kind | None:
+        return self.classify_kind if task == "classify" and self.classify_kind else self.kind
+
+
+@dataclass(frozen=True)
+class BoxLossKey(LossKey):
+    """The key that picks a box loss with its modifiers."""
+
+    kind: Kind | None = "box"
+
+    def parse(self, name: str, value: Any, task: str) -> str:
+        """Return the canonical name of the box loss with its modifiers, or `stock`."""
+        if not isinstance(value, str) or normalize_name(value) in ("stock", "none"):
+            return super().parse(name, value, task)
+        return registry.box_name(*registry.split_box_name(value))
+
+    def losses(self, value: str, task: str) -> list[LossSpec]:
+        """Return the modifiers, then the loss that they modify."""
+        if value == "stock":
+            return []
+        modifiers, base = registry.split_box_name(value)
+        return [*modifiers, base]
+
+
+@dataclass(frozen=True)
+class ClassWeightsKey(Key):
+    """The key `cls_weights`."""
+
+    type: type = str
+    default: Value = class_weights.NONE
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values as text, for listings."""
+        return "numbers > 0: a list, one per class, or a mapping by class name; or balanced"
+
+    def parse(self, name: str, value: Any, task: str) -> Weights:
+        """Return the weights as `class_weights.parse` does."""
+        return class_weights.parse(value)
+
+    def to_config(self, value: Weights) -> Any:
+        """Return the weights as a list or a dictionary, or the word."""
+        return class_weights.plain(value)
