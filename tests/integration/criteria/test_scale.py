@@ -170,7 +170,9 @@ def test_it_is_a_key_that_survives_a_checkpoint(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["aut", "0", -1, "nan", [1.0]])
 def test_another_word_is_refused_with_what_is_allowed(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"'cls_scale=.*' is not valid: allowed is a number > 0 \(default 1.0\), or"):
+    with pytest.raises(
+        ValueError, match=r"'cls_scale=.*' is not valid: allowed is a number > 0, or auto \(default 1.0\)"
+    ):
         LossSettings.from_mapping({"cls_loss": "focal", "cls_scale": value})
 
 
