@@ -35,7 +35,7 @@ tables: $(INSTALLED) ## write what follows from the declarations of the losses: 
 	$(BIN)/python docs/tables.py
 
 docs: $(INSTALLED) ## build the site of docs/ into build/site, with no missing link
-	$(BIN)/python docs/site.py
+	$(BIN)/python docs/site_builder.py
 	@echo "open build/site/index.html, or $(BIN)/python -m http.server -d build/site"
 
 long: $(INSTALLED) ## the tests that take long, about an hour, and `compat` and `environments`

@@ -22,7 +22,7 @@ FUNCTIONS = {"exp", "log", "ln", "sin", "cos", "min", "max"}
 OPERATORS = {"atan": r"\arctan", "sigmoid": r"\sigma", "sum": r"\sum", "mean": r"\operatorname{mean}"}
 NAMED = {"clamp", "tr", "softplus", "KL", "smooth_l1", "area", "loss"}  # called with brackets
 RELATIONS = {"=": "=", "<": "<", ">": ">", "<=": r"\le", ">=": r"\ge", "<-": r"\leftarrow", "in": r"\in"}
-TOKEN = re.compile(r"\s*(<-|<=|>=|\d+(?:\.\d+)?|[A-Za-z][A-Za-z0-9]*'?(?:_[A-Za-z0-9+-]+)?|\S)")
+TOKEN = re.compile(r"\s*(<-|<=|>=|\d+(?:\.\d+)?|[A-Za-z][A-Za-z0-9]*'?(?:_[A-Za-z0-9]+)?|\S)")
 WORDS = {"if": r"\text{if }", "otherwise": r"\text{otherwise}"}
 
 

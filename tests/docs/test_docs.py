@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib
 import inspect
 import itertools
+import json
 import re
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import site_builder as site
 import yaml
 from conftest import ROOT
 
@@ -86,17 +88,63 @@ def test_every_page_is_in_the_navigation_once() -> None:
     assert sorted(listed) == [page.relative_to(DOCS).as_posix() for page in PAGES]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("zensical") is None, reason="the site's generator is not installed")
-def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
-    shutil.copytree(DOCS, tmp_path / "docs")
-    done = subprocess.run([sys.executable, "-m", "zensical", "build", "--strict"], cwd=tmp_path, capture_output=True)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built strictly."""
+    pytest.importorskip("zensical", reason="the site's generator is not installed")
+    root = tmp_path_factory.mktemp("site")
+    shutil.copy(ROOT / "mkdocs.yml", root)
+    shutil.copytree(DOCS, root / "docs", ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run([sys.executable, "docs/site_builder.py"], cwd=root, capture_output=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr).decode()
-    built = sorted((tmp_path / "build" / "site").rglob("*.html"))
-    assert len(built) == len(PAGES) + 1  # and the one for what is not found
-    for page in built:
-        text = page.read_text(encoding="utf-8")
+    return root / "build" / "site"
+
+
+def test_the_site_loads_nothing_from_elsewhere(built: Path) -> None:
+    pages = sorted(built.rglob("*.html"))
+    assert len(pages) == len(PAGES) + 1  # and the one for what is not found
+    for page in pages:
+        text = re.sub(r'<link rel="canonical"[^>]*>', "", page.read_text(encoding="utf-8"))
         assert not re.findall(r"<(?:script|img|link)\b[^>]*\b(?:src|href)=[\"']?https?:", text), page.name
+        assert 'data-md-component="source"' not in text, "the theme asks the repository's host for its stars"
+
+
+def test_formulas_of_the_site_are_mathml(built: Path) -> None:
+    for page in sorted((DOCS / "losses").glob("*.md")):
+        blocks = page.read_text(encoding="utf-8").count("```math")
+        html = (built / "losses" / f"{page.stem}.html").read_text(encoding="utf-8")
+        assert html.count("<math ") == blocks
+        assert "\\begin{" not in html
+
+
+def test_each_page_has_its_language(built: Path) -> None:
+    for page in built.rglob("*.html"):
+        language = "zh" if page.parent.name == "zh" else "en"
+        assert f'<html lang="{language}"' in page.read_text(encoding="utf-8"), page
+
+
+def test_the_page_for_what_is_not_found_works_below_a_path(built: Path) -> None:
+    text = (built / "404.html").read_text(encoding="utf-8")
+    links = re.findall(r'<(?:link|script)[^>]*(?:href|src)="([^"]*)"', text)
+    assert links
+    assert all(link.startswith("/yolo-losses/") for link in links)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+def test_the_search_finds_words_of_both_languages(built: Path) -> None:
+    words = ["小目标", "随机种子", "不平衡", "focal", "cls_scale"]
+    done = subprocess.run(
+        ["node", Path(__file__).with_name("search.js"), built, *words], capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert all(found[word] for word in words), found
+    assert all(place.startswith("zh/") for word in words[:3] for place in found[word])
+
+
+def test_a_missing_anchor_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text('<a href="b.html#there"></a><a href="b.html#not"></a><a href="c.html"></a>')
+    (tmp_path / "b.html").write_text('<h1 id="there"></h1>')
+    assert [line.split()[1] for line in site.missing_links(tmp_path)] == ["b.html#not", "c.html"]
 
 
 # --- commands and keys -----------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def test_a_new_loss_is_one_new_file(tmp_path: Path) -> None:
     for name in ("README.md", "mkdocs.yml"):
         shutil.copy(ROOT / name, tmp_path)
     assert tables(tmp_path, "--check").returncode == 0
-    (tmp_path / "yolo_losses" / "classification" / "brand_new.py").write_text(NEW)
+    (tmp_path / "yolo_losses" / "losses" / "classification" / "brand_new.py").write_text(NEW)
     stale = tables(tmp_path, "--check")
     assert stale.returncode == 1
     pages = {"api.md", "keys.md", "losses/index.md", "losses/brand_new.md", "zh/losses.md"}

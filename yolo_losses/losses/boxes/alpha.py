@@ -19,13 +19,18 @@ from yolo_losses.registry.parameters import Param
 class AlphaModifier(BoxModifier):
     """Alpha-IoU: IoU and penalties raised to a power.
 
-    The loss is `1 - I^power + penalty^power`; CIoU's `a v` is one penalty. Powers above 1 give high-IoU boxes larger
-    weights.
+    CIoU's `a v` is one penalty. Powers above 1 give high-IoU boxes larger weights.
+
+    Formula:
+        L = 1 - IoU^power + penalty^power
 
     Source:
         He et al., arXiv 2110.13675. The authors' code adds eps to the IoU before taking the power, which differs by
         1e-8 on ordinary boxes, and is NaN for identical boxes in float32. Ports that raise dx and dy separately,
         `dx^2p + dy^2p`, are a different loss.
+
+    See also:
+        focaler: maps the IoU linearly
     """
 
     position: ClassVar[int] = 1

@@ -29,10 +29,12 @@ def ciou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
 
 @with_reduction
 def ciou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
-    """CIoU loss, per pair: `1 - I + r2/c2 + a v`.
+    """CIoU loss, per pair: DIoU plus a penalty `v` of the aspect ratio, whose coefficient `a` is detached.
 
-    r2 is the squared centre distance, c2 the squared diagonal of the enclosing box,
-    `v = (4/pi^2) (atan(w/h) - atan(w'/h'))^2` and `a = v/(v - I + 1)`, detached.
+    Formula:
+        L = 1 - IoU + r^2/c^2 + a v
+        v = 4/pi^2 (atan(w/h) - atan(w'/h'))^2
+        a = v/(v - IoU + 1)
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
@@ -48,6 +50,11 @@ def ciou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     Source:
         Zheng et al., arXiv 1911.08287, equal to one minus Ultralytics' `bbox_iou(CIoU=True)` on `xyxy`. MMDetection
         and the authors set a to 0 where I < 0.5; torchvision's is NaN at height 0.
+
+    See also:
+        diou: without the aspect ratio
+        eiou: width and height in place of the aspect ratio
+        siou: with the angle between the centres
     """
     return total(ciou_terms(pred, target, eps))
 

@@ -20,9 +20,10 @@ def diou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
 
 @with_reduction
 def diou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
-    """DIoU loss, per pair: `1 - I + r2/c2`.
+    """DIoU loss, per pair: adds the squared distance of the centres over the squared diagonal of the enclosing box.
 
-    r2 is the squared centre distance, c2 the squared diagonal of the enclosing box.
+    Formula:
+        L = 1 - IoU + r^2/c^2
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
@@ -38,6 +39,10 @@ def diou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     Source:
         Zheng et al., arXiv 1911.08287, equal to torchvision's `distance_box_iou_loss`; Ultralytics' has eps on the
         heights too, which differs by 1e-8 on ordinary boxes.
+
+    See also:
+        ciou: adds the aspect ratio
+        eiou: adds width and height
     """
     return total(diou_terms(pred, target, eps))
 

@@ -29,9 +29,10 @@ def eiou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
 
 @with_reduction
 def eiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
-    """EIoU loss, per pair: `1 - I + r2/c2 + (w-w')^2/cw^2 + (h-h')^2/ch^2`.
+    """EIoU loss, per pair: DIoU plus penalties of width and height.
 
-    r2 is the squared centre distance, cw and ch are the enclosing box's sides, c2 = cw^2 + ch^2.
+    Formula:
+        L = 1 - IoU + r^2/c^2 + (w-w')^2/c_w^2 + (h-h')^2/c_h^2
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
@@ -47,6 +48,10 @@ def eiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     Source:
         Zhang et al., *Focal and Efficient IoU*, arXiv 2101.08158. Two other losses have this name: MMDetection's
         `EIoULoss` is Extended IoU, and the wiou repository's has a different distance.
+
+    See also:
+        ciou: the aspect ratio in place of the sides
+        focal_iou: the weighting of the same paper, as in `focal_eiou`
     """
     return total(eiou_terms(pred, target, eps))
 

@@ -22,8 +22,15 @@ class FocalModifier(BoxModifier):
 
     Disjoint boxes have weight 0.
 
+    Formula:
+        L = IoU^gamma L_base
+
     Source:
         Zhang et al., arXiv 2101.08158, whose gamma is 0.5.
+
+    See also:
+        eiou: the base of the paper, `focal_eiou`
+        wise: weights by the IoU relative to a running mean
     """
 
     # Not `gamma`: `focal_gamma` is a key of the classification loss.

@@ -19,13 +19,19 @@ from yolo_losses.registry.parameters import Param
 class FocalerModifier(BoxModifier):
     """Focaler-IoU: IoU mapped linearly from [d, u] to [0, 1].
 
-    `clamp((I - d)/(u - d), 0, 1)` replaces the IoU; outside (d, u) its gradient is 0.
+    What is on the right replaces the IoU of the base loss; outside (d, u) its gradient is 0.
+
+    Formula:
+        IoU <- clamp((IoU - d)/(u - d), 0, 1)
 
     Raises:
         ValueError: if u is not above d.
 
     Source:
         Zhang and Zhang, arXiv 2401.10525, equal to the authors' code.
+
+    See also:
+        alpha: raises the IoU to a power
     """
 
     position: ClassVar[int] = 2

@@ -14,13 +14,17 @@ from yolo_losses.losses.boxes._geometry import corners, offset, sides
 
 @with_reduction
 def gcd_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
-    """GCD loss, per pair: `1 - exp(-sqrt(D))`, D the Gaussian combined distance of two boxes.
+    """GCD loss, per pair: a function of the Gaussian combined distance of two boxes.
 
-    With dx, dy the offset between the centres, `D = ((dx/w)^2 + (dy/h)^2 + (dx/w')^2 + (dy/h')^2 +
-    ((w-w')^2 (1/w^2 + 1/w'^2) + (h-h')^2 (1/h^2 + 1/h'^2))/4)/2`. It is scale-invariant and has a gradient for
-    disjoint boxes. A box with a side of 0 has a loss of 1 and no gradient.
+    It is scale-invariant and has a gradient for disjoint boxes. A box with a side of 0 has a loss of 1 and no gradient.
 
     It contains no IoU: `inner_gcd` and `focaler_gcd` add `I - I'` of the plain IoU, which no publication covers.
+
+    Formula:
+        L = 1 - exp(-sqrt(D))
+        D = (A + B/4)/2
+        A = dx^2/w^2 + dy^2/h^2 + dx^2/w'^2 + dy^2/h'^2
+        B = (w-w')^2 (1/w^2 + 1/w'^2) + (h-h')^2 (1/h^2 + 1/h'^2)
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
@@ -37,6 +41,9 @@ def gcd_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
         Doi 10.1109/LGRS.2025.3531970, equal to `gcd_loss(mode="exp")` of the authors' mmdet-GCD, whose
         gradient is NaN for identical boxes. Its other modes return `1 - distance`, which decreases with distance: they
         are not losses.
+
+    See also:
+        nwd: the Wasserstein distance, which depends on the size of the boxes
     """
     a, b = corners(pred), corners(target)
     dx, dy = offset(a, b)

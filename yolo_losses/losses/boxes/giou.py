@@ -22,7 +22,12 @@ def giou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
 
 @with_reduction
 def giou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
-    """GIoU loss, per pair: `1 - I + (C - U)/C`, with the areas U of the union and C of the enclosing box.
+    """GIoU loss, per pair: adds the share of the enclosing box that neither box covers.
+
+    `U` is the area of the union and `C` that of the enclosing box.
+
+    Formula:
+        L = 1 - IoU + (C - U)/C
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
@@ -38,6 +43,9 @@ def giou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     Source:
         Rezatofighi et al., arXiv 1902.09630, equal to torchvision's `generalized_box_iou_loss`; Ultralytics' has eps
         on the heights too, which differs by 1e-8 on ordinary boxes.
+
+    See also:
+        diou: the distance of the centres in place of the empty area
     """
     return total(giou_terms(pred, target, eps))
 

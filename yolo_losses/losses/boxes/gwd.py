@@ -23,13 +23,16 @@ def gwd_loss(
 ) -> Tensor:
     """GWD loss, per pair: a function of the Gaussian Wasserstein distance of two rotated boxes.
 
-    A box is a Gaussian with standard deviations `w/2` and `h/2` along its axes and covariance S. With r2 the squared
-    centre distance, `G^2 = r2 + alpha^2 (tr S + tr S' - 2 tr (S^1/2 S' S^1/2)^1/2)`; the distance is
-    `G / (w h w' h')^1/4` (`normalize`) or G. With f the `log1p`, the `sqrt` or the distance itself (`none`), the loss
-    is `1 - 1/(tau + f)`, or f if tau is below 1.
+    A box is a Gaussian with standard deviations `w/2` and `h/2` along its axes and covariance `S`; `r` is the distance
+    of the centres. `f` is `log1p`, `sqrt` or the distance itself (`none`). Without `normalize` `D` is `G`.
 
     A Gaussian cannot represent the angle of a square: if one of the boxes is square, the angle has no gradient.
     `rotated_iou` has one, and so has the angle term (gain `angle`) of recent Ultralytics releases.
+
+    Formula:
+        L = 1 - 1/(tau + f(D)) if tau >= 1, f(D) otherwise
+        D = G/(w h w' h')^(1/4)
+        G^2 = r^2 + alpha^2 tr(S + S' - 2 (S^(1/2) S' S^(1/2))^(1/2))
 
     Args:
         pred: boxes `xywhr`, shape `(..., 5)`: centre, sides, and angle in radians. Sides below 1e-7 count as 1e-7.
@@ -51,6 +54,10 @@ def gwd_loss(
         Yang et al., arXiv 2101.11952, equal to mmrotate's `gwd_loss`, whose configs have tau 0. mmrotate clamps the
         product of the determinants, which leaves boxes with `w h w' h' < 0.005` without a gradient; the closed form
         here needs no determinant and has no such dead zone.
+
+    See also:
+        kld: a divergence, which is scale-invariant by itself
+        probiou: the stock loss
     """
     a, b, c, d, dx, dy, cos2, sin2 = gaussians(pred, target)
     # tr S + tr S' - 2 tr (...)^1/2 as two squares and a term in sin^2: no cancellation between identical boxes.

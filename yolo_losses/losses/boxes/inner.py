@@ -33,11 +33,23 @@ def _scaled_rotated(boxes: Tensor, ratio: float) -> Tensor:
 class InnerModifier(BoxModifier):
     """Inner-IoU: IoU of auxiliary boxes scaled by a ratio about their centres.
 
-    It replaces the IoU. According to the paper, ratios below 1 speed up the regression of high-IoU boxes, and ratios
-    above 1, where disjoint boxes can overlap too, that of low-IoU boxes. At 1 the loss equals the base loss.
+    What is on the right replaces the IoU of the base loss; `S` is the intersection of the scaled boxes. According to
+    the paper, ratios below 1 speed up the regression of high-IoU boxes, and ratios above 1, where disjoint boxes can
+    overlap too, that of low-IoU boxes. At 1 the loss equals the base loss. `x` is the centre, `w` and `h` are the sides
+    of the predicted box, `x_1` and `x_2` the edges of the auxiliary one; `y_1` and `y_2` follow; a prime marks the
+    target's.
+
+    Formula:
+        IoU <- S/(ratio^2 (w h + w' h') - S)
+        S = max(min(x_2,x'_2) - max(x_1,x'_1), 0) max(min(y_2,y'_2) - max(y_1,y'_1), 0)
+        x_1 = x - ratio w/2
+        x_2 = x + ratio w/2
 
     Source:
         Zhang et al., arXiv 2311.02877; the authors' code, with ratios from 0.5 to 1.5, has eps on the union only.
+
+    See also:
+        focaler: another replacement of the IoU; both together are `focaler_inner_ciou`
     """
 
     position: ClassVar[int] = 3

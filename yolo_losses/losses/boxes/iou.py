@@ -19,7 +19,10 @@ def iou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
 
 @with_reduction
 def iou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
-    """IoU loss, per pair: `1 - I`.
+    """IoU loss, per pair. Disjoint boxes have no gradient.
+
+    Formula:
+        L = 1 - IoU
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
@@ -35,6 +38,9 @@ def iou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     Source:
         Equal to one minus Ultralytics' `bbox_iou` on `xyxy`; torchvision has no eps on the heights, which differs by
         1e-8 on ordinary boxes. Not UnitBox's `-log(I)`.
+
+    See also:
+        giou: has a gradient for disjoint boxes
     """
     return total(iou_terms(pred, target, eps))
 

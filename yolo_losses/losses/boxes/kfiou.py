@@ -28,10 +28,10 @@ def kfiou_loss(
         ),
     ] = "size",
 ) -> Tensor:
-    """KFIoU loss, per pair: `smooth_l1(dx) + smooth_l1(dy) + 1 - K`, K the overlap of two Gaussians.
+    """KFIoU loss, per pair: one minus the overlap `K` of two Gaussians, and a smooth L1 loss of the centres.
 
-    A box is a Gaussian with standard deviations `w/2` and `h/2` along its axes and covariance S. With the area
-    `V = 4 sqrt(|S| |S'| / |S + S'|)` of their product, `K = V/(w h + w' h' - V)`. K ignores the positions of the boxes;
+    A box is a Gaussian with standard deviations `w/2` and `h/2` along its axes and covariance `S`; `V` is the area of
+    their product. `fun` can be `-ln K` or `e^(1-K) - 1` in place of `1 - K`. `K` ignores the positions of the boxes;
     only the smooth L1 loss (beta 1/9) of the centre offsets moves the centres.
 
     The original computes that term on the offsets that an anchor-based head regresses, divided by the sides of the
@@ -42,6 +42,11 @@ def kfiou_loss(
 
     A Gaussian cannot represent the angle of a square: if one of the boxes is square, the angle has no gradient.
     `rotated_iou` has one, and so has the angle term (gain `angle`) of recent Ultralytics releases.
+
+    Formula:
+        L = 1 - K + smooth_l1(dx/w') + smooth_l1(dy/h')
+        K = V/(w h + w' h' - V)
+        V = 4 sqrt(|S| |S'|/|S + S'|)
 
     Args:
         pred: boxes `xywhr`, shape `(..., 5)`: centre, sides, and angle in radians. Sides below 1e-7 count as 1e-7.
@@ -58,6 +63,9 @@ def kfiou_loss(
 
     Source:
         Yang et al., arXiv 2201.12558, equal to mmrotate's `kfiou_loss` with `centre=unit`.
+
+    See also:
+        rotated_iou: the exact overlap
     """
     a, b, c, d, dx, dy, cos2, sin2 = gaussians(pred, target)
     # |S + S'| as a sum of non-negative terms.

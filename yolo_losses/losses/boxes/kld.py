@@ -24,15 +24,18 @@ def kld_loss(
 ) -> Tensor:
     """KLD loss, per pair: a function of the Kullback-Leibler divergence of two rotated boxes.
 
-    A box is a Gaussian with standard deviations a, b (half the predicted sides) or c, d (half the target's) along its
-    axes. With u, v the centre offset in the axes of the predicted box and D the angle between the boxes, the divergence
-    `KL(target || pred)` is `(u^2/a^2 + v^2/b^2)/(2 alpha^2) + ((c^2/a^2 + d^2/b^2) cos^2 D + (d^2/a^2 + c^2/b^2)
-    sin^2 D)/2 + ln(a b/(c d)) - 1`. With f the `log1p`, the `sqrt` or the divergence itself (`none`), the loss is
-    `1 - 1/(tau + f)`, or f if tau is below 1.
+    A box is a Gaussian with standard deviations `a`, `b` (half the predicted sides) or `c`, `d` (half the target's)
+    along its axes; `u`, `v` is the centre offset in the axes of the predicted box and phi the angle between the boxes.
+    `D` is the divergence `KL(target || pred)`. `f` is `log1p`, `sqrt` or the distance itself (`none`).
 
     A Gaussian cannot represent the angle of a square: if one of the boxes is square, the angle has no gradient.
-    `rotated_iou` has one, and so has the angle term (gain `angle`) of recent Ultralytics releases. The
-    divergence of thin boxes at a wrong angle grows with the square of the aspect ratio, which `log1p` tames.
+    `rotated_iou` has one, and so has the angle term (gain `angle`) of recent Ultralytics releases. The divergence of
+    thin boxes at a wrong angle grows with the square of the aspect ratio, which `log1p` tames.
+
+    Formula:
+        L = 1 - 1/(tau + f(D)) if tau >= 1, f(D) otherwise
+        D = (u^2/a^2 + v^2/b^2)/(2 alpha^2) + K/2 + log(a b/(c d)) - 1
+        K = (c^2/a^2 + d^2/b^2) cos(phi)^2 + (d^2/a^2 + c^2/b^2) sin(phi)^2
 
     Args:
         pred: boxes `xywhr`, shape `(..., 5)`: centre, sides, and angle in radians, in any unit. Sides below 1e-7
@@ -52,6 +55,9 @@ def kld_loss(
     Source:
         Yang et al., arXiv 2106.01883, equal to mmrotate's `kld_loss`; the defaults are those of its `kld_stable`
         configs. Its older `gaussian_dist_loss_v1` has twice the divergence in the other direction.
+
+    See also:
+        gwd: a distance in place of the divergence
     """
     a, b, c, d, dx, dy, _, sin2 = gaussians(pred, target)
     u, v = along_axes(dx, dy, pred[..., 4])

@@ -22,9 +22,12 @@ def mpdiou_terms(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, f
 
 @with_reduction
 def mpdiou_loss(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, float], eps: float = EPS) -> Tensor:
-    """MPDIoU loss, per pair: `1 - I + (d1^2 + d2^2)/(W^2 + H^2)`.
+    """MPDIoU loss, per pair: adds the squared distances of the top left and of the bottom right corners.
 
-    d1 and d2 are the distances of the top left and the bottom right corners, W and H the width and height of the image.
+    `d_1` and `d_2` are these distances, `W` and `H` the width and height of the image.
+
+    Formula:
+        L = 1 - IoU + (d_1^2 + d_2^2)/(W^2 + H^2)
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`.
@@ -40,6 +43,9 @@ def mpdiou_loss(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, fl
 
     Source:
         Ma and Xu, arXiv 2307.07662. Some ports normalise by the enclosing box or the feature map instead.
+
+    See also:
+        piou: distances of the edges, in units of the target
     """
     return total(mpdiou_terms(pred, target, image_wh, eps))
 

@@ -21,9 +21,11 @@ def nwd_loss(
     constant: Annotated[float, Param("normalising constant in pixels, about the mean object size", above=0)] = 12.8,
     eps: float = EPS,
 ) -> Tensor:
-    """Normalized Wasserstein distance loss, per pair: `1 - exp(-D/constant)`.
+    """Normalized Wasserstein distance loss, per pair.
 
-    `D = sqrt(r2 + ((w-w')^2 + (h-h')^2)/4)`, r2 the squared centre distance.
+    Formula:
+        L = 1 - exp(-D/constant)
+        D = sqrt(r^2 + ((w-w')^2 + (h-h')^2)/4)
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in pixels.
@@ -56,8 +58,16 @@ def nwd_loss(
 class NWDLoss(BoxLoss):
     """Normalized Wasserstein distance loss for tiny objects, combined with CIoU.
 
-    The loss is `ratio` times NWD plus `1 - ratio` times CIoU. Boxes are in pixels, or in units of the `stride` that a
-    call supplies. NWD alone (`ratio=1`) does not train well; papers report 0.5. Modifiers act on the CIoU term.
+    Boxes are in pixels, or in units of the `stride` that a call supplies. NWD alone (`ratio=1`) does not train well;
+    papers report 0.5. Modifiers act on the CIoU term.
+
+    Formula:
+        L = ratio (1 - exp(-D/constant)) + (1-ratio) ciou
+        D = sqrt(r^2 + ((w-w')^2 + (h-h')^2)/4)
+
+    See also:
+        gcd: scale-invariant
+        sdiou: CIoU weighted by the size of the target
     """
 
     formula: ClassVar[Formula] = staticmethod(nwd_loss)

@@ -32,9 +32,11 @@ def piou_loss(
     lambda_: Annotated[float, Param("unused; it is the parameter of piou2", above=0, used=False)] = 1.3,
     eps: float = EPS,
 ) -> Tensor:
-    """PIoU loss, per pair: `1 - I + 1 - exp(-P^2)`.
+    """PIoU loss, per pair: adds a penalty of the mean distance `P` of the four edges, in units of the target's sides.
 
-    P is the mean distance of the four edges, each divided by the target's side in that direction.
+    Formula:
+        L = 1 - IoU + 1 - e^(-P^2)
+        P = (|x_1-x'_1|/w' + |x_2-x'_2|/w' + |y_1-y'_1|/h' + |y_2-y'_2|/h')/4
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
@@ -51,6 +53,10 @@ def piou_loss(
     Source:
         Liu et al., *Powerful-IoU*, Neural Networks 170 (2024), equal to the authors' code, which is NaN for targets
         of width 0. Not the Pixels-IoU of rotated boxes.
+
+    See also:
+        piou2: with an attention on boxes of medium quality
+        mpdiou: distances of corners, in units of the image
     """
     return total(piou_terms(pred, target, lambda_, eps))
 
@@ -59,7 +65,7 @@ def piou_loss(
     "piou",
     summary="Powerful-IoU loss: adds edge distances normalised by the target's size to 1 - IoU",
     aliases=("piouloss", "piou_loss", "powerful_iou", "powerfuliou"),
-    source="Powerful-IoU, its authors' code",
+    source="doi 10.1016/j.neunet.2023.11.041; its authors' code",
 )
 class PIoULoss(BoxLoss):
     """Powerful-IoU loss: adds edge distances normalised by the target's size to 1 - IoU."""

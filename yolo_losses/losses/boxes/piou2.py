@@ -20,10 +20,15 @@ def piou2_loss(
     lambda_: Annotated[float, Param("attention parameter; the peak is at exp(-P) = 0.7071 / lambda", above=0)] = 1.3,
     eps: float = EPS,
 ) -> Tensor:
-    """PIoU2 loss, per pair: `3 x exp(-x^2) (1 - I + 1 - exp(-P^2))`, `x = lambda exp(-P)`.
+    """PIoU2 loss, per pair: PIoU times an attention that is largest for boxes of medium quality.
 
-    P is the mean distance of the four edges, each divided by the target's side in that direction. The attention is not
-    detached: very poor boxes, whose attention rises as they improve, are pushed away from the target.
+    The attention is not detached: very poor boxes, whose attention rises as they improve, are pushed away from the
+    target.
+
+    Formula:
+        L = 3 x e^(-x^2) (1 - IoU + 1 - e^(-P^2))
+        x = lambda e^-P
+        P = (|x_1-x'_1|/w' + |x_2-x'_2|/w' + |y_1-y'_1|/h' + |y_2-y'_2|/h')/4
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
@@ -40,6 +45,10 @@ def piou2_loss(
     Source:
         Liu et al., *Powerful-IoU*, Neural Networks 170 (2024), equal to the authors' code, which is NaN for targets
         of width 0.
+
+    See also:
+        piou: without the attention
+        wiou: an attention by the IoU relative to a running mean
     """
     a, b = corners(pred), corners(target)
     distance = edge_distance(pred, target, eps)
@@ -52,7 +61,7 @@ def piou2_loss(
     "piou2",
     summary="Powerful-IoU v2 loss: PIoU with a non-monotonic attention on boxes of medium quality",
     aliases=("piouv2", "piou_v2", "piou2loss", "piou2_loss", "powerful_iou2", "powerful_iou_v2", "powerfuliou2"),
-    source="Powerful-IoU, its authors' code",
+    source="doi 10.1016/j.neunet.2023.11.041; its authors' code",
 )
 class PIoU2Loss(BoxLoss):
     """Powerful-IoU v2 loss: PIoU with a non-monotonic attention on boxes of medium quality."""

@@ -16,8 +16,12 @@ from yolo_losses.losses.boxes._geometry import EPS
 def probiou_loss(pred: Tensor, target: Tensor, eps: float = EPS, floor: Tensor | float = 0.0) -> Tensor:
     """ProbIoU loss, per pair: Hellinger distance between two rotated boxes as Gaussians.
 
-    A box has the variances `w^2/12` and `h^2/12` along its own axes. The loss is `sqrt(1 - exp(-B))`, where B is the
-    Bhattacharyya distance of the two Gaussians.
+    A box has the variances `w^2/12` and `h^2/12` along its own axes and the covariance `S`. `B` is the Bhattacharyya
+    distance of the two Gaussians, `d` the vector between the centres.
+
+    Formula:
+        L = sqrt(1 - e^-B)
+        B = d (S + S')^-1 d/4 + log(|S + S'|/(4 sqrt(|S| |S'|)))/2
 
     Args:
         pred: boxes `xywhr`, shape `(..., 5)`: centre, sides, and angle in radians.
@@ -37,6 +41,10 @@ def probiou_loss(pred: Tensor, target: Tensor, eps: float = EPS, floor: Tensor |
         Murrugarra-Llerena et al., arXiv 2106.06072, equal to one minus Ultralytics' `probiou`. There the
         determinants are differences, which float32 can round below 0 for thin boxes; here they are sums of positive
         terms.
+
+    See also:
+        rotated_iou: the exact overlap
+        gwd: another distance between the Gaussians
     """
     x1, y1, w1, h1, r1 = pred.unbind(-1)
     x2, y2, w2, h2, r2 = target.unbind(-1)

@@ -14,10 +14,13 @@ from yolo_losses.losses.boxes._polygon import EPS, in_own_unit, rotated_overlap
 
 @with_reduction
 def rotated_diou_loss(pred: Tensor, target: Tensor) -> Tensor:
-    """Rotated DIoU loss, per pair: `1 - I + r2/c2`.
+    """Rotated DIoU loss, per pair: rotated IoU plus the squared distance of the centres.
 
-    I is the exact IoU of two rotated boxes, r2 the squared distance of their centres, and c2 the squared diagonal of
-    their smallest enclosing axis-aligned box. Disjoint boxes have a gradient, in the centres.
+    IoU is exact, `r` is the distance of the centres, and `c` the diagonal of the smallest axis-aligned box around both.
+    Disjoint boxes have a gradient, in the centres.
+
+    Formula:
+        L = 1 - IoU + r^2/c^2
 
     Args:
         pred: boxes `xywhr`, shape `(..., 5)`: centre, sides, and angle in radians, in any unit. Negative sides count
@@ -34,6 +37,9 @@ def rotated_diou_loss(pred: Tensor, target: Tensor) -> Tensor:
         Zheng et al., arXiv 1911.08287, extended to rotated boxes: equal to `cal_diou(enclosing_type="aligned")` of
         lilanxiao/Rotated_IoU up to the eps of its intersection. Other codes use the minimum-area rotated rectangle or
         the convex hull.
+
+    See also:
+        rotated_iou: without the distance
     """
     pair = in_own_unit(pred, target)
     offset = torch.stack((pair.dx, pair.dy))

@@ -19,11 +19,14 @@ def rotated_iou_terms(pred: Tensor, target: Tensor) -> Terms:
 
 @with_reduction
 def rotated_iou_loss(pred: Tensor, target: Tensor) -> Tensor:
-    """Rotated IoU loss, per pair: `1 - I`, I the IoU of two rotated boxes by the exact area of their intersection.
+    """Rotated IoU loss, per pair, by the exact area of the intersection.
 
     The result does not depend on the angle convention: `(w, h, r)`, `(h, w, r + pi/2)` and `(w, h, r + pi)` are one
     box. Unlike the losses that treat a box as a Gaussian (`probiou`, `gwd`, `kld`, `kfiou`), this one has a gradient in
     the angle of a square. Disjoint boxes have none.
+
+    Formula:
+        L = 1 - IoU
 
     Args:
         pred: boxes `xywhr`, shape `(..., 5)`: centre, sides, and angle in radians, in any unit. Negative sides count
@@ -40,6 +43,10 @@ def rotated_iou_loss(pred: Tensor, target: Tensor) -> Tensor:
         Zhou et al., arXiv 1908.03851. The area is exact up to rounding. mmcv's `diff_iou_rotated` adds 1e-8 to a
         denominator, which makes the IoU of boxes of side 0.1 wrong by 1e-2 in float32, and fails where it finds more
         than eight vertices, as for a box and the same box with width and height swapped.
+
+    See also:
+        rotated_diou: has a gradient for disjoint boxes
+        probiou: the stock loss
     """
     return total(rotated_iou_terms(pred, target))
 

@@ -25,11 +25,16 @@ def sdiou_loss(
     ] = 0.5,
     eps: float = EPS,
 ) -> Tensor:
-    """SDIoU loss, per pair: `(1 - delta + b)(1 - I + a v) + (1 + delta - b) r2/c2`.
+    """SDIoU loss, per pair: CIoU in which, for small targets, overlap counts less and centre distance more.
 
-    I, `a v` and `r2/c2` are those of CIoU, and `b = min(delta w' h'/81, delta)`, with the area of the target in pixels.
-    For targets of 81 square pixels or more the loss is CIoU. The smaller the target, the less the overlap counts, which
-    changes much with a shift of one pixel, and the more the centre distance.
+    `b` depends on the area of the target in pixels; from 81 square pixels on the loss is CIoU. The overlap of small
+    targets changes much with a shift of one pixel.
+
+    Formula:
+        L = (1 - delta + b) (1 - IoU + a v) + (1 + delta - b) r^2/c^2
+        b = min(delta w' h'/81, delta)
+        v = 4/pi^2 (atan(w/h) - atan(w'/h'))^2
+        a = v/(v - IoU + 1)
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`.
@@ -49,6 +54,10 @@ def sdiou_loss(
         Yang et al., arXiv 2412.16986, equal to one minus `bbox_iou(SDIoU=True)` of the authors' code for boxes in
         pixels. With boxes in units of the stride, as Ultralytics' criterion has them, b would be 64 to 1024 times too
         small there.
+
+    See also:
+        ciou: the same for every size
+        nwd: a distance in pixels
     """
     pred, target = pred * stride, target * stride
     iou, distance, aspect = ciou_terms(pred, target, eps)

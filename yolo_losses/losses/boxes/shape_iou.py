@@ -50,11 +50,14 @@ def shape_iou_loss(
     scale: Annotated[float, Param("exponent of the target's sides in the shape weights; 0 disables them", low=0)] = 0.0,
     eps: float = EPS,
 ) -> Tensor:
-    """Shape-IoU loss, per pair: `1 - I + distance + shape/2`.
+    """Shape-IoU loss, per pair: distance and shape costs, weighted by the shape of the target.
 
-    With the target's sides w' and h', `ww = 2 w'^scale / (w'^scale + h'^scale)` and `hh = 2 - ww`; dx, dy the offset
-    between the centres and c2 the squared diagonal of the enclosing box: `distance = (hh dx^2 + ww dy^2)/c2`, and
-    `shape = (1 - exp(-hh |w-w'|/max(w,w')))^4 + (1 - exp(-ww |h-h'|/max(h,h')))^4`.
+    Formula:
+        L = 1 - IoU + distance + shape/2
+        distance = (H dx^2 + W dy^2)/c^2
+        shape = (1 - exp(-H |w-w'|/max(w,w')))^4 + (1 - exp(-W |h-h'|/max(h,h')))^4
+        W = 2 w'^scale/(w'^scale + h'^scale)
+        H = 2 - W
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
@@ -70,6 +73,9 @@ def shape_iou_loss(
 
     Source:
         Zhang and Zhang, arXiv 2312.17663, equal to the authors' code, which is NaN for targets of size 0.
+
+    See also:
+        siou: the same shape cost, and the angle
     """
     return total(shape_iou_terms(pred, target, scale, eps))
 

@@ -49,11 +49,15 @@ def siou_loss(
     eps: float = EPS,
     theta: Annotated[float, Param("exponent of the shape cost", above=0)] = 4.0,
 ) -> Tensor:
-    """SIoU loss, per pair: `1 - I + (distance + shape)/2`.
+    """SIoU loss, per pair: adds a distance cost that depends on the angle between the centres, and a shape cost.
 
-    With dx, dy the offset between the centres, alpha its angle to the nearer axis and cw, ch the enclosing box's sides:
-    `distance = 2 - exp(-g (dx/cw)^2) - exp(-g (dy/ch)^2)`, `g = 2 - sin(2 alpha)`;
-    `shape = (1 - exp(-|w-w'|/max(w,w')))^theta + (1 - exp(-|h-h'|/max(h,h')))^theta`.
+    `a` is the angle of the line between the centres to the nearer axis.
+
+    Formula:
+        L = 1 - IoU + (distance + shape)/2
+        distance = 2 - exp(-g dx^2/c_w^2) - exp(-g dy^2/c_h^2)
+        g = 2 - sin(2 a)
+        shape = (1 - exp(-|w-w'|/max(w,w')))^theta + (1 - exp(-|h-h'|/max(h,h')))^theta
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
@@ -70,6 +74,10 @@ def siou_loss(
     Source:
         Gevorgyan, arXiv 2205.12740, equal to YOLOv6's, which is NaN for pairs of width 0. MMDetection's default
         has the sign of the angle flipped, which rewards distance.
+
+    See also:
+        shape_iou: the same shape cost, weighted by the target's shape
+        ciou: distance and aspect ratio without the angle
     """
     return total(siou_terms(pred, target, eps, theta))
 

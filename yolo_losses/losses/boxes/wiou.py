@@ -53,11 +53,15 @@ def wiou_loss(
     delta: Annotated[float, Param("version 3: outlier degree at which the focusing coefficient is 1", above=0)] = 3.0,
     eps: float = EPS,
 ) -> Tensor:
-    """WIoU loss, per pair: `R (1 - I) f`.
+    """WIoU loss, per pair: the IoU loss times a distance attention `R` and a focusing coefficient `f`.
 
-    `R = exp(r2/c2)`, r2 the squared centre distance and c2 the squared diagonal of the enclosing box, detached. With
-    the outlier degree `b = (1 - I)/mean_loss`, detached, the focusing coefficient f is 1 in version 1, `sqrt(b)` in
-    version 2, and `b/(delta alpha^(b - delta))` in version 3.
+    `c` and `f` are detached. `mean` is the running mean of 1 - IoU, `b` the outlier degree.
+
+    Formula:
+        L = f R (1 - IoU)
+        R = exp(r^2/c^2)
+        f = 1 if version = 1, sqrt(b) if version = 2, b/(delta alpha^(b - delta)) if version = 3
+        b = (1 - IoU)/mean
 
     Args:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
@@ -80,6 +84,9 @@ def wiou_loss(
     Source:
         Tong et al., arXiv 2301.10051, equal to branch v1 of the authors' repository; its master has alpha 1.7 and
         delta 2.7. The mean is passed in, not a class attribute as in most ports.
+
+    See also:
+        wise: its focusing in front of another loss
     """
     a, b = corners(pred), corners(target)
     if version not in (1, 2, 3):

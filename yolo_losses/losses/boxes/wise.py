@@ -20,22 +20,30 @@ from yolo_losses.registry.parameters import Param
     source="arXiv 2301.10051; Instinct323/wiou",
 )
 class WiseModifier(RunningMeanLoss, BoxModifier):
-    """Wise-IoU: the loss times WIoU's focusing coefficient f, detached.
+    """Wise-IoU: the loss times WIoU's focusing coefficient `f`, detached.
 
-    With the outlier degree `b = (1 - I)/mean` of the plain IoU, f is `sqrt(b)` in version 2 and
-    `b/(delta alpha^(b - delta))` in version 3; version 1 has no focusing. In front of `iou`, which has no penalty, the
-    loss is also multiplied by WIoU's distance attention `exp(r2/c2)`, so that `wise_iou` equals `wiou` in any version.
-    The other losses keep their own penalties; there, version 1 is the base loss. It does not apply to `wiou`,
-    which has the same focusing and running mean.
+    `b` is the outlier degree of the plain IoU, `mean` the running mean of 1 - IoU. In front of `iou`, which has no
+    penalty, the loss is also multiplied by WIoU's distance attention `exp(r2/c2)`, so that `wise_iou` equals `wiou` in
+    any version. The other losses keep their own penalties; there, version 1 is the base loss. It does not apply to
+    `wiou`, which has the same focusing and running mean.
 
     The running mean of 1 - IoU is a buffer that starts at 1. In training mode each non-empty batch updates it before it
     is used: `mean <- (1 - momentum) mean + momentum batch mean`. It is not updated in `eval` mode, nor by a call that
     supplies `mean_loss`.
 
+    Formula:
+        L = f L_base
+        f = 1 if version = 1, sqrt(b) if version = 2, b/(delta alpha^(b - delta)) if version = 3
+        b = (1 - IoU)/mean
+
     Source:
         Tong et al., arXiv 2301.10051; the focusing of the authors' repository, whose master has alpha 1.7 and delta
         2.7, on this package's own losses. The `WiseIouLoss` in circulation computes b from the IoU as modified by
         Inner-IoU or Focaler-IoU; here b is that of the plain IoU.
+
+    See also:
+        wiou: the loss of the paper
+        focal_iou: weights by the IoU itself
     """
 
     position: ClassVar[int] = -1

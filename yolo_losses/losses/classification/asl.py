@@ -26,10 +26,15 @@ def asymmetric_loss(
     shift: Annotated[float, Param("probability margin: negatives below it have no loss", low=0, high=1)] = 0.05,
     detach_weight: Annotated[bool, Param("detach the focusing weight, as in the authors' code")] = True,
 ) -> Tensor:
-    """Asymmetric loss, per element: `-(t log p + (1-t) log(1-m)) (t (1-p) + (1-t) m)^g`.
+    """Asymmetric loss, per element: focal loss with an exponent for positives and one for negatives, and a margin.
 
-    `m = max(p - shift, 0)` and `g = t gamma_pos + (1-t) gamma_neg`. Logarithms are clamped at `log 1e-8`, where the
-    gradient is 0: positives with a logit below -18.4 receive none, as in the authors' code.
+    Logarithms are clamped at `log 1e-8`, where the gradient is 0: positives with a logit below -18.4 receive none, as
+    in the authors' code.
+
+    Formula:
+        L = -(t log(p) + (1-t) log(1-m)) (t (1-p) + (1-t) m)^g
+        m = max(p - shift, 0)
+        g = t gamma_pos + (1-t) gamma_neg
 
     Args:
         logits: any shape.
@@ -48,6 +53,10 @@ def asymmetric_loss(
     Source:
         Ridnik et al., arXiv 2009.14119, Alibaba-MIIL/ASL, which returns the sum and computes `log(1 - p)` from p;
         here the logarithms are taken of the logits, which keeps the precision of small losses.
+
+    See also:
+        focal: one exponent, no margin
+        vfl: negatives alone are focused
     """
     margin = (logits.sigmoid() - shift).clamp_min(0)
     log_p = nn.functional.logsigmoid(logits).clamp_min(math.log(FLOOR))

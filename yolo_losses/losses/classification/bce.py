@@ -15,6 +15,9 @@ from yolo_losses.losses.classification._modulated import bce_background
 def bce_loss(logits: Tensor, targets: Tensor, pos_weight: Tensor | float | None = None) -> Tensor:
     """Binary cross entropy with logits, per element.
 
+    Formula:
+        L = -t log(p) - (1-t) log(1-p)
+
     Args:
         logits: any shape.
         targets: same shape, in [0, 1].
@@ -25,6 +28,9 @@ def bce_loss(logits: Tensor, targets: Tensor, pos_weight: Tensor | float | None 
 
     Returns:
         At least 0; 0 in the limit of a correct prediction of a hard target.
+
+    See also:
+        focal: easy examples count less
     """
     weight = (
         None

@@ -25,9 +25,14 @@ def equalized_focal_loss(
     ] = 0.25,
     scale: Annotated[float, Param("added to the exponent of a class without positive gradients", low=0)] = 8.0,
 ) -> Tensor:
-    """Equalized focal loss, per element: `(t a + (1-t)(1-a)) g_j/g (1-p_t)^g_j BCE`, `g_j = g + s (1 - q_j)`.
+    """Equalized focal loss, per element: focal loss whose exponent grows with the rarity of the class.
 
-    Exponent and factor of a class are detached.
+    Of class `j`, `q_j` in [0, 1] is the ratio of the accumulated gradients of positives to those of negatives. Exponent
+    and factor of a class are detached.
+
+    Formula:
+        L = (t alpha + (1-t) (1-alpha)) gamma_j/gamma (1-p_t)^gamma_j BCE
+        gamma_j = gamma + scale (1 - q_j)
 
     Args:
         logits: shape `(..., C)`.
@@ -47,6 +52,10 @@ def equalized_focal_loss(
     Source:
         Li et al., arXiv 2201.02593, and the authors' United-Perception, whose YOLOX settings have s = 4. That takes the
         logarithm of the probability, infinite in float32 at a saturated logit; here it is finite.
+
+    See also:
+        focal: the same exponent for every class
+        eqfl: the same for quality targets
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     miss = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()

@@ -25,8 +25,18 @@ from yolo_losses.registry.parameters import Param
 class EMASlideLoss(SlideLoss):
     """Slide loss with an exponential moving average of the mean IoU as its threshold.
 
-    In step n, `m <- k m + (1-k) mean` with `k = decay (1 - exp(-n/tau))`. m starts at 1; k is close to 0 in the first
-    step, so that the first batch sets m. Batches without positives do not update it.
+    In step `n` the average `E` is updated by the mean IoU of the batch's positives. It starts at 1; `k` is close to 0
+    in the first step, so that the first batch sets it. Batches without positives do not update it.
+
+    Formula:
+        L = w BCE
+        w = 1 if t <= m - delta, e^(1-m) if m - delta < t < m, e^(1-t) if t >= m
+        m = max(E, min_iou)
+        E <- k E + (1-k) mean_iou
+        k = decay (1 - exp(-n/tau))
+
+    See also:
+        slide: the mean of each batch
     """
 
     formula: ClassVar[Formula] = staticmethod(slide_loss)

@@ -22,9 +22,14 @@ def equalized_quality_focal_loss(
     scale: Annotated[float, Param("added to the exponent of a class without positive gradients", low=0)] = 8.0,
     positive_mask: Tensor | None = None,
 ) -> Tensor:
-    """Equalized quality focal loss, per element: `g_j/g |t - p|^g_j BCE`, `g_j = g + s (1 - q_j)`.
+    """Equalized quality focal loss, per element: quality focal loss whose exponent grows with the rarity of the class.
 
-    Exponent and factor of a class are detached.
+    Of class `j`, `q_j` in [0, 1] is the ratio of the accumulated gradients of positives to those of negatives. Exponent
+    and factor of a class are detached.
+
+    Formula:
+        L = gamma_j/gamma |t - p|^gamma_j BCE
+        gamma_j = gamma + scale (1 - q_j)
 
     Args:
         logits: shape `(..., C)`.
@@ -44,6 +49,10 @@ def equalized_quality_focal_loss(
     Source:
         Li et al., arXiv 2201.02593, and the authors' United-Perception, whose YOLOX settings have s = 4, and which has
         no loss per element.
+
+    See also:
+        qfl: the same exponent for every class
+        efl: the same for hard labels
     """
     if positive_mask is not None:
         targets = torch.where(positive_mask, targets, 0)

@@ -22,7 +22,10 @@ def focal_loss(
         float | None, Param("weight of positives; negatives get 1 - alpha; -1 disables it", low=-1, high=1, off=-1)
     ] = 0.25,
 ) -> Tensor:
-    """Focal loss, per element: `(t a + (1-t)(1-a)) (1-p_t)^gamma BCE`, a = alpha.
+    """Focal loss, per element: BCE in which easy examples count less, balanced between positives and negatives.
+
+    Formula:
+        L = (t alpha + (1-t) (1-alpha)) (1-p_t)^gamma BCE
 
     Args:
         logits: any shape.
@@ -39,6 +42,11 @@ def focal_loss(
     Source:
         Lin et al., arXiv 1708.02002, whose gamma is 2; 1.5 is YOLOv5's. Unlike torchvision's, fvcore's and
         MMDetection's, the gradient is finite for a gamma below 1 at saturated logits too.
+
+    See also:
+        qfl: for soft targets, 0 where the prediction equals its target
+        poly: the same with one more term
+        efl: a larger exponent for rare classes
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     p = logits.sigmoid()

@@ -97,9 +97,13 @@ def ghm_loss(
     reduction: str = "none",
     avg_factor: float | Tensor | None = None,
 ) -> Tensor:
-    """GHM-C loss, per element: BCE divided by the density of `|p - t|` among the elements of this call.
+    """GHM-C loss, per element: BCE divided by the density of the gradients `|p - t|` among the elements of this call.
 
-    The density of a bin is its fraction of the elements times the number of non-empty bins, detached.
+    The gradients are counted in bins. Of `N` elements `n_b` are in the bin of the element, and `M` bins are not empty.
+    The density is detached.
+
+    Formula:
+        L = N/(M n_b) BCE
 
     Args:
         logits: any shape.
@@ -117,6 +121,9 @@ def ghm_loss(
 
     Source:
         Li et al., arXiv 1811.05181, equal to MMDetection's `GHMC` with momentum 0.
+
+    See also:
+        focal: weights by the error itself, not by how many have it
     """
     check_reduction(reduction)
     logits, targets = upcast(logits, targets)

@@ -23,7 +23,14 @@ def matchability_loss(
     ] = 1.5,
     positive_mask: Tensor | None = None,
 ) -> Tensor:
-    """Matchability-aware loss, per element: BCE toward `q^gamma`, weighted by 1 on positives, `p^gamma` on negatives.
+    """Matchability-aware loss, per element: BCE toward a power of the quality `q`, with easy negatives weighted down.
+
+    The weight is detached.
+
+    Formula:
+        L = -w (y log(p) + (1-y) log(1-p))
+        y = q^gamma
+        w = 1 if q > 0, p^gamma otherwise
 
     Args:
         logits: any shape.
@@ -40,6 +47,10 @@ def matchability_loss(
     Source:
         Huang et al. (DEIM), arXiv 2412.04234. A positive of quality 0 stays a positive only where `positive_mask`
         says so.
+
+    See also:
+        vfl: weights positives by their target
+        qfl: weights both by their distance from the target
     """
     positive = quality > 0 if positive_mask is None else positive_mask
     target = torch.where(positive, power(quality, gamma), 0)

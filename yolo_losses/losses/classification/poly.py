@@ -24,7 +24,10 @@ def poly_focal_loss(
         float | None, Param("weight of positives; negatives get 1 - alpha; -1 disables it", low=-1, high=1, off=-1)
     ] = 0.25,
 ) -> Tensor:
-    """PolyLoss, per element: focal loss plus `epsilon (1-p_t)^(gamma+1)`; nothing is detached.
+    """PolyLoss, per element: focal loss plus a polynomial term; nothing is detached.
+
+    Formula:
+        L = (t alpha + (1-t) (1-alpha)) (1-p_t)^gamma BCE + epsilon (1-p_t)^(gamma + 1)
 
     Args:
         logits: any shape.
@@ -42,6 +45,9 @@ def poly_focal_loss(
 
     Source:
         Leng et al., arXiv 2204.12511. The polynomial term has no alpha; some ports apply it there too.
+
+    See also:
+        focal: without the polynomial term
     """
     focal: Tensor = focal_loss(logits, targets, gamma, alpha)
     miss = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()

@@ -23,7 +23,10 @@ def quality_focal_loss(
         float | None, Param("weight of positives; negatives get 1 - alpha; -1 disables it", low=-1, high=1, off=-1)
     ] = None,
 ) -> Tensor:
-    """Quality focal loss, per element: `|t - p|^beta BCE`, nothing detached.
+    """Quality focal loss, per element: BCE weighted by the distance from a soft target; nothing is detached.
+
+    Formula:
+        L = |t - p|^beta BCE
 
     Args:
         logits: any shape.
@@ -40,6 +43,11 @@ def quality_focal_loss(
 
     Source:
         Li et al., arXiv 2006.04388, equal to MMDetection's. The authors' first code lacks the absolute value.
+
+    See also:
+        focal: for hard labels
+        vfl: weights positives by their target instead
+        eqfl: a larger exponent for rare classes
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return balanced(power((targets - logits.sigmoid()).abs(), beta) * bce, targets, alpha)

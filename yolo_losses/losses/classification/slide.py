@@ -25,8 +25,12 @@ def slide_loss(
 ) -> Tensor:
     """Slide loss, per element: BCE with larger weights for targets near and above the mean IoU.
 
-    With `m = max(mean_iou, min_iou)` the weight is 1 for `t <= m - delta`, `e^(1-m)` for `m - delta < t < m`, and
-    `e^(1-t)` for `t >= m`. With hard 0/1 targets it equals BCE.
+    With hard 0/1 targets it equals BCE.
+
+    Formula:
+        L = w BCE
+        w = 1 if t <= m - delta, e^(1-m) if m - delta < t < m, e^(1-t) if t >= m
+        m = max(mean_iou, min_iou)
 
     Args:
         logits: any shape.
@@ -44,6 +48,9 @@ def slide_loss(
     Source:
         Yu et al., arXiv 2208.02019, YOLO-FaceV2 branch v1.0.0 (its master has `e^m` in the middle band, an error).
         The mean is of IoU, as in the paper; tutorials use CIoU.
+
+    See also:
+        ema_slide: a moving average in place of the batch's mean
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return slide_weight(targets, mean_iou, delta, min_iou) * bce

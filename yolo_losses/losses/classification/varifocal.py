@@ -24,7 +24,11 @@ def varifocal_loss(
     detach_weight: Annotated[bool, Param("detach the weight, as in RT-DETR and DEIM")] = False,
     positive_mask: Tensor | None = None,
 ) -> Tensor:
-    """Varifocal loss, per element: BCE weighted by the target on positives, by `alpha p^gamma` on negatives.
+    """Varifocal loss, per element: BCE with positives weighted by their target, and easy negatives weighted down.
+
+    Formula:
+        L = w BCE
+        w = t if t > 0, alpha p^gamma otherwise
 
     Args:
         logits: any shape.
@@ -45,6 +49,10 @@ def varifocal_loss(
         Zhang et al., arXiv 2008.13367, equal to VarifocalNet's and MMDetection's: the gradient flows through the
         weight. RT-DETR and DEIM detach it, which gives the same value and another gradient (`detach_weight`).
         Ultralytics' own `VarifocalLoss` also averages over the anchors, which makes it thousands of times smaller.
+
+    See also:
+        qfl: weights by the distance from the target
+        mal: the target itself raised to a power
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     positive = targets > 0 if positive_mask is None else positive_mask

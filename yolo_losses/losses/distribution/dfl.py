@@ -13,6 +13,14 @@ from yolo_losses.losses._reduction import check_reduction
 def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Distribution focal loss, per side: cross entropy with the two bins adjacent to the target, linearly weighted.
 
+    `P` is the softmax of the logits over the bins.
+
+    Formula:
+        L = -(1-u) log(P_k) - u log(P_l)
+        k = floor(t)
+        l = k + 1
+        u = t - k
+
     Args:
         logits: shape `(..., bins)`, at least 2 bins.
         target: in bins, shape `(...)`; clamped to `[0, bins - 1]`, not in place.

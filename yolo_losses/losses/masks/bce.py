@@ -15,6 +15,9 @@ from yolo_losses.losses.masks._base import MaskLoss, pixel_mean, pixels, registe
 def mask_bce_loss(logits: Tensor, targets: Tensor, area: Tensor | None = None) -> Tensor:
     """Binary cross entropy with logits, averaged over the pixels of each mask.
 
+    Formula:
+        L = sum(BCE)/N
+
     Args:
         logits: shape `(N, H, W)`.
         targets: same shape, in [0, 1].
@@ -29,6 +32,9 @@ def mask_bce_loss(logits: Tensor, targets: Tensor, area: Tensor | None = None) -
 
     Source:
         Ultralytics' `v8SegmentationLoss.single_mask_loss`.
+
+    See also:
+        seg_bce_dice: together with dice
     """
     return pixel_mean(bce_loss(*pixels(logits, targets)), area)
 

@@ -21,7 +21,11 @@ def bce_dice_loss(
     smooth: Annotated[float, Param("smoothing of the dice term, in pixels", low=0)] = 1.0,
     area: Tensor | None = None,
 ) -> Tensor:
-    """Weighted mean of BCE (averaged over the pixels) and dice loss, per mask.
+    """Weighted mean of BCE (averaged over the pixels) and dice loss, per mask; `s` is `smooth`.
+
+    Formula:
+        L = ratio dice + (1-ratio) sum(BCE)/N
+        dice = 1 - (2 sum(p t) + s)/(sum(p) + sum(t) + s)
 
     Args:
         logits: shape `(N, H, W)`.
@@ -39,6 +43,10 @@ def bce_dice_loss(
 
     Source:
         Ultralytics' `BCEDiceLoss`, which averages over channels too.
+
+    See also:
+        seg_bce: BCE alone
+        seg_dice: dice alone
     """
     return ratio * dice_loss(logits, targets, smooth) + (1 - ratio) * mask_bce_loss(logits, targets, area)
 

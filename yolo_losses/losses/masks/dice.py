@@ -17,7 +17,10 @@ def dice_loss(
     targets: Tensor,
     smooth: Annotated[float, Param("smoothing, in pixels, added to numerator and denominator", low=0)] = 1.0,
 ) -> Tensor:
-    """Dice loss of each mask: `1 - (2 sum(p t) + s) / (sum(p) + sum(t) + s)`.
+    """Dice loss of each mask: one minus the Dice coefficient of prediction and target; `s` is `smooth`.
+
+    Formula:
+        L = 1 - (2 sum(p t) + s)/(sum(p) + sum(t) + s)
 
     Args:
         logits: shape `(N, H, W)`.
@@ -33,6 +36,10 @@ def dice_loss(
     Source:
         MMDetection's `DiceLoss` with `naive_dice=True` (there s is 1e-3), and the dice of Ultralytics' `BCEDiceLoss`.
         V-Net (arXiv 1606.04797) has squares in the denominator.
+
+    See also:
+        seg_tversky: weighs false positives and false negatives apart
+        seg_bce_dice: together with BCE
     """
     both, predicted, size = foreground(logits, targets)
     return 1 - ratio(2 * both + smooth, predicted + size + smooth)

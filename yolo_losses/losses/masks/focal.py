@@ -24,6 +24,9 @@ def mask_focal_loss(
 ) -> Tensor:
     """Focal loss averaged over the pixels of each mask.
 
+    Formula:
+        L = sum((t alpha + (1-t) (1-alpha)) (1-p_t)^gamma BCE)/N
+
     Args:
         logits: shape `(N, H, W)`.
         targets: same shape, in [0, 1].
@@ -40,6 +43,9 @@ def mask_focal_loss(
 
     Source:
         Lin et al., arXiv 1708.02002, per pixel as `focal_loss` is per element.
+
+    See also:
+        seg_bce: without the focusing
     """
     return pixel_mean(focal_loss(*pixels(logits, targets), gamma, alpha), area)
 

@@ -19,7 +19,13 @@ def tversky_loss(
     beta: Annotated[float, Param("weight of false negatives", low=0)] = 0.7,
     smooth: Annotated[float, Param("smoothing, in pixels, added to numerator and denominator", low=0)] = 1.0,
 ) -> Tensor:
-    """Tversky loss of each mask: `1 - (TP + s) / (TP + alpha FP + beta FN + s)`, of probabilities.
+    """Tversky loss of each mask: dice loss with weights of false positives and false negatives; `s` is `smooth`.
+
+    Formula:
+        L = 1 - (TP + s)/(TP + alpha FP + beta FN + s)
+        TP = sum(p t)
+        FP = sum(p (1-t))
+        FN = sum((1-p) t)
 
     Args:
         logits: shape `(N, H, W)`.
@@ -38,6 +44,9 @@ def tversky_loss(
         Salehi et al., arXiv 1706.05721, whose letters these are, as in segmentation_models.pytorch's `TverskyLoss`.
         That takes the masks of a batch as one, and an empty target for no loss. The Keras code of focal Tversky loss
         has `alpha` on the false negatives.
+
+    See also:
+        seg_dice: both weights 0.5
     """
     z, t = pixels(logits, targets)
     p = z.sigmoid()

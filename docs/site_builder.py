@@ -1,6 +1,6 @@
 """Build the site of docs/ into build/site (`make docs`), with no missing link or anchor.
 
-    python docs/site.py
+    python docs/site_builder.py
 
 Zensical builds it from `mkdocs.yml`. What is left to do here: its search takes one language, but this site has two.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from html.parser import HTMLParser

@@ -1,0 +1,227 @@
+"""The page of a loss."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bibliography
+import docstrings
+import maths
+import measured
+from page_markdown import REPOSITORY, render, title
+
+from yolo_losses import registry
+from yolo_losses.commands.list_ import group
+from yolo_losses.config.settings import LossSettings
+from yolo_losses.integration.criteria import queries
+from yolo_losses.plots import stem
+from yolo_losses.registry import TERM_KEYS, LossSpec
+
+FOLDER = Path(__file__).parent / "losses"
+MODELS = {"rotated": "yolov8n-obb.yaml", "mask": "yolov8n-seg.yaml"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of losses on the pages.
+
+    Attributes:
+        title: its heading.
+        lead: how one is chosen.
+        words: what the letters of its formulas mean.
+        notation: formulas of what they share.
+    """
+
+    title: str
+    lead: str
+    words: str = ""
+    notation: str = ""
+
+
+BOXES = (
+    "`IoU` is that of the two boxes. The predicted box has the sides `w` and `h`, the centre `x`, `y` and the edges"
+    " `x_1`, `x_2`, `y_1` and `y_2`; a prime marks those of the target. The smallest box around both has the sides"
+    " `c_w` and `c_h`; `dx` and `dy` lie between the centres:"
+)
+GROUPS = {
+    "class": Group(
+        "Class losses",
+        "`cls_loss=NAME`. `stock`, the default, leaves the term to Ultralytics.",
+        "An element is an anchor and a class, with the logit `z` and the target `t`:",
+        "p = sigmoid(z)\np_t = t p + (1-t) (1-p)\nBCE = -t log(p) - (1-t) log(1-p)",
+    ),
+    "box": Group(
+        "Box losses", "`box_loss=NAME`, for every task but `obb`.", BOXES, "r^2 = dx^2 + dy^2\nc^2 = c_w^2 + c_h^2"
+    ),
+    "rotated": Group(
+        "Losses of rotated boxes",
+        "`box_loss=NAME`, for the task `obb`.",
+        "`dx` and `dy` lie between the centres; a prime marks what belongs to the target.",
+    ),
+    "mask": Group(
+        "Mask losses",
+        "`seg_loss=NAME`, for the task `segment`.",
+        "A pixel has the logit `z` and the target `t`; a mask of `N` pixels is cropped to its object's box:",
+        "p = sigmoid(z)\np_t = t p + (1-t) (1-p)\nBCE = -t log(p) - (1-t) log(1-p)",
+    ),
+    "modifiers": Group(
+        "Modifiers of box losses",
+        "Prefixes of a box loss, in any order: `box_loss=focaler_inner_ciou`.",
+        "`IoU` is that of the two boxes, `L_base` the loss that the modifier stands in front of.",
+    ),
+}
+
+
+def loss_page(spec: LossSpec) -> str:
+    """Return the page of a loss."""
+    doc = docstrings.of_loss(spec)
+    name = example(spec) if spec.kind == "modifier" else spec.name
+    key = "box_loss" if spec.kind == "modifier" else TERM_KEYS[spec.kind]
+    words = [f"{key}={name}", *(f"{p.key}={p.default}" for p in spec.parameters[:1])]
+    shared = GROUPS[group(spec)]
+    source = doc.parts["source"]
+    named = any(identifier in source for identifier in bibliography.cited(spec))
+    others = published(measured.published_of(spec))
+    return render(
+        "loss.md",
+        spec=spec,
+        doc=doc,
+        title=title(spec),
+        stem=stem(spec),
+        command=f"yolo train model={MODELS.get(group(spec), 'yolov8n.yaml')} data=my.yaml {' '.join(words)}",
+        picture=(FOLDER / f"{stem(spec)}.svg").is_file(),
+        formula=maths.latex(doc.parts["formula"]) if doc.parts["formula"] else "",
+        shared=shared,
+        parameters=[(f"`{p.key}`", f"`{p.default}`", p.allowed, p.limits.help) for p in spec.parameters],
+        function=spec.module.formula.__name__ if spec.module.formula else "",
+        file=spec.module.__module__.replace(".", "/") + ".py",
+        example=doc.parts["example"],
+        facts=in_training(spec),
+        cost=measured.cost(spec),
+        verdicts=[verdict(row) for row in measured.verdicts_of(spec)],
+        published=others[1],
+        notes="note" in others[0],
+        named_source="" if named else f"{spec.source}.",
+        bibtex=bibliography.bibtex(spec),
+        related=related(doc.parts["see also"]),
+        **in_python(spec, name),
+    )
+
+
+def example(modifier: LossSpec) -> str:
+    """Return a box loss with a modifier."""
+    return f"{modifier.name}_{registry.example_base(modifier)}"
+
+
+def bases(modifier: LossSpec) -> list[str]:
+    """Return the box losses that a modifier applies to."""
+    return [s.name for s in registry.specs("box") if modifier.module.fits(s.name, s.rotated)]
+
+
+def in_python(spec: LossSpec, name: str) -> dict[str, str]:
+    """Return how the loss is made in Python: a function, its arguments, and what it returns."""
+    values = [f"{p.key}={json.dumps(p.default) if p.type is str else p.default}" for p in spec.parameters[:1]]
+    call = ", ".join([f'"{name}"', *values])
+    match spec.kind:
+        case "cls":
+            return {"factory": "make_cls_loss", "arguments": call, "signature": "(logits, targets) -> loss per element"}
+        case "seg":
+            return {
+                "factory": spec.module.__name__,
+                "arguments": 'reduction="none"',
+                "signature": "(logits, targets) -> loss per mask",
+            }
+        case _:
+            return {"factory": "make_box_loss", "arguments": call, "signature": "(pred, target) -> loss per pair"}
+
+
+def in_training(spec: LossSpec) -> list[str]:
+    """Return what holds of the loss in a training."""
+    facts = []
+    if spec.kind == "cls":
+        target = spec.module.default_target
+        toward = "IoU of the predicted box with its object" if target == "iou" else "assigner's score"
+        facts.append(f"`cls_target=auto` means `{target}`: positives are trained toward the {toward}.")
+        refused = "RT-DETR refuses it: its meaning depends on the batch's anchors."
+        facts.append("RT-DETR takes it." if on_queries(spec) else refused)
+    elif spec.kind == "box":
+        fitting = [f"`{m.name}_`" for m in registry.specs("modifier") if m.module.fits(spec.name, spec.rotated)]
+        facts.append(f"Modifiers: {', '.join(fitting)}." if fitting else "No modifier applies to it.")
+        upright = "For every task but `obb`, and for RT-DETR in place of GIoU."
+        facts.append("For the task `obb`." if spec.rotated else upright)
+    elif spec.kind == "modifier":
+        facts.append(f"Applies to {', '.join(f'`{name}`' for name in bases(spec))}.")
+        canonical = "_".join(m.name for m in registry.split_box_name("inner_focaler_ciou")[0])
+        facts.append(
+            "Several modifiers may be combined, each once and in any order; one canonical name is shown:"
+            f" `{canonical}_ciou`."
+        )
+    else:
+        facts.append("For the task `segment`. `seg_scale` multiplies the term.")
+    if stateful(spec):
+        facts.append(
+            "It has state, which is updated in training only, shared with the validation's criterion, and kept in"
+            " `yolo_losses_state.pt` beside `last.pt` for a resumed run."
+        )
+    if warning := getattr(spec.module, "one2one_warning", ""):
+        facts.append(f"Warning on end-to-end heads: {warning}.")
+    names = [name for name in spec.aliases if not name.replace("_", "").endswith("loss")]
+    if names:
+        facts.append(f"Other names that are understood: {', '.join(f'`{name}`' for name in names)}.")
+    if spec.kind != "modifier":
+        facts.append(f"Shipped config: `yolo-losses config {stem(spec)}` prints its path.")
+    return facts
+
+
+def on_queries(spec: LossSpec) -> bool:
+    """Return whether RT-DETR takes a class loss."""
+    try:
+        queries.check(LossSettings.from_mapping({"cls_loss": spec.name}))
+    except ValueError:
+        return False
+    return True
+
+
+def stateful(spec: LossSpec) -> bool:
+    """Return whether a loss has state."""
+    module = spec.build()
+    if hasattr(module, "set_classes"):
+        module.set_classes(2)
+    return bool(module.state_dict())
+
+
+def related(text: str) -> list[tuple[LossSpec, str]]:
+    """Return the losses of a `See also:` section, a line each: `qfl: for soft targets.`
+
+    Raises:
+        ValueError: on a name that is not a page's.
+    """
+    by_page = {stem(spec): spec for spec in registry.specs()}
+    found = []
+    for line in re.sub(r"\n\s+", " ", text).splitlines():
+        name, _, why = line.partition(": ")
+        if name not in by_page:
+            raise ValueError(f"'See also:' names '{name}', which no loss's page has as its name")
+        found.append((by_page[name], why))
+    return found
+
+
+def verdict(row: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a row of the table of verdicts."""
+    link = f"[{row['set']}]({REPOSITORY}/examples/evidence/{row['set']}/report.md)"
+    points = "{:+.1f} ({:+.1f} to {:+.1f})".format(*(float(row[key]) for key in ("difference", "low", "high")))
+    return link, f"`{row['config']}`", points.replace("-", "\N{MINUS SIGN}"), row["word"], row["seeds"]
+
+
+def published(entries: Sequence[Mapping[str, Any]], notes: bool = True) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return published comparisons as a table: its head, with notes where there are any, and its rows."""
+    notes = notes and any("note" in entry for entry in entries)
+    rows = [
+        (e["what"], e["line"], f"[{e['source']}]({e['url']})", *([e.get("note", "")] if notes else [])) for e in entries
+    ]
+    return ["model and data", "result", "source", *(["note"] if notes else [])], rows

@@ -1,0 +1,100 @@
+"""What the pages know of measurements: this project's comparisons, published ones, and what a loss costs."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yolo_losses import registry
+from yolo_losses.commands.list_ import group
+from yolo_losses.plots import stem
+from yolo_losses.registry import TERM_KEYS, LossSpec
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCH = ROOT / "examples" / "bench"
+VERDICTS = ROOT / "examples" / "evidence" / "verdicts.csv"
+SIZES = {"16 x 640 x 80": "16 x 640 px, 80 classes", "16 x 640 x 3": "16 x 640 px, 3 classes"}
+
+
+@functools.cache
+def verdicts() -> list[dict[str, str]]:
+    """Return what `compare` said of each configuration that this project has trained, against its baseline."""
+    if not VERDICTS.is_file():
+        return []
+    with VERDICTS.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def verdicts_of(spec: LossSpec) -> list[dict[str, str]]:
+    """Return the verdicts on configurations that have a loss."""
+    return [row for row in verdicts() if uses(row["config"], spec)]
+
+
+def uses(config: str, spec: LossSpec) -> bool:
+    """Return whether a configuration, `cls_loss=focal cls_scale=auto`, has a loss."""
+    keys = dict(word.partition("=")[::2] for word in config.split())
+    if spec.kind != "modifier" and keys.get(TERM_KEYS[spec.kind]) == spec.name:
+        return True
+    name = keys.get("box_loss", "stock")
+    if spec.kind not in ("box", "modifier") or name == "stock":
+        return False
+    modifiers, base = registry.split_box_name(name)
+    return spec in (*modifiers, base)
+
+
+@functools.cache
+def published() -> list[dict[str, Any]]:
+    """Return the published comparisons, each with its results on one line."""
+    found: list[dict[str, Any]] = yaml.safe_load((ROOT / "docs" / "published.yaml").read_text(encoding="utf-8"))
+    return [{**entry, "line": _line(entry)} for entry in found]
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    digits = max(len(str(value).partition(".")[2]) for value in entry["results"].values())
+    return f"{entry['metric']}: " + ", ".join(f"{name} {value:.{digits}f}" for name, value in entry["results"].items())
+
+
+def published_of(*specs: LossSpec) -> list[dict[str, Any]]:
+    """Return the published comparisons that have one of the losses."""
+    names = {stem(spec) for spec in specs}
+    return [e for e in published() if names.intersection(part for key in e["results"] for part in key.split(" + "))]
+
+
+@functools.cache
+def bench() -> dict[str, Any]:
+    """Return the committed benchmark."""
+    found: dict[str, Any] = json.loads((BENCH / "bench.json").read_text(encoding="utf-8"))
+    return found
+
+
+def cost(spec: LossSpec) -> dict[str, float]:
+    """Return the time of the whole criterion against stock's by size, as far as it was measured."""
+    if spec.kind not in ("cls", "box"):
+        return {}
+    sizes = {words: bench()["criterion"][size].get(spec.name) for size, words in SIZES.items()}
+    return {words: row["time"] for words, row in sizes.items() if row}
+
+
+def cost_rows() -> tuple[list[str], list[list[str]]]:
+    """Return operations, time and memory of every loss against stock: the head of a table, and its rows."""
+    operations = json.loads((BENCH / "operations.json").read_text(encoding="utf-8"))["v8"]
+    alone, sizes = bench()["tables"]["class term alone, 80 classes"], bench()["criterion"]
+    rows = []
+    for name in next(iter(sizes.values())):
+        own = alone.get(name)
+        cells = [f"{operations[name] / operations['stock']:.2f}"]
+        cells += [f"{size[name]['time']:.2f}" for size in sizes.values()]
+        cells += [f"{own['time']:.2f}", f"{own['memory']:.2f}"] if own else ["", ""]
+        rows.append([f"`{name}`", *cells])
+    return ["loss", "operations", *sizes, "class term alone: time", "memory"], rows
+
+
+def by_group(name: str) -> list[dict[str, Any]]:
+    """Return the published comparisons of a group of losses."""
+    return published_of(*(spec for spec in registry.specs() if group(spec) == name))
