@@ -80,8 +80,9 @@ def main(folder: Path) -> None:
     """Write this rank's losses, gradients and states."""
     import torch.distributed as dist
 
-    from yolo_losses.integration.criteria import assignment, equip, statistics
+    from yolo_losses.integration.criteria import assignment, equip
     from yolo_losses.losses.classification._fast import cpu
+    from yolo_losses.monitor import gather as statistics
 
     dist.init_process_group("gloo")
     rank = dist.get_rank()

@@ -405,9 +405,9 @@ def test_import_hooks_in_front_and_behind_see_what_they_would_see() -> None:
 
 def broken_package(folder: Path, text: str) -> dict[str, str]:
     """Return variables with which a broken `yolo_losses` is found before this one."""
-    (folder / "yolo_losses").mkdir()
+    (folder / "yolo_losses" / "integration").mkdir(parents=True)
     (folder / "yolo_losses" / "__init__.py").write_text("", encoding="utf-8")
-    (folder / "yolo_losses" / "hook.py").write_text(text, encoding="utf-8")
+    (folder / "yolo_losses" / "integration" / "hook.py").write_text(text, encoding="utf-8")
     return {"PYTHONPATH": str(folder)}
 
 

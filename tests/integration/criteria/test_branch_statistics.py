@@ -14,7 +14,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from ultralytics.utils.metrics import bbox_iou
 
 from yolo_losses import functional, registry
-from yolo_losses.integration.criteria import assignment, equip, statistics
+from yolo_losses.integration.criteria import assignment, equip
+from yolo_losses.monitor import gather as statistics
 from yolo_losses.monitor.gather import EDGES, read
 
 CLS_LOSSES = [spec.name for spec in registry.specs("cls")]
