@@ -3,10 +3,10 @@
     python examples/simulation/simulate.py                        # writes errors.csv, some minutes on one core
     python examples/simulation/simulate.py --repetitions 400      # a rough look
 
-Each row is `--repetitions` comparisons of a number of configurations with a baseline. `error` is the share in which any of
-them is called better or worse although none differs; `power` the share in which one is that does differ, by 3.5 standard
-deviations over the root of the number of seeds. `paired_error` and `paired_power` are those of the paired t test
-with Holm's correction, and `times_runs` how many times as many runs it needs for the same power.
+Each row is `--repetitions` comparisons of a number of configurations with a baseline. `error` is the share in which any
+is called better or worse although none differs; `power` the share in which one is that does differ, by 3.5 standard
+deviations over the root of the number of seeds. `paired_error` and `paired_power` are those of the paired t test with
+Holm's correction, and `times_runs` says how many times as many runs it needs for the same power.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ MOST_SEEDS = 60  # up to which the paired t test is tried
 def lognormal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Errors with a long tail of poor runs: skewness -3.3 and standard deviation 1."""
     variance = 0.75**2
-    return (np.exp(variance / 2) - np.exp(0.75 * rng.standard_normal(shape))) / np.sqrt(np.expm1(variance) * np.exp(variance))
+    return (np.exp(variance / 2) - np.exp(0.75 * rng.standard_normal(shape))) / np.sqrt(
+        np.expm1(variance) * np.exp(variance)
+    )
 
 
 def collapse(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Errors of runs that collapse in 15 of 100 cases, to eight standard deviations of the others; standard deviation 1."""
+    """Errors of runs of which 15 in 100 collapse, by eight standard deviations of the others; standard deviation 1."""
     fallen = rng.random(shape) < 0.15
     return (0.5 * rng.standard_normal(shape) + 0.6 - 4 * fallen) / np.sqrt(0.25 + 16 * 0.15 * 0.85)
 
@@ -139,7 +141,9 @@ def seeds_of_paired(case: str, configurations: int, effect: float, power: float,
     return float("nan")
 
 
-def rows(repetitions: int, configurations: tuple[int, ...], seeds: tuple[int, ...], cases: list[str]) -> Iterator[dict[str, Any]]:
+def rows(
+    repetitions: int, configurations: tuple[int, ...], seeds: tuple[int, ...], cases: list[str]
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of the table."""
     for case in cases:
         for k in configurations:
@@ -152,7 +156,10 @@ def rows(repetitions: int, configurations: tuple[int, ...], seeds: tuple[int, ..
                 row["power"] = decided(runs)[:, 0].mean()
                 row["paired_power"] = paired(runs)[:, 0].mean()
                 times = seeds_of_paired(case, k, effect, row["power"], n, min(repetitions, 2000)) / n
-                yield {key: round(float(v), 3) if isinstance(v, float) else v for key, v in (row | {"times_runs": times}).items()}
+                yield {
+                    key: round(float(v), 3) if isinstance(v, float) else v
+                    for key, v in (row | {"times_runs": times}).items()
+                }
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from yolo_losses.comparison.stats.average_precision import RECALLS, Detections, resample
+from yolo_losses.comparison.stats.resampling import RECALLS, Detections, resample
 
 CLASSES = ["car", "person", "sign"]
 

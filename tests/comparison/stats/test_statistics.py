@@ -12,7 +12,7 @@ from made_up_runs import detections
 stats = pytest.importorskip("scipy.stats")
 
 from yolo_losses.comparison.stats import statistics  # noqa: E402
-from yolo_losses.comparison.stats.average_precision import Detections, bootstrap_weights, resample  # noqa: E402
+from yolo_losses.comparison.stats.resampling import Detections, bootstrap_weights, resample  # noqa: E402
 from yolo_losses.comparison.stats.statistics import Estimate, paired_difference  # noqa: E402
 
 ROPE = 0.005
@@ -151,7 +151,7 @@ def test_resamples_in_chunks_are_those_at_once(monkeypatch):
     found = detections(1.0, np.random.default_rng(0))
     weights = bootstrap_weights(found.images, 20)
     whole = resample(found, weights)
-    monkeypatch.setattr("yolo_losses.comparison.stats.average_precision.CHUNK", 10_000)
+    monkeypatch.setattr("yolo_losses.comparison.stats.resampling.CHUNK", 10_000)
     parts = resample(found, weights)
     np.testing.assert_array_equal(whole.ap, parts.ap)
     np.testing.assert_array_equal(whole.precision, parts.precision)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from yolo_losses.comparison.record import RunRecord
 from yolo_losses.comparison.stats import statistics
-from yolo_losses.comparison.stats.average_precision import Detections, bootstrap_weights, resample
+from yolo_losses.comparison.stats.resampling import Detections, bootstrap_weights, resample
 from yolo_losses.comparison.stats.statistics import Estimate, Verdict
 
 METRICS: Mapping[str, str] = {

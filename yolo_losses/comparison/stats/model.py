@@ -1,22 +1,21 @@
 """The model of a comparison: every configuration against the baseline, from all finished runs at once.
 
-`Design` is the layout of the runs, an additive model of configurations and seeds, with seeds as blocks. Numbers of seeds may
-differ, and runs may be missing. `Design.fit` estimates the differences from the baseline with a standard error and
-degrees of freedom each, and `critical_values` makes the intervals hold for all of them at once.
+`Design` is the layout of the runs: an additive model of configurations and seeds, with seeds as blocks. Numbers of
+seeds may differ, and runs may be missing. `Design.fit` estimates the differences from the baseline, each with a
+standard error and degrees of freedom, and `critical_values` makes the intervals hold for all of them at once.
 
-The spread of a configuration over seeds has few degrees of freedom (two, with three seeds), and a t interval of its own
-pairs is very wide. The rules by which configurations lend each other strength:
+The spread of one configuration over its seeds has few degrees of freedom (two, with three seeds), and a t interval from
+its pairs alone is very wide. So configurations are judged together, by these rules:
 
-1. The spreads are moderated toward the pooled one (Smyth 2004, doi 10.2202/1544-6115.1027), (d0 s0^2 + d s^2) / (d0 + d),
-   with d the degrees of freedom of a spread and d0 those of the prior, estimated from how much the spreads differ. s0^2 is
-   the pooled mean square rather than Smyth's, which is near the geometric mean: where spreads differ, the
-   former is the larger.
-2. A spread that is larger than the rest, by an F test at level `APART`, is not moderated and keeps its own degrees of
-   freedom. It stays in the pool, which can only widen the other intervals.
-3. A difference of two configurations has Satterthwaite's degrees of freedom, at most those of the pool.
+1. Spreads are moderated toward the pooled one (Smyth 2004, doi 10.2202/1544-6115.1027), (d0 s0^2 + d s^2) / (d0 + d),
+   with d the degrees of freedom of a spread and d0 those of the prior, estimated from how much the spreads differ. s0^2
+   is the pooled mean square. Smyth's is near the geometric mean, which is smaller where spreads differ.
+2. A spread that is larger than the rest, by an F test at the level `APART`, is not moderated and keeps its own degrees
+   of freedom. It stays in the pool, which can only widen the other intervals.
+3. The difference of two configurations has Satterthwaite's degrees of freedom, at most those of the pool.
 
-With one configuration and the baseline this is the paired t test. `examples/simulation` shows the errors and the power
-of these rules.
+With one configuration and the baseline this is the paired t test. `examples/simulation` has the errors and the power of
+these rules.
 """
 
 from __future__ import annotations
@@ -52,7 +51,8 @@ class Fit:
         shared: the part of the variance that comes from the baseline's runs, which all differences share.
         prior_df: d0, shape (...); infinite where the spreads differ by no more than chance.
         apart: whether each configuration's spread is judged alone, shape (..., k + 1), the baseline first.
-        pooled: the pooled variance of one run, shape (...).
+        spreads: variance of one run of each configuration, shape (..., k + 1).
+        pooled: the pooled one, shape (...).
     """
 
     mean: Array
@@ -61,6 +61,7 @@ class Fit:
     shared: Array
     prior_df: Array
     apart: Array
+    spreads: Array
     pooled: Array
 
 
@@ -106,7 +107,7 @@ class Design:
         squares = (y @ self.residual) ** 2
         traces, df = self._spread_df
         pooled = squares.sum(-1) / self.pool_df if self.pool_df else np.full(y.shape[:-1], np.nan)
-        spreads = np.divide(squares @ self.members.T, traces, out=np.zeros((*y.shape[:-1], self.count)), where=traces > 0)
+        spreads = squares @ self.members.T / np.maximum(traces, 1e-9)
         variances, own_df, prior_df, apart = moderate(spreads, df, pooled, self.pool_df)
         shares = self.weights**2 @ self.members.T  # (k, configurations)
         parts = shares * variances[..., None, :]
@@ -115,7 +116,7 @@ class Design:
             satterthwaite = variance**2 / (parts**2 / own_df[..., None, :]).sum(-1)
         total_df = np.minimum(np.nan_to_num(satterthwaite, nan=np.inf), max(self.pool_df, 1e-9))
         variance = np.where(pooled[..., None] < NO_SPREAD, 0.0, np.where(self.estimable, variance, np.nan))
-        return Fit(mean, variance, total_df, parts[..., 0], prior_df, apart, pooled)
+        return Fit(mean, variance, total_df, parts[..., 0], prior_df, apart, spreads, pooled)
 
     def image_variance(self, samples: Array) -> Array:
         """Return the variance of each difference over validation images, less what the spread over seeds has of it.
@@ -125,7 +126,9 @@ class Design:
         """
         centred = samples - samples.mean(0)
         total = (centred @ self.weights.T).var(0, ddof=1)
-        interaction = ((centred @ self.residual) ** 2).sum() / (len(samples) - 1) / self.pool_df if self.pool_df else 0.0
+        interaction = (
+            ((centred @ self.residual) ** 2).sum() / (len(samples) - 1) / self.pool_df if self.pool_df else 0.0
+        )
         return np.maximum(total - interaction * (self.weights**2).sum(1), 0.0)
 
 
@@ -152,7 +155,7 @@ def moderate(spreads: Array, df: Array, pooled: Array, pool_df: float) -> tuple[
 
 
 def _prior_df(spreads: Array, df: Array) -> Array:
-    """Return Smyth's estimate of the prior's degrees of freedom: the log spreads vary as they do, less what chance does."""
+    """Return Smyth's estimate of the prior's degrees of freedom, from the excess variance of the log spreads."""
     if spreads.shape[-1] < 2:
         return np.full(spreads.shape[:-1], np.inf)
     logs = np.log(np.maximum(spreads, 1e-300)) - special.digamma(df / 2) + np.log(df / 2)
@@ -189,21 +192,28 @@ def simultaneous_coverage(critical: Array, df: Array, shared: Array) -> Array:
     return np.einsum("nuz,u,z->n", inside, UNIFORM_WEIGHTS, NORMAL_WEIGHTS)
 
 
-def critical_values(df: Array, shared: Array) -> Array:
-    """Return by how many standard errors the simultaneous 95 % intervals reach, shape (k,).
+def critical_values(df: Array, shared: Array, level: float = LEVEL) -> Array:
+    """Return by how many standard errors the simultaneous intervals reach, shape (k,).
 
     Each difference's value is that of the largest |t| of the whole family at its own degrees of freedom.
 
     Args:
         df: degrees of freedom of each difference, shape (k,).
         shared: fraction of each difference's variance that is the baseline's, shape (k,).
+        level: of the intervals together.
     """
     unique, index = np.unique(np.minimum(df, MAX_DF), return_inverse=True)
-    low = stats.t.ppf((1 + LEVEL) / 2, unique)
-    high = stats.t.ppf((1 + LEVEL ** (1 / max(len(df), 1))) / 2, unique)  # Šidák: as if nothing was shared
-    family = np.broadcast_to(shared, (len(unique), len(shared)))
-    for _ in range(14):  # a ten-thousandth
-        middle = (low + high) / 2
-        inside = simultaneous_coverage(middle, unique, family) < LEVEL
-        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-    return high[index] if len(df) > 1 else stats.t.ppf((1 + LEVEL) / 2, unique)[index]
+    critical = special.stdtrit(unique, (1 + level) / 2)  # that of one difference alone
+    if len(df) > 1:
+        low, high = (
+            critical,
+            special.stdtrit(unique, (1 + level ** (1 / len(df))) / 2),
+        )  # Šidák: nothing shared
+        family = np.broadcast_to(shared, (len(unique), len(shared)))
+        for _ in range(14):  # to a ten-thousandth of the way
+            critical = (low + high) / 2
+            outside = simultaneous_coverage(critical, unique, family) < level
+            low, high = np.where(outside, critical, low), np.where(outside, high, critical)
+        critical = high
+    values: Array = critical[index]
+    return values

@@ -1,0 +1,154 @@
+"""From the values of a metric to the differences from the baseline, each with its intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import special
+
+from yolo_losses.comparison.stats.model import LEVEL, Array, Design, critical_values, simultaneous_coverage
+
+Values = Mapping[str, Mapping[Hashable, float]]  # configuration -> seed, or data set -> value
+OUTLIER = 4.0  # standardised residual from which a run is pointed out
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The difference of one configuration from the baseline.
+
+    Attributes:
+        mean: the difference.
+        se: its standard error; NaN where there is no spread to judge by, 0 where the runs equal the baseline's.
+        df: degrees of freedom of the standard error.
+        critical: how many standard errors the simultaneous interval reaches.
+        n: number of seeds that both have.
+        p_adjusted: p-value of no difference, for the whole family.
+        image_variance: the part of `se` squared that comes from the validation images, which more seeds do not reduce.
+        images: number of validation images; 0 where that part is not known.
+        level: of the simultaneous interval.
+    """
+
+    mean: float
+    se: float
+    df: float
+    critical: float
+    n: int
+    p_adjusted: float = math.nan
+    image_variance: float = 0.0
+    images: int = 0
+    level: float = LEVEL
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The simultaneous interval, which decides the word."""
+        return self._interval(self.critical)
+
+    @property
+    def own_interval(self) -> tuple[float, float]:
+        """The 95 % interval of this configuration alone, not corrected for how many there are."""
+        return self._interval(float(special.stdtrit(self.df, (1 + LEVEL) / 2)))
+
+    def _interval(self, critical: float) -> tuple[float, float]:
+        half = critical * self.se if self.se else 0.0
+        return self.mean - half, self.mean + half
+
+
+@dataclass(frozen=True)
+class Spreads:
+    """What the differences were judged by.
+
+    Attributes:
+        pooled: standard deviation of a run, over all configurations.
+        df: degrees of freedom of it.
+        prior_df: how strongly spreads were moderated toward it; infinite where they differ no more than by chance.
+        apart: configurations whose spread stands out: name -> standard deviation.
+        outliers: runs that lie far from what their configuration and seed would make one expect.
+    """
+
+    pooled: float
+    df: float
+    prior_df: float
+    apart: Mapping[str, float]
+    outliers: list[tuple[str, Hashable]]
+
+
+def estimate_differences(
+    values: Values,
+    baseline: str,
+    samples: Mapping[tuple[str, Hashable], Array] | None = None,
+    images: int = 0,
+    level: float = LEVEL,
+) -> tuple[dict[str, Estimate], Spreads | None]:
+    """Return the difference of each configuration from the baseline, and the spreads behind them.
+
+    Configurations with no seed in common with the baseline, with one, or equal to it at each seed are not part of the
+    family, and have no interval.
+
+    Args:
+        values: the metric by configuration and seed.
+        baseline: the configuration that the others are compared with.
+        samples: the metric of each run on resamples of the validation images, shape (resamples,); `None`: not known.
+        images: number of validation images.
+        level: of the simultaneous intervals.
+    """
+    base = values[baseline]
+    found: dict[str, Estimate] = {}
+    family = []
+    for name, own in values.items():
+        pairs = [own[seed] - base[seed] for seed in own if seed in base]
+        mean = float(np.mean(pairs)) if pairs else math.nan
+        if name == baseline:
+            continue
+        if len(pairs) < 2:
+            found[name] = Estimate(mean, math.nan, math.nan, math.nan, len(pairs), level=level)
+        elif not any(pairs):
+            found[name] = Estimate(0.0, 0.0, math.inf, 0.0, len(pairs), 1.0, images=images, level=level)
+        else:
+            found[name] = Estimate(mean, math.nan, math.nan, math.nan, len(pairs), level=level)
+            family.append(name)
+    if not family:
+        return found, None
+    names = [baseline, *family]
+    runs = [(name, seed) for name in names for seed in values[name]]
+    design = Design([names.index(name) for name, _ in runs], [str(seed) for _, seed in runs], len(names))
+    y = np.array([values[name][seed] for name, seed in runs])
+    fit = design.fit(y)
+    if not fit.pooled > 0 or not fit.variance.all():
+        return found, None
+    over_images = np.zeros(len(family))
+    if samples is not None:
+        resampled = np.stack([samples[run] for run in runs], axis=1)
+        resampled = resampled[~np.isnan(resampled).any(1)]
+        if len(resampled) > 1:  # hardly a resample may have a label of a rare class
+            over_images = design.image_variance(resampled)
+    variance = fit.variance + over_images
+    df = variance**2 / (fit.variance**2 / fit.df + over_images**2 / max(images - 1, 1))
+    # Where the spread over seeds came out small by chance, these are too many: the interval over seeds and images is
+    # never narrower than that over seeds.
+    alone = [special.stdtrit(f, (1 + LEVEL) / 2) * np.sqrt(v) for f, v in ((fit.df, fit.variance), (df, variance))]
+    narrower = alone[1] < alone[0]
+    variance, df = np.where(narrower, fit.variance, variance), np.where(narrower, fit.df, df)
+    shared = fit.shared / variance
+    critical = critical_values(df, shared, level)
+    t = np.abs(fit.mean) / np.sqrt(variance)
+    p = 1 - simultaneous_coverage(t, df, np.broadcast_to(shared, (len(family), len(family))))
+    for i, name in enumerate(family):
+        found[name] = replace(
+            found[name],
+            mean=float(fit.mean[i]),
+            se=float(np.sqrt(variance[i])),
+            df=float(df[i]),
+            critical=float(critical[i]),
+            p_adjusted=float(p[i]),
+            image_variance=float(variance[i] - fit.variance[i]),
+            images=images,
+        )
+    residuals = y @ design.residual
+    with np.errstate(invalid="ignore", divide="ignore"):
+        standardised = np.abs(residuals) / np.sqrt(fit.pooled * np.diag(design.residual))
+    outliers = [run for run, value in zip(runs, standardised, strict=True) if value > OUTLIER]
+    apart = {name: float(sd) for name, sd, alone in zip(names, fit.spreads**0.5, fit.apart, strict=True) if alone}
+    return found, Spreads(float(fit.pooled**0.5), design.pool_df, float(fit.prior_df), apart, outliers)

@@ -1,0 +1,145 @@
+"""What an estimated difference allows one to say: the interval that a figure draws decides the word.
+
+Every metric is "higher is better", a fraction from 0 to 1; texts give points, hundredths of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from yolo_losses.comparison.stats.differences import Estimate
+
+Word = Literal["better", "worse", "practically equal", "leans better", "leans worse", "inconclusive"]
+WORDS: tuple[Word, ...] = ("better", "worse", "practically equal", "leans better", "leans worse", "inconclusive")
+DECIDED: tuple[Word, ...] = WORDS[:3]
+POWER = 0.8
+MAX_SEEDS_NAMED = 1000
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A word and its sentence.
+
+    Attributes:
+        word: the outcome.
+        sentence: the same with its numbers.
+        seeds_needed: about how many seeds would decide, where the word does not and seeds can.
+    """
+
+    word: Word
+    sentence: str
+    seeds_needed: int | None = None
+
+
+def outcome(estimate: Estimate, rope: float) -> Word:
+    """Return the word for a difference.
+
+    "practically equal" where the simultaneous interval lies within ±`rope`; "better" or "worse" where it excludes 0;
+    "leans better" or "leans worse" where the interval of the configuration alone does; "inconclusive" otherwise.
+    """
+    low, high = estimate.interval
+    own_low, own_high = estimate.own_interval
+    if -rope <= low and high <= rope:
+        return "practically equal"
+    if low > 0 or high < 0:
+        return "better" if low > 0 else "worse"
+    if own_low > 0 or own_high < 0:
+        return "leans better" if own_low > 0 else "leans worse"
+    return "inconclusive"
+
+
+def judge(estimate: Estimate, rope: float, unit: str = "seed") -> Verdict:
+    """Return the verdict on a difference.
+
+    Args:
+        estimate: the difference.
+        rope: the largest difference that does not matter.
+        unit: what is averaged over: `seed`, or `data set`.
+    """
+    n, at = estimate.n, f"{points(estimate.mean)} points"
+    if n == 0:
+        return Verdict("inconclusive", f"inconclusive: no {unit} has a finished run of both")
+    if n == 1:
+        return Verdict("inconclusive", f"inconclusive: {at} with one {unit}, which shows no spread to judge by")
+    if math.isnan(estimate.se):
+        return Verdict("inconclusive", f"inconclusive: {at} with every {unit}, and no spread to judge by")
+    if estimate.se == 0:
+        return Verdict(
+            "practically equal", f"practically equal: identical with each of the {n} {unit}s; does the key do anything?"
+        )
+    word = outcome(estimate, rope)
+    low, high = estimate.interval
+    span = f"{points(low)} to {points(high)}"
+    if word == "practically equal":
+        return Verdict(word, f"{word}: {at} ({span}), within ±{rope * 100:g}")
+    if word in DECIDED:
+        return Verdict(word, f"{word} by {points(abs(estimate.mean), sign=False)} points ({span})")
+    needed = seeds_needed(estimate, rope)
+    if needed is not None:
+        advice = f"about {needed} {unit}s would decide it" + (f", a rough guess from {n}" if n == 2 else "")
+    elif estimate.images and seeds_needed(estimate, rope, images=False):
+        advice = f"the {estimate.images} validation images are too few to decide it, with any number of {unit}s"
+    else:
+        advice = f"not even {MAX_SEEDS_NAMED} {unit}s would decide it"
+    return Verdict(word, f"{word}: {at} ({span}); {advice}", needed)
+
+
+def seeds_needed(estimate: Estimate, rope: float, images: bool = True) -> int | None:
+    """Return about how many seeds decide, with a power of 80 %, if difference and spread are what they seem.
+
+    Args:
+        estimate: the difference.
+        rope: the largest difference that does not matter.
+        images: whether the validation images stay these; otherwise there are as many as one likes.
+
+    Returns:
+        The number, more than there are, from 20 on rounded up to two digits; `None` if a thousand are not enough.
+    """
+    n = np.arange(estimate.n + 1, MAX_SEEDS_NAMED + 1, dtype=float)
+    enough = np.flatnonzero(power(estimate, rope, n, images) >= POWER)
+    if not len(enough):
+        return None
+    number = int(n[enough[0]])
+    unit = 10 ** max(len(str(number)) - 2, 0) if number > 20 else 1
+    return -(-number // unit) * unit
+
+
+def power(
+    estimate: Estimate, rope: float, n: NDArray[Any], images: bool = True, level: float | None = None
+) -> NDArray[Any]:
+    """Return the probability that `n` seeds decide, for the difference and the spread of an estimate.
+
+    Args:
+        estimate: the difference.
+        rope: the largest difference that does not matter.
+        n: numbers of seeds.
+        images: whether the variance over validation images stays.
+        level: of the simultaneous interval then; `None`: as it is.
+    """
+    error = float(
+        2 * stats.t.sf(estimate.critical, estimate.df)
+    )  # of one difference, with which the family keeps its level
+    if level is not None:
+        error *= (1 - level) / (1 - estimate.level)
+    se = np.sqrt((estimate.se**2 - estimate.image_variance) * estimate.n / n + estimate.image_variance * images)
+    df = np.minimum(estimate.df * (n - 1) / (estimate.n - 1), 1e4)
+    critical = stats.t.ppf(1 - error / 2, df)
+    effect = np.minimum(abs(estimate.mean) / se, 30.0)  # beyond, the noncentral t has no digits left
+    different = np.where(effect == 30, 1.0, stats.nct.sf(critical, df, effect))
+    half = critical * se
+    inside = stats.norm.cdf((rope - half - estimate.mean) / se) - stats.norm.cdf((half - rope - estimate.mean) / se)
+    return np.maximum(different, inside)
+
+
+def points(value: float, sign: bool = True) -> str:
+    """Return a metric between 0 and 1 in points, hundredths of it: `+1.3`."""
+    if math.isnan(value):
+        return "n/a"
+    text = f"{value * 100:+.1f}" if sign else f"{value * 100:.1f}"
+    return {"-0.0": "0.0", "+0.0": "0.0"}.get(text, text).replace("-", "−")  # noqa: RUF001
