@@ -1,11 +1,11 @@
-"""Write what follows from the declarations of the losses: the README's names, a config and a page for each loss.
+"""Write what follows from the declarations of the losses: names, signatures, a config and a page for each loss.
 
     python docs/tables.py           # write them (`make tables`)
     python docs/tables.py --check   # compare, exit code 1 where a file is not current
 
 In the READMEs the text between `<!-- losses -->` and `<!-- /losses -->` is written. In `configs/` the file of each loss
-is written whole; of a combination, such as `slide_inner_siou.yaml`, the comment at the top is kept. `pages.py` has what
-is written in `docs/` and in the site's navigation.
+is written whole; of a combination, such as `slide_inner_siou.yaml`, the comment at the top is kept. `signatures.py` has
+what is written in `yolo_losses/`, `pages.py` what is written in `docs/` and in the site's navigation.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import yaml
 from pages import pages
+from signatures import signatures
 
 from yolo_losses import registry
 from yolo_losses.commands.list_ import group, grouped
@@ -91,7 +92,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a file is not current")
     args = parser.parse_args()
     readmes = {path: readme(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("README*.md"))}
-    wanted = {**readmes, **configs(), **pages()}
+    wanted = {**readmes, **configs(), **signatures(), **pages()}
     stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
     for p in stale:
         if args.check:

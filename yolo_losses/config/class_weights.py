@@ -56,6 +56,13 @@ def class_balanced_weights(counts: Tensor | Sequence[float], beta: float = DEFAU
     Source:
         Cui et al., Class-Balanced Loss Based on Effective Number of Samples, arXiv 1901.05555, whose weights are
         normalised to the same sum, the number of classes. It leaves a class without samples open.
+
+    Example:
+        >>> from yolo_losses.functional import class_balanced_weights
+        >>> class_balanced_weights([1000, 100, 10])
+        tensor([0.0422, 0.2800, 2.6778])
+        >>> class_balanced_weights([1000, 100, 10], beta=0)
+        tensor([1., 1., 1.])
     """
     import torch  # not needed to parse keys
 

@@ -8,19 +8,22 @@ from collections.abc import Callable
 from typing import Any
 
 from yolo_losses import registry
-from yolo_losses.losses._module import Formula, LossModule, with_reduction
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses._module import DeclaredModule, LossModule
 from yolo_losses.registry import Kind, LossSpec, key_prefix, normalize_name
 
 
 def declares(
-    kind: Kind, base: type[LossModule], name: str, aliases: tuple[str, ...], source: str, summary: str
+    kind: Kind, base: type[DeclaredModule], name: str, aliases: tuple[str, ...], source: str, summary: str
 ) -> Callable[[Any], Any]:
     """Return a decorator that registers a formula, or a subclass of `base`, under a name."""
 
     def register(declared: Any) -> Any:
         module, public = declared, declared
         if not inspect.isclass(declared):
-            public = with_reduction(declared)
+            if not issubclass(base, LossModule):
+                raise TypeError(f"'{name}' must be a class derived from {base.__name__}")
+            public = loss_function(base.family)(declared)
             module = _module_of(base, declared, public)
             # In the module of its formula, where pickle looks for the class.
             vars(sys.modules[module.__module__]).setdefault(module.__name__, module)
@@ -34,7 +37,7 @@ def declares(
             module=module,
             aliases=tuple(normalize_name(alias) for alias in aliases),
             source=source,
-            summary=summary or (inspect.getdoc(declared) or "").partition("\n")[0],
+            summary=summary or (inspect.getdoc(declared) or "").partition("\n")[0].rstrip("."),
             parameters=tuple(module.declared(key_prefix(kind, name))),
             rotated=bool(getattr(module, "rotated", False)),
             built_in=built_in,

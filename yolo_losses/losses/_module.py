@@ -1,74 +1,50 @@
-"""Formulas and modules: reduction around a formula, and a module with the formula's declared parameters.
-
-A formula is a function of two tensors and its parameters that returns the loss per element, per pair or per mask.
-"""
+"""The modules: a formula whose declared parameters are the module's attributes."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from yolo_losses.losses._function import ELEMENTS, Family, Formula, formula_arguments, loss_function, plain_signature
 from yolo_losses.losses._reduction import check_reduction, reduce_loss, upcast
-from yolo_losses.registry.parameters import Parameter, annotated_parameters, attribute_parameters, formula_parameters
+from yolo_losses.registry.parameters import Parameter, attribute_parameters, formula_parameters
 
-Formula = Callable[..., Tensor]
-
-_CONVENTION = (
-    inspect.Parameter("weight", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Tensor | None"),
-    inspect.Parameter("reduction", inspect.Parameter.KEYWORD_ONLY, default="none", annotation="str"),
-    inspect.Parameter("avg_factor", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="float | None"),
-)
+with_reduction = loss_function(ELEMENTS)
 
 
-def with_reduction(formula: Formula) -> Formula:
-    """Add the arguments `weight`, `reduction` and `avg_factor`, computation in float32 or float64, and range checks."""
-    signature = inspect.signature(formula)
-    names = list(signature.parameters)
+class _Signature:
+    """The signature of a module class, which names the declared parameters that `__init__` takes as a whole."""
 
-    declared = annotated_parameters(formula)
-
-    @functools.wraps(formula)
-    def loss(
-        *args: Any,
-        weight: Tensor | None = None,
-        reduction: str = "none",
-        avg_factor: float | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        check_reduction(reduction)
-        # The two tensors may be keyword arguments as well: focal_loss(logits=..., targets=...).
-        given = [*args, *(kwargs.pop(name) for name in names[len(args) : 2] if name in kwargs)]
-        if len(given) < 2:
-            raise TypeError(f"{formula.__name__}() missing required arguments: {names[0]} and {names[1]}")
-        first, second, *rest = given
-        for name, value in (*zip(names[2:], rest, strict=False), *kwargs.items()):
-            if isinstance(value, float | int | str) and name in declared:
-                declared[name].check(value)
-        return reduce_loss(formula(*upcast(first, second), *rest, **kwargs), weight, reduction, avg_factor)
-
-    own = [p for p in _CONVENTION if p.name not in signature.parameters]
-    loss.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), *own]
-    )
-    return loss
+    def __get__(self, instance: Any, owner: type[DeclaredModule]) -> inspect.Signature:
+        if instance is not None:
+            raise AttributeError("__signature__")
+        own, *bases = (vars(c)["__init__"] for c in owner.__mro__ if "__init__" in vars(c))
+        signature = inspect.signature(own, eval_str=True)
+        parameters = list(signature.parameters.values())[1:]
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            # It passes on what it is given: named are the declared parameters, then the options of the classes above.
+            options = {
+                p.name: p
+                for init in (*reversed(bases), own)
+                for p in inspect.signature(init, eval_str=True).parameters.values()
+                if p.kind is p.KEYWORD_ONLY
+            }
+            parameters = [*owner.init_parameters(), *options.values()]
+        return signature.replace(parameters=parameters)
 
 
-@functools.cache
-def formula_arguments(formula: Formula) -> tuple[str, ...]:
-    """Return the names of a formula's arguments after the two tensors, without those of the reduction."""
-    parameters = list(inspect.signature(formula).parameters.values())[2:]
-    return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+class DeclaredModule(nn.Module):
+    """Base of losses and modifiers: a module whose attributes are parameters that are declared once, with their ranges.
 
-
-class LossModule(nn.Module):
-    """Base of the loss modules: a formula whose declared parameters are the module's attributes.
+    They are the parameters of the class's `formula`, if it has one, and its attributes annotated with `Param`.
 
     Args:
-        **parameters: the declared parameters, by name.
+        *values: the declared parameters in order.
+        **parameters: the declared parameters by name.
 
     Raises:
         TypeError: on an undeclared parameter.
@@ -78,20 +54,28 @@ class LossModule(nn.Module):
     formula: ClassVar[Any] = None
     registered_name: ClassVar[str] = ""
     supplied_arguments: ClassVar[frozenset[str]] = frozenset()
+    __signature__: ClassVar[Any] = _Signature()
 
-    def __init__(self, **parameters: Any) -> None:
+    def __init__(self, *values: Any, **parameters: Any) -> None:
         super().__init__()
         declared = {p.name: p for p in type(self).declared()}
-        unknown = set(parameters).difference(declared)
-        if unknown:
-            names = ", ".join(declared) or "none"
-            raise TypeError(f"{type(self).__name__} has no parameter '{min(unknown)}'; its own are: {names}")
-        for name, parameter in declared.items():
-            value = parameters.get(name, parameter.default)
+        name = type(self).__name__
+        if len(values) > len(declared):
+            raise TypeError(f"{name} takes {len(declared)} parameters by position, not {len(values)}")
+        positional = dict(zip(declared, values, strict=False))
+        if twice := positional.keys() & parameters:
+            raise TypeError(f"{name} got two values of the parameter '{min(twice)}'")
+        parameters |= positional
+        if unknown := parameters.keys() - declared:
+            raise TypeError(f"{name} has no parameter '{min(unknown)}'; its own are: {', '.join(declared) or 'none'}")
+        for parameter in declared.values():
+            value = parameters.get(parameter.name, parameter.default)
             if value is None:
                 value = parameter.limits.off  # as in the function, where `None` switches the parameter off
-            # Training keys have been parsed by now; what a caller writes by hand has not.
-            setattr(self, name, value if parameter.is_valid(value) else parameter.parse(value))
+            if not parameter.is_valid(value):  # training keys have been parsed by now; a caller's values have not
+                parameter.check(value)
+                value = parameter.parse(value)
+            setattr(self, parameter.name, value)
         self.check_parameters({p.key: getattr(self, p.name) for p in declared.values()})
         # Kept here because `torch.compile` traces through `functools.cache`.
         kind: Any = type(self)
@@ -105,6 +89,16 @@ class LossModule(nn.Module):
         if cls.formula is not None:
             found += formula_parameters(cls.formula, prefix, cls.supplied_arguments)
         return [*found, *attribute_parameters(cls, prefix)]
+
+    @classmethod
+    def init_parameters(cls) -> list[inspect.Parameter]:
+        """Return the declared parameters as `__init__` takes them, with the formula's types and defaults."""
+        formula = {} if cls.formula is None else plain_signature(cls.formula).parameters
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return [
+            formula.get(p.name) or inspect.Parameter(p.name, kind, default=p.default, annotation=p.type)
+            for p in cls.declared()
+        ]
 
     def arguments(self, supplied: Mapping[str, Any]) -> dict[str, Any]:
         """Return the formula's arguments: this module's parameters, and those of `supplied` that the formula takes."""
@@ -120,8 +114,76 @@ class LossModule(nn.Module):
         return ", ".join(f"{p.name}={getattr(self, p.name)}" for p in type(self).declared() if p.limits.used)
 
 
+class LossModule(DeclaredModule):
+    """A loss as a module, with MMDetection's calling convention.
+
+    A subclass sets `formula`, and declares parameters beyond the formula's (such as those of state) as annotated
+    attributes.
+
+    Args:
+        *values: the declared parameters in order.
+        reduction: `mean`, `sum` or `none`.
+        loss_weight: factor on the loss.
+        **parameters: the declared parameters by name.
+
+    Raises:
+        TypeError: on an undeclared parameter.
+        ValueError: on a parameter out of range, or an unknown reduction.
+    """
+
+    formula: ClassVar[Formula]
+    family: ClassVar[Family] = ELEMENTS
+
+    def __init__(self, *values: Any, reduction: str = "mean", loss_weight: float = 1.0, **parameters: Any) -> None:
+        super().__init__(*values, **parameters)
+        self.reduction = check_reduction(reduction)
+        self.loss_weight = loss_weight
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Any,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+        **supplied: Any,
+    ) -> Tensor:
+        """Return the loss of predictions against targets, reduced.
+
+        Args:
+            pred: the predictions, of the shape that the function of the same loss takes.
+            target: the targets, a tensor; of a class loss also integer labels.
+            weight: as in the function.
+            avg_factor: divisor of `mean`, in place of the number of elements, pairs or masks.
+            reduction_override: overrides the module's reduction.
+            **supplied: further tensors that the formula takes, such as `image_wh`; in training the criterion supplies
+                them.
+
+        Raises:
+            ValueError: on an unknown reduction or shapes that do not fit.
+        """
+        reduction = check_reduction(self.reduction, reduction_override)
+        loss = self.unreduced(*self.inputs(pred, target), **supplied)
+        if weight is not None and weight.shape == pred.shape and loss.dim() == pred.dim() - 1:
+            weight = weight.mean(-1)  # per coordinate of a box, as MMDetection's are
+        return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)
+
+    def inputs(self, pred: Tensor, target: Any) -> tuple[Tensor, ...]:
+        """Return what the formula takes of the arguments of a call, in float32 or float64.
+
+        Raises:
+            ValueError: on shapes that do not fit.
+        """
+        self.family.check("pred", pred, "target", target)
+        return upcast(pred, target)
+
+    def unreduced(self, pred: Tensor, target: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss before weight and reduction, in float32 or float64."""
+        return type(self).formula(pred, target, **self.arguments(supplied))
+
+
 @functools.cache
-def _argument_names(module: type[LossModule]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _argument_names(module: type[DeclaredModule]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names of those arguments of a module's formula that are its parameters, and of all of them."""
     if module.formula is None:
         return (), ()

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from yolo_losses.losses._declaration import declares
-from yolo_losses.losses._module import Formula, LossModule, formula_arguments
-from yolo_losses.losses._reduction import check_reduction, reduce_loss, upcast
+from yolo_losses.losses._function import Family, check_same_shape, formula_arguments
+from yolo_losses.losses._module import DeclaredModule, LossModule
+from yolo_losses.losses._reduction import upcast
 from yolo_losses.losses._step import Step
 from yolo_losses.losses.boxes._geometry import Terms, corners, overlap, total
 
@@ -39,65 +40,59 @@ def register_modifier(
     return declares("modifier", BoxModifier, name, aliases, source, summary)
 
 
+def check_boxes(columns: int, names: str) -> Callable[[str, Tensor, str, Tensor], None]:
+    """Return a function that raises a `ValueError` if two tensors are not boxes of that many numbers, in pairs."""
+
+    def check(first: str, a: Tensor, second: str, b: Tensor) -> None:
+        if a.dim() == 0 or a.shape[-1] != columns:
+            raise ValueError(
+                f"'{first}' of shape {tuple(a.shape)} is not valid: allowed are boxes {names}, shape (..., {columns})"
+            )
+        check_same_shape(first, a, second, b)
+
+    return check
+
+
+BOXES = Family("pairs", "per pair.", check_boxes(4, "xyxy"))
+ROTATED_BOXES = Family("pairs", "per pair.", check_boxes(5, "xywhr"))
+
+
 class BoxLoss(LossModule):
     """A box loss as a module, with MMDetection's calling convention.
 
     A subclass sets `formula`, and declares parameters beyond the formula's (such as those of state) as annotated
-    attributes. The parameters become attributes of the module. A loss of the form `1 - IoU + penalties` may set `terms`
-    too, a function of the formula's arguments that returns IoU and penalties; modifiers then replace that IoU.
+    attributes. A loss of the form `1 - IoU + penalties` may set `terms` too, a function of the formula's arguments that
+    returns IoU and penalties; modifiers then replace that IoU. `rotated` says that its boxes are `xywhr`, shape
+    `(..., 5)`, not `xyxy`, shape `(..., 4)`.
 
     Args:
+        *values: the declared parameters in order.
         reduction: `mean`, `sum` or `none`.
-        loss_weight: weight of the loss.
-        **parameters: the declared parameters, by name.
+        loss_weight: factor on the loss.
+        **parameters: the declared parameters by name.
 
     Raises:
         TypeError: on an undeclared parameter.
         ValueError: on a parameter out of range, or an unknown reduction.
     """
 
-    formula: ClassVar[Formula]
+    family: ClassVar[Family] = BOXES
     supplied_arguments: ClassVar[frozenset[str]] = frozenset({"image_wh", "stride", "mean_loss", "floor"})
     terms: ClassVar[TermsFormula | None] = None
     rotated: ClassVar[bool] = False
 
-    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0, **parameters: Any) -> None:
-        super().__init__(**parameters)
-        check_reduction(reduction)
-        self.reduction = reduction
-        self.loss_weight = loss_weight
+    def inputs(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """Return the boxes in float32 or float64."""
+        (ROTATED_BOXES if self.rotated else BOXES).check("pred", pred, "target", target)
+        return upcast(pred, target)
 
-    def forward(
-        self,
-        pred: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | None = None,
-        reduction_override: str | None = None,
-        **supplied: Any,
-    ) -> Tensor:
-        """Return the loss of predicted boxes against targets.
-
-        Args:
-            pred: boxes `xyxy`, shape `(..., 4)`, or `xywhr`, shape `(..., 5)`, where the loss is `rotated`.
-            target: of the same shape.
-            weight: per pair, or of the boxes' shape, in which case its mean over the coordinates is used.
-            avg_factor: divisor of `mean`, in place of the number of pairs.
-            reduction_override: overrides the module's reduction.
-            **supplied: what the formula needs from the criterion, such as `image_wh`.
-
-        Raises:
-            ValueError: on an unknown reduction or shapes that do not fit.
-        """
-        reduction = check_reduction(self.reduction, reduction_override)
-        if weight is not None and weight.dim() > 1 and weight.shape == pred.shape:
-            weight = weight.mean(-1)
-        loss = self.pairs(*upcast(pred, target), **supplied)
-        return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)
+    def unreduced(self, pred: Tensor, target: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss per pair."""
+        return self.pairs(pred, target, **supplied)
 
     def pairs(self, pred: Tensor, target: Tensor, **supplied: Any) -> Tensor:
         """Return the loss per pair, in float32 or float64; the formula takes what it needs from `supplied`."""
-        return type(self).formula(pred, target, **self.arguments(supplied))
+        return super().unreduced(pred, target, **supplied)
 
     @property
     def wanted(self) -> frozenset[str]:
@@ -115,11 +110,12 @@ class BoxLoss(LossModule):
         return {}
 
 
-class BoxModifier(LossModule):
+class BoxModifier(DeclaredModule):
     """A modifier of box losses: its name is a prefix of theirs, and it changes a part of the loss, as `inner_siou`.
 
     Args:
-        **parameters: the declared parameters, by name.
+        *values: the declared parameters in order.
+        **parameters: the declared parameters by name.
 
     Attributes:
         bases: the axis-aligned losses that it applies to; `None`: all.
@@ -208,6 +204,10 @@ class ModifiedBoxLoss(BoxLoss):
         """Return modifiers and base with their parameters for `print(module)`."""
         parts = [*self.modifiers, self.base]
         return " of ".join(f"{type(part).__name__}({part.extra_repr()})" for part in parts)
+
+    def inputs(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """Return the boxes in float32 or float64."""
+        return self.base.inputs(pred, target)
 
     @property
     def wanted(self) -> frozenset[str]:

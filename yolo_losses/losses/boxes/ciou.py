@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import BOXES, BoxLoss, TermsFormula, register_box_loss
 from yolo_losses.losses.boxes._geometry import EPS, Terms, centre_penalty, corners, intersection, nonzero, sides, total
 
 
@@ -27,7 +27,7 @@ def ciou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
     return iou, centre_penalty(a, b, eps), v * balance
 
 
-@with_reduction
+@loss_function(BOXES)
 def ciou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     """CIoU loss, per pair: DIoU plus a penalty `v` of the aspect ratio, whose coefficient `a` is detached.
 
@@ -40,9 +40,6 @@ def ciou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
         target: same shape.
         eps: added to both heights and to the denominators.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         At least 0 and below 3, shape `(...)`.
@@ -55,6 +52,14 @@ def ciou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         diou: without the aspect ratio
         eiou: width and height in place of the aspect ratio
         siou: with the angle between the centres
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import ciou_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+        >>> ciou_loss(pred, target)
+        tensor([0.7204, 1.4000])
     """
     return total(ciou_terms(pred, target, eps))
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import BOXES, BoxLoss, TermsFormula, register_box_loss
 from yolo_losses.losses.boxes._geometry import EPS, Terms, centre_penalty, corners, overlap_and_union, total
 
 
@@ -18,7 +18,7 @@ def diou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
     return iou, centre_penalty(a, b, eps)
 
 
-@with_reduction
+@loss_function(BOXES)
 def diou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     """DIoU loss, per pair: adds the squared distance of the centres over the squared diagonal of the enclosing box.
 
@@ -29,9 +29,6 @@ def diou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
         target: same shape.
         eps: added to the denominators.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In [0, 2), shape `(...)`.
@@ -43,6 +40,14 @@ def diou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     See also:
         ciou: adds the aspect ratio
         eiou: adds width and height
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import diou_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+        >>> diou_loss(pred, target)
+        tensor([0.7203, 1.4000])
     """
     return total(diou_terms(pred, target, eps))
 

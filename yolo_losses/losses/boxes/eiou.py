@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import BOXES, BoxLoss, TermsFormula, register_box_loss
 from yolo_losses.losses.boxes._geometry import EPS, Terms, corners, enclosing, offset, overlap, sides, total
 
 
@@ -27,7 +27,7 @@ def eiou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
     )
 
 
-@with_reduction
+@loss_function(BOXES)
 def eiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     """EIoU loss, per pair: DIoU plus penalties of width and height.
 
@@ -38,9 +38,6 @@ def eiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
         target: same shape.
         eps: added to both heights within I, and to the denominators.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In [0, 4), shape `(...)`.
@@ -52,6 +49,14 @@ def eiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     See also:
         ciou: the aspect ratio in place of the sides
         focal_iou: the weighting of the same paper, as in `focal_eiou`
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import eiou_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+        >>> eiou_loss(pred, target)
+        tensor([0.7459, 1.4000])
     """
     return total(eiou_terms(pred, target, eps))
 

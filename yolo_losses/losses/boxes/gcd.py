@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import BOXES, BoxLoss, register_box_loss
 from yolo_losses.losses.boxes._geometry import corners, offset, sides
 
 
-@with_reduction
+@loss_function(BOXES)
 def gcd_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
     """GCD loss, per pair: a function of the Gaussian combined distance of two boxes.
 
@@ -30,9 +30,6 @@ def gcd_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
         target: same shape.
         eps: added to each divisor; negative sides count as 0 there.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In [0, 1], shape `(...)`.
@@ -44,6 +41,14 @@ def gcd_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
 
     See also:
         nwd: the Wasserstein distance, which depends on the size of the boxes
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import gcd_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+        >>> gcd_loss(pred, target)
+        tensor([0.3783, 0.8647])
     """
     a, b = corners(pred), corners(target)
     dx, dy = offset(a, b)

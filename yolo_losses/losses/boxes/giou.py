@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import BOXES, BoxLoss, TermsFormula, register_box_loss
 from yolo_losses.losses.boxes._geometry import EPS, Terms, corners, enclosing, overlap_and_union, total
 
 
@@ -20,7 +20,7 @@ def giou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
     return iou, (area - union) / (area + eps)
 
 
-@with_reduction
+@loss_function(BOXES)
 def giou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     """GIoU loss, per pair: adds the share of the enclosing box that neither box covers.
 
@@ -33,9 +33,6 @@ def giou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
         target: same shape.
         eps: added to the denominators.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In [0, 2], shape `(...)`.
@@ -46,6 +43,14 @@ def giou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
 
     See also:
         diou: the distance of the centres in place of the empty area
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import giou_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+        >>> giou_loss(pred, target)
+        tensor([0.6869, 1.3333])
     """
     return total(giou_terms(pred, target, eps))
 

@@ -6,13 +6,13 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import ROTATED_BOXES, BoxLoss, register_box_loss
 from yolo_losses.losses.boxes._gaussian import gaussians, loss_of_distance, root
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(ROTATED_BOXES)
 def gwd_loss(
     pred: Tensor,
     target: Tensor,
@@ -42,9 +42,6 @@ def gwd_loss(
         alpha: weight of the shape term relative to the centre distance, above 0.
         normalize: makes the loss scale-invariant; without it the distance is in the unit of the boxes, in training the
             stride.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         At least 0, below 1 for `tau >= 1`, shape `(...)`. G is clamped at 3.2e-4, so that identical boxes of side 20
@@ -58,6 +55,14 @@ def gwd_loss(
     See also:
         kld: a divergence, which is scale-invariant by itself
         probiou: the stock loss
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import gwd_loss
+        >>> pred = torch.tensor([[5.0, 5.0, 10.0, 4.0, 0.0]])
+        >>> target = torch.tensor([[6.0, 5.0, 10.0, 4.0, 0.5]])
+        >>> gwd_loss(pred, target)
+        tensor([0.2261])
     """
     a, b, c, d, dx, dy, cos2, sin2 = gaussians(pred, target)
     # tr S + tr S' - 2 tr (...)^1/2 as two squares and a term in sin^2: no cancellation between identical boxes.

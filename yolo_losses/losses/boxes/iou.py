@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import BOXES, BoxLoss, TermsFormula, register_box_loss
 from yolo_losses.losses.boxes._geometry import EPS, Terms, corners, overlap, total
 
 
@@ -17,7 +17,7 @@ def iou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
     return (overlap(a, b, eps),)
 
 
-@with_reduction
+@loss_function(BOXES)
 def iou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     """IoU loss, per pair. Disjoint boxes have no gradient.
 
@@ -28,9 +28,6 @@ def iou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
         target: same shape.
         eps: added to both heights and to the union.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In [0, 1], shape `(...)`; 1, without gradient, for disjoint boxes.
@@ -41,6 +38,14 @@ def iou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
 
     See also:
         giou: has a gradient for disjoint boxes
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import iou_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+        >>> iou_loss(pred, target)
+        tensor([0.6494, 1.0000])
     """
     return total(iou_terms(pred, target, eps))
 

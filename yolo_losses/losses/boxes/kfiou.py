@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import ROTATED_BOXES, BoxLoss, register_box_loss
 from yolo_losses.losses.boxes._gaussian import along_axes, gaussians
 from yolo_losses.registry.parameters import Param
 
@@ -15,7 +15,7 @@ EPS = 1e-6  # as in the original, in the denominator and the logarithm
 BETA = 1 / 9  # of the smooth L1 loss
 
 
-@with_reduction
+@loss_function(ROTATED_BOXES)
 def kfiou_loss(
     pred: Tensor,
     target: Tensor,
@@ -53,9 +53,6 @@ def kfiou_loss(
         target: same shape.
         fun: `none`, `ln` or `exp`.
         centre: `size`, `unit` or `off`.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         At least 2/3 (`none`), ln 3 (`ln`) or e^(2/3) - 1 (`exp`), the values for identical boxes, since K is at most
@@ -66,6 +63,14 @@ def kfiou_loss(
 
     See also:
         rotated_iou: the exact overlap
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import kfiou_loss
+        >>> pred = torch.tensor([[5.0, 5.0, 10.0, 4.0, 0.0]])
+        >>> target = torch.tensor([[6.0, 5.0, 10.0, 4.0, 0.5]])
+        >>> kfiou_loss(pred, target)
+        tensor([0.8115])
     """
     a, b, c, d, dx, dy, cos2, sin2 = gaussians(pred, target)
     # |S + S'| as a sum of non-negative terms.

@@ -7,13 +7,13 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import ROTATED_BOXES, BoxLoss, register_box_loss
 from yolo_losses.losses.boxes._gaussian import along_axes, gaussians, loss_of_distance, root
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(ROTATED_BOXES)
 def kld_loss(
     pred: Tensor,
     target: Tensor,
@@ -45,9 +45,6 @@ def kld_loss(
         tau: at least 0; 2 gives identical boxes a loss of 0.5.
         alpha: weight of the shape term relative to the centre distance, above 0.
         sqrt: whether to take the square root of the divergence, before `fun`.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         At least 0, below 1 for `tau >= 1`, shape `(...)`. Under a root the divergence is clamped at 1e-7.
@@ -58,6 +55,14 @@ def kld_loss(
 
     See also:
         gwd: a distance in place of the divergence
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import kld_loss
+        >>> pred = torch.tensor([[5.0, 5.0, 10.0, 4.0, 0.0]])
+        >>> target = torch.tensor([[6.0, 5.0, 10.0, 4.0, 0.5]])
+        >>> kld_loss(pred, target)
+        tensor([0.2974])
     """
     a, b, c, d, dx, dy, _, sin2 = gaussians(pred, target)
     u, v = along_axes(dx, dy, pred[..., 4])

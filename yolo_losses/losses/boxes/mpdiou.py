@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import BOXES, BoxLoss, TermsFormula, register_box_loss
 from yolo_losses.losses.boxes._geometry import EPS, Terms, corners, overlap, total
 
 
@@ -20,7 +20,7 @@ def mpdiou_terms(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, f
     return overlap(a, b, eps), x1 + y1, x2 + y2
 
 
-@with_reduction
+@loss_function(BOXES)
 def mpdiou_loss(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, float], eps: float = EPS) -> Tensor:
     """MPDIoU loss, per pair: adds the squared distances of the top left and of the bottom right corners.
 
@@ -34,9 +34,6 @@ def mpdiou_loss(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, fl
         target: same shape.
         image_wh: width and height of the image in the unit of the boxes, shape `(2,)`, or per pair `(..., 2)`.
         eps: added to both heights and to the union.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In [0, 3] for boxes inside the image, shape `(...)`.
@@ -46,6 +43,14 @@ def mpdiou_loss(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, fl
 
     See also:
         piou: distances of the edges, in units of the target
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import mpdiou_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+        >>> mpdiou_loss(pred, target, image_wh=(64, 48))
+        tensor([0.6576, 1.1250])
     """
     return total(mpdiou_terms(pred, target, image_wh, eps))
 

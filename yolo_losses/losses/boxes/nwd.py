@@ -6,15 +6,15 @@ from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
+from yolo_losses.losses._function import Formula, loss_function
 from yolo_losses.losses._reduction import upcast
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses.boxes._base import BOXES, BoxLoss, register_box_loss
 from yolo_losses.losses.boxes._geometry import EPS, corners, offset, sides
 from yolo_losses.losses.boxes.ciou import ciou_loss
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(BOXES)
 def nwd_loss(
     pred: Tensor,
     target: Tensor,
@@ -32,15 +32,20 @@ def nwd_loss(
         target: same shape.
         constant: in pixels, above 0; the mean object size of the data set in the paper, 12.8 for AI-TOD.
         eps: added under the root.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In (0, 1], shape `(...)`; 2.5e-5 for identical boxes at the default eps.
 
     Source:
         Wang et al., arXiv 2110.13389, equal to the authors' `wasserstein_loss(mode="exp")`.
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import nwd_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+        >>> nwd_loss(pred, target, constant=10.0)
+        tensor([0.4024, 0.8647])
     """
     a, b = corners(pred), corners(target)
     (w1, h1), (w2, h2) = sides(a), sides(b)

@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import BOXES, BoxLoss, TermsFormula, register_box_loss
 from yolo_losses.losses.boxes._geometry import EPS, Terms, corners, overlap, sides, total
 from yolo_losses.registry.parameters import Param
 
@@ -25,7 +25,7 @@ def piou_terms(pred: Tensor, target: Tensor, lambda_: float = 1.3, eps: float = 
     return overlap(a, b, eps), 1 - (-edge_distance(pred, target, eps).square()).exp()
 
 
-@with_reduction
+@loss_function(BOXES)
 def piou_loss(
     pred: Tensor,
     target: Tensor,
@@ -43,9 +43,6 @@ def piou_loss(
         target: same shape.
         lambda_: unused; accepted so that `piou` and `piou2` are interchangeable.
         eps: added to both heights and to the union.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In [0, 2], shape `(...)`.
@@ -57,6 +54,14 @@ def piou_loss(
     See also:
         piou2: with an attention on boxes of medium quality
         mpdiou: distances of corners, in units of the image
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import piou_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+        >>> piou_loss(pred, target)
+        tensor([0.7036, 1.6321])
     """
     return total(piou_terms(pred, target, lambda_, eps))
 

@@ -6,14 +6,14 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import BOXES, BoxLoss, register_box_loss
 from yolo_losses.losses.boxes._geometry import EPS, corners, overlap
 from yolo_losses.losses.boxes.piou import edge_distance
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(BOXES)
 def piou2_loss(
     pred: Tensor,
     target: Tensor,
@@ -35,9 +35,6 @@ def piou2_loss(
         target: same shape.
         lambda_: above 0; the higher, the lower the quality at which the attention peaks.
         eps: added to both heights and to the union.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In [0, 2.6), shape `(...)`; not monotonic in the distance, and tends to 0 for distant boxes.
@@ -49,6 +46,14 @@ def piou2_loss(
     See also:
         piou: without the attention
         wiou: an attention by the IoU relative to a running mean
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import piou2_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+        >>> piou2_loss(pred, target)
+        tensor([0.7553, 1.8629])
     """
     a, b = corners(pred), corners(target)
     distance = edge_distance(pred, target, eps)

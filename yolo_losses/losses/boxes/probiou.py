@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import ROTATED_BOXES, BoxLoss, register_box_loss
 from yolo_losses.losses.boxes._geometry import EPS
 
 
-@with_reduction
+@loss_function(ROTATED_BOXES)
 def probiou_loss(pred: Tensor, target: Tensor, eps: float = EPS, floor: Tensor | float = 0.0) -> Tensor:
     """ProbIoU loss, per pair: Hellinger distance between two rotated boxes as Gaussians.
 
@@ -29,9 +29,6 @@ def probiou_loss(pred: Tensor, target: Tensor, eps: float = EPS, floor: Tensor |
         eps: added under the root, to the denominators and to the argument of the logarithm; lower bound of B.
         floor: added to the variances, which bounds the gradient of small boxes; 0.01 in Ultralytics' current loss, 0
             in earlier releases and in its metric.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In (0, 1], shape `(...)`; 4.5e-4 for identical boxes at the default eps. The angle of a square has no effect,
@@ -45,6 +42,14 @@ def probiou_loss(pred: Tensor, target: Tensor, eps: float = EPS, floor: Tensor |
     See also:
         rotated_iou: the exact overlap
         gwd: another distance between the Gaussians
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import probiou_loss
+        >>> pred = torch.tensor([[5.0, 5.0, 10.0, 4.0, 0.0]])
+        >>> target = torch.tensor([[6.0, 5.0, 10.0, 4.0, 0.5]])
+        >>> probiou_loss(pred, target)
+        tensor([0.3518])
     """
     x1, y1, w1, h1, r1 = pred.unbind(-1)
     x2, y2, w2, h2, r2 = target.unbind(-1)

@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import ROTATED_BOXES, BoxLoss, register_box_loss
 from yolo_losses.losses.boxes._polygon import EPS, in_own_unit, rotated_overlap
 
 
-@with_reduction
+@loss_function(ROTATED_BOXES)
 def rotated_diou_loss(pred: Tensor, target: Tensor) -> Tensor:
     """Rotated DIoU loss, per pair: rotated IoU plus the squared distance of the centres.
 
@@ -26,9 +26,6 @@ def rotated_diou_loss(pred: Tensor, target: Tensor) -> Tensor:
         pred: boxes `xywhr`, shape `(..., 5)`: centre, sides, and angle in radians, in any unit. Negative sides count
             as 0.
         target: same shape.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In [0, 2), shape `(...)`. The enclosing box, and with it the loss, is not invariant to a common rotation.
@@ -40,6 +37,14 @@ def rotated_diou_loss(pred: Tensor, target: Tensor) -> Tensor:
 
     See also:
         rotated_iou: without the distance
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import rotated_diou_loss
+        >>> pred = torch.tensor([[5.0, 5.0, 10.0, 4.0, 0.0]])
+        >>> target = torch.tensor([[6.0, 5.0, 10.0, 4.0, 0.5]])
+        >>> rotated_diou_loss(pred, target)
+        tensor([0.4908])
     """
     pair = in_own_unit(pred, target)
     offset = torch.stack((pair.dx, pair.dy))

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import ROTATED_BOXES, BoxLoss, TermsFormula, register_box_loss
 from yolo_losses.losses.boxes._geometry import Terms, total
 from yolo_losses.losses.boxes._polygon import in_own_unit, rotated_overlap
 
@@ -17,7 +17,7 @@ def rotated_iou_terms(pred: Tensor, target: Tensor) -> Terms:
     return (rotated_overlap(in_own_unit(pred, target)),)
 
 
-@with_reduction
+@loss_function(ROTATED_BOXES)
 def rotated_iou_loss(pred: Tensor, target: Tensor) -> Tensor:
     """Rotated IoU loss, per pair, by the exact area of the intersection.
 
@@ -32,9 +32,6 @@ def rotated_iou_loss(pred: Tensor, target: Tensor) -> Tensor:
         pred: boxes `xywhr`, shape `(..., 5)`: centre, sides, and angle in radians, in any unit. Negative sides count
             as 0.
         target: same shape.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In [0, 1], shape `(...)`; 1, with zero gradient, for disjoint boxes. Only the first derivative is exact.
@@ -47,6 +44,14 @@ def rotated_iou_loss(pred: Tensor, target: Tensor) -> Tensor:
     See also:
         rotated_diou: has a gradient for disjoint boxes
         probiou: the stock loss
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import rotated_iou_loss
+        >>> pred = torch.tensor([[5.0, 5.0, 10.0, 4.0, 0.0]])
+        >>> target = torch.tensor([[6.0, 5.0, 10.0, 4.0, 0.5]])
+        >>> rotated_iou_loss(pred, target)
+        tensor([0.4857])
     """
     return total(rotated_iou_terms(pred, target))
 

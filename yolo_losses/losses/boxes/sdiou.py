@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.boxes._base import BOXES, BoxLoss, register_box_loss
 from yolo_losses.losses.boxes._geometry import EPS, corners, sides
 from yolo_losses.losses.boxes.ciou import ciou_terms
 from yolo_losses.registry.parameters import Param
@@ -15,7 +15,7 @@ from yolo_losses.registry.parameters import Param
 LARGE = 81  # area in pixels of the network input, 9 x 9, from which on the loss is CIoU
 
 
-@with_reduction
+@loss_function(BOXES)
 def sdiou_loss(
     pred: Tensor,
     target: Tensor,
@@ -43,9 +43,6 @@ def sdiou_loss(
             criterion supplies it.
         delta: shift from overlap to centre distance for the smallest objects, in [0, 1]; 0 gives CIoU.
         eps: as in CIoU.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         At least 0 and below 3, shape `(...)`.
@@ -58,6 +55,16 @@ def sdiou_loss(
     See also:
         ciou: the same for every size
         nwd: a distance in pixels
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import sdiou_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+        >>> sdiou_loss(pred, target)
+        tensor([0.7204, 1.4000])
+        >>> sdiou_loss(pred / 2, target / 2)
+        tensor([0.5275, 1.1926])
     """
     pred, target = pred * stride, target * stride
     iou, distance, aspect = ciou_terms(pred, target, eps)

@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from yolo_losses.losses._function import Formula, loss_function
 from yolo_losses.losses._math import power
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses.boxes._base import BOXES, BoxLoss, TermsFormula, register_box_loss
 from yolo_losses.losses.boxes._geometry import (
     EPS,
     Terms,
@@ -43,7 +43,7 @@ def shape_iou_terms(pred: Tensor, target: Tensor, scale: float = 0.0, eps: float
     return iou, (x2 + y2) / (width * width + height * height + eps), shape / 2
 
 
-@with_reduction
+@loss_function(BOXES)
 def shape_iou_loss(
     pred: Tensor,
     target: Tensor,
@@ -64,9 +64,6 @@ def shape_iou_loss(
         target: same shape.
         scale: at least 0; the paper sets it by the object sizes of the data set.
         eps: added to the denominators.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In [0, 4), shape `(...)`.
@@ -76,6 +73,14 @@ def shape_iou_loss(
 
     See also:
         siou: the same shape cost, and the angle
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import shape_iou_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+        >>> shape_iou_loss(pred, target)
+        tensor([0.7206, 1.4000])
     """
     return total(shape_iou_terms(pred, target, scale, eps))
 

@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from yolo_losses.losses._function import Formula, loss_function
 from yolo_losses.losses._math import power
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, TermsFormula, register_box_loss
+from yolo_losses.losses.boxes._base import BOXES, BoxLoss, TermsFormula, register_box_loss
 from yolo_losses.losses.boxes._geometry import (
     EPS,
     Terms,
@@ -42,7 +42,7 @@ def siou_terms(pred: Tensor, target: Tensor, eps: float = EPS, theta: float = 4.
     return iou, near / -2, shape / 2
 
 
-@with_reduction
+@loss_function(BOXES)
 def siou_loss(
     pred: Tensor,
     target: Tensor,
@@ -64,9 +64,6 @@ def siou_loss(
         target: same shape.
         eps: added to the heights, to the union, and to dx and dy.
         theta: exponent of the shape cost, above 0; 2 to 6 in the paper.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         In [0, 3), shape `(...)`.
@@ -78,6 +75,14 @@ def siou_loss(
     See also:
         shape_iou: the same shape cost, weighted by the target's shape
         ciou: distance and aspect ratio without the angle
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import siou_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+        >>> siou_loss(pred, target)
+        tensor([0.7326, 1.2944])
     """
     return total(siou_terms(pred, target, eps, theta))
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.losses._module import with_reduction
+from yolo_losses.losses._function import Formula, loss_function
 from yolo_losses.losses._reduction import upcast
 from yolo_losses.losses._state import Stateful
 from yolo_losses.losses._step import Step
-from yolo_losses.losses.boxes._base import BoxLoss, Formula, register_box_loss
+from yolo_losses.losses.boxes._base import BOXES, BoxLoss, register_box_loss
 from yolo_losses.losses.boxes._geometry import EPS, Corners, corners, enclosing, intersection, nonzero, offset, sides
 from yolo_losses.registry.parameters import Param
 
@@ -43,7 +43,7 @@ def focus(
     return outlier.sqrt() if version == 2 else outlier / delta * alpha ** (delta - outlier)
 
 
-@with_reduction
+@loss_function(BOXES)
 def wiou_loss(
     pred: Tensor,
     target: Tensor,
@@ -71,9 +71,6 @@ def wiou_loss(
         alpha: base of the decay in version 3, above 0.
         delta: outlier degree with coefficient 1 in version 3, above 0.
         eps: replaces a denominator of 0.
-        weight: per pair.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of pairs.
 
     Returns:
         At least 0, shape `(...)`; below e in version 1.
@@ -87,6 +84,14 @@ def wiou_loss(
 
     See also:
         wise: its focusing in front of another loss
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import wiou_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+        >>> wiou_loss(pred, target, mean_loss=0.5)
+        tensor([0.8993, 1.8896])
     """
     a, b = corners(pred), corners(target)
     if version not in (1, 2, 3):
@@ -106,8 +111,8 @@ class RunningMeanLoss(Stateful, nn.Module):
         momentum: float
     mean_loss: Tensor
 
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(self, *values: Any, **options: Any) -> None:
+        super().__init__(*values, **options)
         self.register_buffer("mean_loss", torch.ones(()))
 
     def prepare(self, step: Step) -> dict[str, Any]:

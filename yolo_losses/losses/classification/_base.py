@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from yolo_losses.losses._declaration import declares
 from yolo_losses.losses._module import Formula, LossModule, formula_arguments
-from yolo_losses.losses._reduction import check_reduction, reduce_loss, upcast
+from yolo_losses.losses._reduction import upcast
 from yolo_losses.losses._step import Step
 from yolo_losses.losses.classification._fast.autograd import Positives, by_autograd, class_sums, elementwise, scattered
 
@@ -35,8 +35,12 @@ def register_cls_loss(
 class ClassificationLoss(LossModule):
     """A classification loss as a module, with MMDetection's calling convention.
 
+    It is called with logits of shape `(..., C)`, or probabilities if it is `activated`, and with targets of the same
+    shape, in [0, 1]; or with integer labels of shape `(...)`, where C means background; or with a pair of labels and
+    scores, as MMDetection's `QualityFocalLoss`.
+
     A subclass sets `formula`, and declares parameters beyond the formula's (such as those of state) as annotated
-    attributes. The parameters become attributes of the module. What a loss may set or override beside:
+    attributes. What a loss may set or override beside:
 
     `default_target`: what `cls_target=auto` means for it, `tal` or `iou`.
     `own_divisor`: whether `class_sums` is already normalised; the criterion then cancels Ultralytics' division by the
@@ -45,10 +49,9 @@ class ClassificationLoss(LossModule):
     `prepare`: what the formula is supplied with in a step; state is updated there.
 
     Args:
-        reduction: `mean`, `sum` or `none`.
-        loss_weight: weight of the loss.
+        *values: the declared parameters in order.
         activated: whether `pred` are probabilities rather than logits.
-        **parameters: the declared parameters, by name.
+        **options: the declared parameters by name, `reduction` and `loss_weight`.
 
     Raises:
         TypeError: on an undeclared parameter.
@@ -60,49 +63,24 @@ class ClassificationLoss(LossModule):
     default_target: ClassVar[str] = "tal"
     own_divisor: ClassVar[bool] = False
 
-    def __init__(
-        self, *, reduction: str = "mean", loss_weight: float = 1.0, activated: bool = False, **parameters: Any
-    ) -> None:
-        super().__init__(**parameters)
-        check_reduction(reduction)
-        self.reduction = reduction
-        self.loss_weight = loss_weight
+    def __init__(self, *values: Any, activated: bool = False, **options: Any) -> None:
+        super().__init__(*values, **options)
         self.activated = activated
 
-    def forward(
-        self,
-        pred: Tensor,
-        target: Tensor | tuple[Tensor, Tensor],
-        weight: Tensor | None = None,
-        avg_factor: float | None = None,
-        reduction_override: str | None = None,
-        **supplied: Any,
-    ) -> Tensor:
-        """Return the loss of predictions against targets.
-
-        Args:
-            pred: logits, shape `(..., C)`; probabilities if the module is `activated`.
-            target: same shape, in [0, 1]; or integer labels of shape `(...)`, where C means background; or a pair of
-                labels and scores, as in MMDetection's `QualityFocalLoss`.
-            weight: of the shape of `pred`, of its leading dimensions, or flat.
-            avg_factor: divisor of `mean`, in place of the number of elements.
-            reduction_override: overrides the module's reduction.
-            **supplied: what the formula needs from the step, `mean_iou` or `positive_mask`.
-
-        Raises:
-            ValueError: on an unknown reduction or shapes that do not fit.
-        """
-        reduction = check_reduction(self.reduction, reduction_override)
+    def inputs(self, pred: Tensor, target: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Return logits and targets of one shape, in float32 or float64."""
         (logits,) = upcast(pred)
         if self.activated:
             logits = as_logits(logits)
-        targets = as_targets(target, logits)
-        loss = self.elementwise(logits, targets, **supplied)
-        return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)
+        return logits, as_targets(target, logits)
+
+    def unreduced(self, pred: Tensor, target: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss per element."""
+        return self.elementwise(pred, target, **supplied)
 
     def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
         """Return the loss per element, in float32 or float64."""
-        return type(self).formula(logits, targets, **self.arguments(supplied))
+        return super().unreduced(logits, targets, **supplied)
 
     def prepare(self, step: Step) -> dict[str, Any]:
         """Return what the formula is supplied with in this step; state is updated here, in training only."""

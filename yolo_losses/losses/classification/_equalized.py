@@ -53,8 +53,8 @@ class EqualizedLoss(ClassificationLoss):
     positive_gradient: Tensor
     negative_gradient: Tensor
 
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(self, *values: Any, **options: Any) -> None:
+        super().__init__(*values, **options)
         self.register_buffer("positive_gradient", torch.zeros(0))
         self.register_buffer("negative_gradient", torch.zeros(0))
         self.ratio_of_step: Tensor | None = None  # of the last step of training
@@ -108,7 +108,7 @@ class EqualizedLoss(ClassificationLoss):
         pred: Tensor,
         target: Tensor | tuple[Tensor, Tensor],
         weight: Tensor | None = None,
-        avg_factor: float | None = None,
+        avg_factor: float | Tensor | None = None,
         reduction_override: str | None = None,
         **supplied: Any,
     ) -> Tensor:

@@ -43,9 +43,6 @@ def asymmetric_loss(
         gamma_neg: focusing exponent of negatives, at least 0.
         shift: probability margin, in [0, 1]; negatives with p below it have no loss.
         detach_weight: whether the focusing weight is detached.
-        weight: of the logits' shape, of its leading dimensions, or flat.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
         At least 0, at most 18.42.

@@ -22,9 +22,6 @@ def bce_loss(logits: Tensor, targets: Tensor, pos_weight: Tensor | float | None 
         logits: any shape.
         targets: same shape, in [0, 1].
         pos_weight: weight of positive examples, a number or per class, as in `torch.nn.BCEWithLogitsLoss`.
-        weight: of the logits' shape, of its leading dimensions, flat, or per class.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
         At least 0; 0 in the limit of a correct prediction of a hard target.
@@ -56,15 +53,20 @@ class BCELoss(ClassificationLoss):
     Args:
         weight: applied in every call, of any shape that broadcasts to the loss's, such as per class.
         pos_weight: weight of positive examples, a number or per class.
-        **convention: `reduction`, `loss_weight` and `activated`, as in every module.
+        *values: none; a subclass may declare parameters.
+        **options: `reduction`, `loss_weight` and `activated`, as in every module.
     """
 
     formula: ClassVar[Formula] = staticmethod(bce_loss)
 
     def __init__(
-        self, *, weight: Tensor | None = None, pos_weight: Tensor | float | None = None, **convention: Any
+        self,
+        *values: Any,
+        weight: Tensor | None = None,
+        pos_weight: Tensor | float | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(**convention)
+        super().__init__(*values, **options)
         self.pos_weight = pos_weight
         self.weight = weight
 

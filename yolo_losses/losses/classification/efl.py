@@ -42,9 +42,6 @@ def equalized_focal_loss(
         gamma: g, focusing exponent of a class whose q is 1, above 0.
         alpha: a, weight of positives, in [0, 1]; negatives get 1 - alpha. Below 0 or `None`: no balancing.
         scale: s, increase of the exponent at q = 0, at least 0.
-        weight: of the logits' shape, of its leading dimensions, or flat.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
         At least 0.

@@ -45,8 +45,8 @@ class EMASlideLoss(SlideLoss):
     average: Tensor
     updates: Tensor
 
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(self, *values: Any, **options: Any) -> None:
+        super().__init__(*values, **options)
         self.register_buffer("average", torch.ones((), dtype=torch.float64))
         self.register_buffer("updates", torch.zeros((), dtype=torch.float64))
 

@@ -39,9 +39,6 @@ def equalized_quality_focal_loss(
         gamma: g, focusing exponent of a class whose q is 1, above 0.
         scale: s, increase of the exponent at q = 0, at least 0.
         positive_mask: positive elements; the targets of all others are set to 0. `None`: those with a target above 0.
-        weight: of the logits' shape, of its leading dimensions, or flat.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
         At least 0; 0 at `p = t`.

@@ -32,9 +32,6 @@ def focal_loss(
         targets: same shape, in [0, 1].
         gamma: focusing exponent on `1 - p_t`, at least 0; the gradient flows through the modulating factor.
         alpha: weight of positives, in [0, 1]; negatives get 1 - alpha. Below 0 or `None`: no balancing.
-        weight: of the logits' shape, of its leading dimensions, or flat.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
         At least 0. With soft targets it is not 0 at `p = t`.

@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.losses._module import Formula
+from yolo_losses.losses._function import Formula, check_same_shape, plain_signature
 from yolo_losses.losses._reduction import check_reduction, reduce_loss, upcast
 from yolo_losses.losses._step import Step, distributed, sum_over_ranks
-from yolo_losses.losses.classification._base import ClassificationLoss, as_logits, as_targets, register_cls_loss
+from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.losses.classification._fast import compiled, cpu
 from yolo_losses.losses.classification._fast.autograd import Positives, class_sums, elementwise
 from yolo_losses.losses.classification._modulated import bce_background
@@ -126,10 +126,14 @@ def ghm_loss(
         focal: weights by the error itself, not by how many have it
     """
     check_reduction(reduction)
+    check_same_shape("logits", logits, "targets", targets)
     logits, targets = upcast(logits, targets)
     counts, total, mask = _counted(logits, targets, bins, weight)
     weights = _weights(counts > 0, counts.to(logits.dtype) / total)
     return _reduced(_weighted(logits, targets, weights), mask, total, reduction, avg_factor)
+
+
+ghm_loss.__signature__ = plain_signature(ghm_loss)  # type: ignore[attr-defined]
 
 
 @register_cls_loss(
@@ -155,8 +159,8 @@ class GHMLoss(ClassificationLoss):
     ] = 0.75
     counts: Tensor
 
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(self, *values: Any, **options: Any) -> None:
+        super().__init__(*values, **options)
         self.register_buffer("counts", torch.zeros(self.bins))
 
     def forward(
@@ -164,7 +168,7 @@ class GHMLoss(ClassificationLoss):
         pred: Tensor,
         target: Tensor | tuple[Tensor, Tensor],
         weight: Tensor | None = None,
-        avg_factor: float | None = None,
+        avg_factor: float | Tensor | None = None,
         reduction_override: str | None = None,
         **supplied: Any,
     ) -> Tensor:
@@ -173,10 +177,7 @@ class GHMLoss(ClassificationLoss):
         Elements are valid where `weight` is above 0.
         """
         reduction = check_reduction(self.reduction, reduction_override)
-        (logits,) = upcast(pred)
-        if self.activated:
-            logits = as_logits(logits)
-        targets = as_targets(target, logits)
+        logits, targets = self.inputs(pred, target)
         counts, total, mask = _counted(logits, targets, self.bins, weight)
         loss = _weighted(logits, targets, self.weights(counts, total, self.training, logits.dtype))
         return self.loss_weight * _reduced(loss, mask, total, reduction, avg_factor)

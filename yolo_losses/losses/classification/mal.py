@@ -37,9 +37,6 @@ def matchability_loss(
         quality: same shape: the IoU, in [0, 1], at the positives, 0 elsewhere.
         gamma: exponent of the quality and of the negatives' weight, at least 0.
         positive_mask: positive elements; `None`: those with a quality above 0.
-        weight: of the logits' shape, of its leading dimensions, or flat.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
         At least 0. The weight is detached.

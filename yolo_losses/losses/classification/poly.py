@@ -36,9 +36,6 @@ def poly_focal_loss(
         gamma: focusing exponent on `1 - p_t`, at least 0.
         alpha: weight of positives in the focal term, in [0, 1]; negatives get 1 - alpha. Below 0 or `None`: no
             balancing.
-        weight: of the logits' shape, of its leading dimensions, or flat.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
         At least 0 for an epsilon of at least 0. With soft targets it is not 0 at `p = t`.

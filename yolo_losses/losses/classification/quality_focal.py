@@ -34,9 +34,6 @@ def quality_focal_loss(
         beta: focusing exponent, at least 0.
         alpha: weight of positives, in [0, 1]; negatives get 1 - alpha, as in YOLOv5's `QFocalLoss`. Below 0 or `None`:
             no balancing.
-        weight: of the logits' shape, of its leading dimensions, or flat.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
         At least 0; 0 at `p = t`.

@@ -38,9 +38,6 @@ def slide_loss(
         mean_iou: mean IoU of the positives' predicted boxes with their objects.
         delta: width of the band of hard samples below the mean, at least 0 and below `min_iou`.
         min_iou: lower bound of the mean.
-        weight: of the logits' shape, of its leading dimensions, or flat.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
         At least 0, at most e times BCE.

@@ -38,9 +38,6 @@ def varifocal_loss(
         iou_weighted: whether positives are weighted by their target, or by 1.
         detach_weight: whether the weight is detached.
         positive_mask: positive elements; `None`: those with a target above 0.
-        weight: of the logits' shape, of its leading dimensions, or flat.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of elements.
 
     Returns:
         At least 0.

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from yolo_losses.losses._module import with_reduction
-from yolo_losses.losses._reduction import check_reduction
+from yolo_losses.losses._function import Family, Formula, loss_function
+from yolo_losses.losses._module import LossModule
 
 
-@with_reduction
+def check_distributions(first: str, a: Tensor, second: str, b: Tensor) -> None:
+    """Raise a `ValueError` if two tensors are not distributions over bins and their targets."""
+    if a.dim() == 0 or a.shape[-1] < 2:
+        raise ValueError(
+            f"'{first}' of shape {tuple(a.shape)} is not valid: allowed are logits of shape (..., bins), bins >= 2"
+        )
+    if b.shape != a.shape[:-1]:
+        raise ValueError(
+            f"'{second}' of shape {tuple(b.shape)} does not fit '{first}' of shape {tuple(a.shape)}:"
+            f" its shape must be {tuple(a.shape[:-1])}"
+        )
+
+
+SIDES = Family("sides", "per side.", check_distributions)
+
+
+@loss_function(SIDES)
 def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Distribution focal loss, per side: cross entropy with the two bins adjacent to the target, linearly weighted.
 
@@ -24,9 +42,6 @@ def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
     Args:
         logits: shape `(..., bins)`, at least 2 bins.
         target: in bins, shape `(...)`; clamped to `[0, bins - 1]`, not in place.
-        weight: per side.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of sides.
 
     Returns:
         At least the entropy of the two weights, which is 0 for targets on a bin; shape `(...)`.
@@ -38,13 +53,18 @@ def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
         Li et al., arXiv 2006.04388, equal to MMDetection's, which needs `target < bins - 1`, and to Ultralytics'
         before its mean over the four sides. Ultralytics clamps the target in place to `bins - 1.01`; here the target
         can be the last bin itself. Clamp beforehand to reproduce its values there.
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import distribution_focal_loss
+        >>> logits = torch.tensor([[0.0, 2.0, 1.0, 0.0], [0.0, 0.0, 0.0, 3.0]])
+        >>> target = torch.tensor([1.25, 3.0])
+        >>> distribution_focal_loss(logits, target)
+        tensor([0.7438, 0.1392])
+        >>> distribution_focal_loss(logits, target, reduction="mean")
+        tensor(0.4415)
     """
     bins = logits.shape[-1]
-    if bins < 2 or target.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"targets of shape {tuple(target.shape)} do not fit logits of shape {tuple(logits.shape)}: "
-            "expected logits (..., bins) with at least 2 bins, and targets (...)"
-        )
     target = target.clamp(0, bins - 1)
     left = target.detach().floor().clamp_max(bins - 2)
     share = target - left
@@ -53,47 +73,16 @@ def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
     return -(log_p[..., 0] * (1 - share) + log_p[..., 1] * share)
 
 
-class DistributionFocalLoss(nn.Module):
+class DistributionFocalLoss(LossModule):
     """Distribution focal loss as a module, with MMDetection's calling convention.
 
     Args:
         reduction: `mean`, `sum` or `none`.
-        loss_weight: weight of the loss.
+        loss_weight: factor on the loss.
 
     Raises:
         ValueError: on an unknown reduction.
     """
 
-    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None:
-        super().__init__()
-        check_reduction(reduction)
-        self.reduction = reduction
-        self.loss_weight = loss_weight
-
-    def forward(
-        self,
-        pred: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | None = None,
-        reduction_override: str | None = None,
-    ) -> Tensor:
-        """Return the loss of predicted distributions against targets.
-
-        Args:
-            pred: logits, shape `(..., bins)`.
-            target: in bins, shape `(...)`.
-            weight: per side.
-            avg_factor: divisor of `mean`, in place of the number of sides.
-            reduction_override: overrides the module's reduction.
-
-        Raises:
-            ValueError: on an unknown reduction or shapes that do not fit.
-        """
-        return self.loss_weight * distribution_focal_loss(
-            pred,
-            target,
-            weight=weight,
-            reduction=check_reduction(self.reduction, reduction_override),
-            avg_factor=avg_factor,
-        )
+    formula: ClassVar[Formula] = staticmethod(distribution_focal_loss)
+    family: ClassVar[Family] = SIDES

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from yolo_losses.losses._declaration import declares
-from yolo_losses.losses._module import Formula, LossModule
-from yolo_losses.losses._reduction import check_reduction, reduce_loss, upcast
+from yolo_losses.losses._function import Family, check_same_shape
+from yolo_losses.losses._module import LossModule
 
 # The logit of a pixel outside the box. With target 0 its loss is exactly 0 in every precision.
 OUTSIDE = -1e4
@@ -31,60 +31,42 @@ def register_seg_loss(
     return declares("seg", MaskLoss, name, aliases, source, summary)
 
 
+def check_masks(first: str, a: Tensor, second: str, b: Tensor) -> None:
+    """Raise a `ValueError` if two tensors are not masks of one shape."""
+    if a.dim() != 3:
+        raise ValueError(f"'{first}' of shape {tuple(a.shape)} is not valid: allowed are masks of shape (N, H, W)")
+    check_same_shape(first, a, second, b)
+
+
+MASKS = Family("masks", "per mask.", check_masks)
+
+
 class MaskLoss(LossModule):
     """A mask loss as a module, with MMDetection's calling convention.
 
-    A subclass sets `formula`, and may declare further parameters as annotated attributes. The parameters become
-    attributes of the module.
+    A subclass sets `formula`, and may declare further parameters as annotated attributes.
 
     Args:
+        *values: the declared parameters in order.
         reduction: `mean`, `sum` or `none`.
-        loss_weight: weight of the loss.
-        **parameters: the declared parameters, by name.
+        loss_weight: factor on the loss.
+        **parameters: the declared parameters by name.
 
     Raises:
         TypeError: on an undeclared parameter.
         ValueError: on a parameter out of range, or an unknown reduction.
     """
 
-    formula: ClassVar[Formula]
+    family: ClassVar[Family] = MASKS
     supplied_arguments: ClassVar[frozenset[str]] = frozenset({"area"})
 
-    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0, **parameters: Any) -> None:
-        super().__init__(**parameters)
-        check_reduction(reduction)
-        self.reduction = reduction
-        self.loss_weight = loss_weight
-
-    def forward(
-        self,
-        pred: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | None = None,
-        reduction_override: str | None = None,
-        **supplied: Any,
-    ) -> Tensor:
-        """Return the loss of predicted masks against targets.
-
-        Args:
-            pred: logits, shape `(N, H, W)`.
-            target: same shape, 0 or 1.
-            weight: per mask.
-            avg_factor: divisor of `mean`, in place of the number of masks.
-            reduction_override: overrides the module's reduction.
-            **supplied: what the formula needs from the criterion, `area`.
-
-        Raises:
-            ValueError: on an unknown reduction or shapes that do not fit.
-        """
-        reduction = check_reduction(self.reduction, reduction_override)
-        loss = self.masks(*upcast(pred, target), **supplied)
-        return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)
+    def unreduced(self, pred: Tensor, target: Tensor, **supplied: Any) -> Tensor:
+        """Return the loss per mask."""
+        return self.masks(pred, target, **supplied)
 
     def masks(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
         """Return the loss per mask, in float32 or float64."""
-        return type(self).formula(logits, targets, **self.arguments(supplied))
+        return super().unreduced(logits, targets, **supplied)
 
 
 def cropped(logits: Tensor, targets: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,20 +78,6 @@ def cropped(logits: Tensor, targets: Tensor, inside: Tensor) -> tuple[Tensor, Te
         inside: which pixels are inside each mask's box, same shape.
     """
     return torch.where(inside, logits, OUTSIDE), targets * inside
-
-
-def pixels(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the masks as rows of pixels, shape `(N, H * W)`.
-
-    Raises:
-        ValueError: if the shapes differ or are not `(N, H, W)`.
-    """
-    if logits.dim() != 3 or logits.shape != targets.shape:
-        raise ValueError(
-            f"targets of shape {tuple(targets.shape)} do not fit logits of shape {tuple(logits.shape)}:"
-            " both must be of shape (N, H, W)"
-        )
-    return logits.flatten(1), targets.flatten(1)
 
 
 def pixel_mean(loss: Tensor, area: Tensor | None) -> Tensor:
@@ -130,8 +98,8 @@ def foreground(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
     Each has shape `(N,)`, per mask.
     """
-    z, t = pixels(logits, targets)
-    p = z.sigmoid()
+    t = targets.flatten(1)
+    p = logits.flatten(1).sigmoid()
     return (p * t).sum(1), p.sum(1), t.sum(1)
 
 

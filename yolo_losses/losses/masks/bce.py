@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses._function import Formula, loss_function
 from yolo_losses.losses.classification.bce import bce_loss
-from yolo_losses.losses.masks._base import MaskLoss, pixel_mean, pixels, register_seg_loss
+from yolo_losses.losses.masks._base import MASKS, MaskLoss, pixel_mean, register_seg_loss
 
 
-@with_reduction
+@loss_function(MASKS)
 def mask_bce_loss(logits: Tensor, targets: Tensor, area: Tensor | None = None) -> Tensor:
     """Binary cross entropy with logits, averaged over the pixels of each mask.
 
@@ -23,9 +23,6 @@ def mask_bce_loss(logits: Tensor, targets: Tensor, area: Tensor | None = None) -
         targets: same shape, in [0, 1].
         area: the share of the grid that each mask's box covers, shape `(N,)`, where all outside the box is certain
             background; the mean is divided by it. `None`: the mean over the grid.
-        weight: per mask.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of masks.
 
     Returns:
         At least 0, shape `(N,)`.
@@ -35,8 +32,16 @@ def mask_bce_loss(logits: Tensor, targets: Tensor, area: Tensor | None = None) -
 
     See also:
         seg_bce_dice: together with dice
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import mask_bce_loss
+        >>> logits = torch.tensor([[[4.0, -4.0], [1.0, -4.0]]])
+        >>> targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+        >>> mask_bce_loss(logits, targets)
+        tensor([0.3419])
     """
-    return pixel_mean(bce_loss(*pixels(logits, targets)), area)
+    return pixel_mean(bce_loss(logits.flatten(1), targets.flatten(1)), area)
 
 
 @register_seg_loss(

@@ -6,14 +6,14 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import Formula, with_reduction
-from yolo_losses.losses.masks._base import MaskLoss, register_seg_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.masks._base import MASKS, MaskLoss, register_seg_loss
 from yolo_losses.losses.masks.bce import mask_bce_loss
 from yolo_losses.losses.masks.dice import dice_loss
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(MASKS)
 def bce_dice_loss(
     logits: Tensor,
     targets: Tensor,
@@ -34,9 +34,6 @@ def bce_dice_loss(
         smooth: as in `dice_loss`.
         area: the share of the grid that each mask's box covers, shape `(N,)`, where all outside the box is certain
             background; BCE's mean is divided by it. `None`: the mean over the grid.
-        weight: per mask.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of masks.
 
     Returns:
         At least 0, shape `(N,)`.
@@ -47,6 +44,14 @@ def bce_dice_loss(
     See also:
         seg_bce: BCE alone
         seg_dice: dice alone
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import bce_dice_loss
+        >>> logits = torch.tensor([[[4.0, -4.0], [1.0, -4.0]]])
+        >>> targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+        >>> bce_dice_loss(logits, targets)
+        tensor([0.2757])
     """
     return ratio * dice_loss(logits, targets, smooth) + (1 - ratio) * mask_bce_loss(logits, targets, area)
 

@@ -6,12 +6,12 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import Formula, with_reduction
-from yolo_losses.losses.masks._base import MaskLoss, foreground, ratio, register_seg_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.masks._base import MASKS, MaskLoss, foreground, ratio, register_seg_loss
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(MASKS)
 def dice_loss(
     logits: Tensor,
     targets: Tensor,
@@ -26,9 +26,6 @@ def dice_loss(
         logits: shape `(N, H, W)`.
         targets: same shape, in [0, 1].
         smooth: s, in pixels, at least 0. An empty target with an empty prediction has loss 0 where it is above 0.
-        weight: per mask.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of masks.
 
     Returns:
         In [0, 1], shape `(N,)`.
@@ -40,6 +37,14 @@ def dice_loss(
     See also:
         seg_tversky: weighs false positives and false negatives apart
         seg_bce_dice: together with BCE
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import dice_loss
+        >>> logits = torch.tensor([[[4.0, -4.0], [1.0, -4.0]]])
+        >>> targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+        >>> dice_loss(logits, targets)
+        tensor([0.2094])
     """
     both, predicted, size = foreground(logits, targets)
     return 1 - ratio(2 * both + smooth, predicted + size + smooth)

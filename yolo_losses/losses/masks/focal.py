@@ -6,13 +6,13 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses._function import Formula, loss_function
 from yolo_losses.losses.classification.focal import focal_loss
-from yolo_losses.losses.masks._base import MaskLoss, pixel_mean, pixels, register_seg_loss
+from yolo_losses.losses.masks._base import MASKS, MaskLoss, pixel_mean, register_seg_loss
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(MASKS)
 def mask_focal_loss(
     logits: Tensor,
     targets: Tensor,
@@ -34,9 +34,6 @@ def mask_focal_loss(
         alpha: weight of foreground, in [0, 1]; background gets 1 - alpha. Below 0 or `None`: no balancing.
         area: the share of the grid that each mask's box covers, shape `(N,)`, where all outside the box is certain
             background; the mean is divided by it. `None`: the mean over the grid.
-        weight: per mask.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of masks.
 
     Returns:
         At least 0, shape `(N,)`.
@@ -46,8 +43,16 @@ def mask_focal_loss(
 
     See also:
         seg_bce: without the focusing
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import mask_focal_loss
+        >>> logits = torch.tensor([[[4.0, -4.0], [1.0, -4.0]]])
+        >>> targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+        >>> mask_focal_loss(logits, targets)
+        tensor([0.1539])
     """
-    return pixel_mean(focal_loss(*pixels(logits, targets), gamma, alpha), area)
+    return pixel_mean(focal_loss(logits.flatten(1), targets.flatten(1), gamma, alpha), area)
 
 
 @register_seg_loss(

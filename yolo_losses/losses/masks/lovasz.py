@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from yolo_losses.losses._module import Formula, with_reduction
-from yolo_losses.losses.masks._base import MaskLoss, pixels, register_seg_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.masks._base import MASKS, MaskLoss, register_seg_loss
 
 
-@with_reduction
+@loss_function(MASKS)
 def lovasz_hinge_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Lovász hinge of each mask: the pixels' hinge errors, largest first, each times what it adds to the Jaccard loss.
 
@@ -27,9 +27,6 @@ def lovasz_hinge_loss(logits: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: shape `(N, H, W)`.
         targets: same shape; above 0.5 is foreground.
-        weight: per mask.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of masks.
 
     Returns:
         At least 0, shape `(N,)`; not bounded above. With an empty target it is the largest hinge error.
@@ -41,8 +38,16 @@ def lovasz_hinge_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
     See also:
         seg_dice: another measure of overlap
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import lovasz_hinge_loss
+        >>> logits = torch.tensor([[[4.0, -4.0], [1.0, -4.0]]])
+        >>> targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+        >>> lovasz_hinge_loss(logits, targets)
+        tensor([1.])
     """
-    z, t = pixels(logits, targets)
+    z, t = logits.flatten(1), targets.flatten(1)
     t = (t > 0.5).to(z.dtype)
     errors = (1 - z * (2 * t - 1)).relu()
     with torch.no_grad():

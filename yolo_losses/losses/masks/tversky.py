@@ -6,12 +6,12 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._module import Formula, with_reduction
-from yolo_losses.losses.masks._base import MaskLoss, pixels, ratio, register_seg_loss
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.masks._base import MASKS, MaskLoss, ratio, register_seg_loss
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(MASKS)
 def tversky_loss(
     logits: Tensor,
     targets: Tensor,
@@ -33,9 +33,6 @@ def tversky_loss(
         alpha: weight of false positives, at least 0.
         beta: weight of false negatives, at least 0. With `alpha = beta = 0.5` and half its `smooth`, it is dice loss.
         smooth: s, in pixels, at least 0. An empty target with an empty prediction has loss 0 where it is above 0.
-        weight: per mask.
-        reduction: `none`, `mean` or `sum`.
-        avg_factor: divisor of `mean`, in place of the number of masks.
 
     Returns:
         In [0, 1], shape `(N,)`.
@@ -47,8 +44,16 @@ def tversky_loss(
 
     See also:
         seg_dice: both weights 0.5
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import tversky_loss
+        >>> logits = torch.tensor([[[4.0, -4.0], [1.0, -4.0]]])
+        >>> targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+        >>> tversky_loss(logits, targets)
+        tensor([0.1091])
     """
-    z, t = pixels(logits, targets)
+    z, t = logits.flatten(1), targets.flatten(1)
     p = z.sigmoid()
     hit = (p * t).sum(1)
     false_positives = (p * (1 - t)).sum(1)
