@@ -8,7 +8,6 @@ import inspect
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -311,44 +310,3 @@ def test_settings_can_be_copied_pickled_and_hashed_and_stay_frozen() -> None:
         assert hash(again) == hash(settings)
         with pytest.raises(TypeError):
             again.parameters["focal_gamma"] = 3  # type: ignore[index]
-
-
-SNIPPET = """
-import torch
-import yolo_losses
-from yolo_losses import FocalLoss, LossSettings, equip, make_box_loss, make_cls_loss, register_cls_loss
-from yolo_losses.functional import ciou_loss, focal_loss
-
-
-def train_step(logits: torch.Tensor, targets: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    by_function: torch.Tensor = focal_loss(logits, targets, gamma=2.0, reduction="mean", avg_factor=4)
-    by_module: torch.Tensor = FocalLoss(gamma=2.0)(logits, targets)
-    by_name: torch.Tensor = make_cls_loss("slide", slide_delta=0.1)(logits, targets).sum()
-    box: torch.Tensor = make_box_loss("inner_siou", inner_ratio=0.7)(boxes, boxes).mean()
-    again: torch.Tensor = yolo_losses.functional.slide_loss(logits, targets, 0.4)
-    return again.sum() + by_function + by_module + by_name + box + ciou_loss(boxes, boxes).sum()
-
-
-@register_cls_loss("mine")
-def my_loss(logits: torch.Tensor, targets: torch.Tensor, power: float = 2.0) -> torch.Tensor:
-    return (logits.sigmoid() - targets).abs() ** power
-
-
-settings: LossSettings = LossSettings()
-equip(object(), settings)
-make_cls_loss("slide", reduction=3)  # type: ignore[arg-type]
-"""
-
-
-@pytest.mark.slow
-def test_a_users_code_passes_the_type_checker(tmp_path: Path) -> None:
-    pytest.importorskip("mypy")
-    (tmp_path / "mine.py").write_text(SNIPPET, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--warn-unused-ignores", "--cache-dir", str(tmp_path / "cache"), "mine.py"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -54,6 +54,14 @@ def asymmetric_loss(
     See also:
         focal: one exponent, no margin
         vfl: negatives alone are focused
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import asymmetric_loss
+        >>> logits = torch.tensor([[2.0, -1.0, 0.5]])
+        >>> targets = torch.tensor([[1.0, 0.0, 0.0]])
+        >>> asymmetric_loss(logits, targets)
+        tensor([[0.0151, 0.0006, 0.0913]])
     """
     margin = (logits.sigmoid() - shift).clamp_min(0)
     log_p = nn.functional.logsigmoid(logits).clamp_min(math.log(FLOOR))

@@ -28,6 +28,16 @@ def bce_loss(logits: Tensor, targets: Tensor, pos_weight: Tensor | float | None 
 
     See also:
         focal: easy examples count less
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import bce_loss
+        >>> logits = torch.tensor([[2.0, -1.0, 0.5]])
+        >>> targets = torch.tensor([[1.0, 0.0, 0.0]])
+        >>> bce_loss(logits, targets)
+        tensor([[0.1269, 0.3133, 0.9741]])
+        >>> bce_loss(logits, targets, reduction="mean")
+        tensor(0.4714)
     """
     weight = (
         None

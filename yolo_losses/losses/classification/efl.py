@@ -53,6 +53,14 @@ def equalized_focal_loss(
     See also:
         focal: the same exponent for every class
         eqfl: the same for quality targets
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import equalized_focal_loss
+        >>> logits = torch.tensor([[2.0, -1.0, 0.5]])
+        >>> targets = torch.tensor([[1.0, 0.0, 0.0]])
+        >>> equalized_focal_loss(logits, targets, pos_neg_ratio=torch.tensor([1.0, 0.5, 0.1]))
+        tensor([[0.0005, 0.0003, 0.0429]])
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     miss = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()

@@ -50,6 +50,14 @@ def equalized_quality_focal_loss(
     See also:
         qfl: the same exponent for every class
         efl: the same for hard labels
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import equalized_quality_focal_loss
+        >>> logits = torch.tensor([[2.0, -1.0, 0.5]])
+        >>> targets = torch.tensor([[0.7, 0.0, 0.0]])
+        >>> equalized_quality_focal_loss(logits, targets, pos_neg_ratio=torch.tensor([1.0, 0.5, 0.1]))
+        tensor([[0.0238, 0.0004, 0.0572]])
     """
     if positive_mask is not None:
         targets = torch.where(positive_mask, targets, 0)

@@ -44,6 +44,16 @@ def focal_loss(
         qfl: for soft targets, 0 where the prediction equals its target
         poly: the same with one more term
         efl: a larger exponent for rare classes
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import focal_loss
+        >>> logits = torch.tensor([[2.0, -1.0, 0.5]])
+        >>> targets = torch.tensor([[1.0, 0.0, 0.0]])
+        >>> focal_loss(logits, targets)
+        tensor([[0.0013, 0.0328, 0.3588]])
+        >>> focal_loss(logits, targets, gamma=0.0, alpha=None)
+        tensor([[0.1269, 0.3133, 0.9741]])
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     p = logits.sigmoid()

@@ -124,6 +124,14 @@ def ghm_loss(
 
     See also:
         focal: weights by the error itself, not by how many have it
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import ghm_loss
+        >>> logits = torch.tensor([[2.0, -1.0, 0.5]])
+        >>> targets = torch.tensor([[1.0, 0.0, 0.0]])
+        >>> ghm_loss(logits, targets)
+        tensor([[0.1269, 0.3133, 0.9741]])
     """
     check_reduction(reduction)
     check_same_shape("logits", logits, "targets", targets)

@@ -48,6 +48,14 @@ def matchability_loss(
     See also:
         vfl: weights positives by their target
         qfl: weights both by their distance from the target
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import matchability_loss
+        >>> logits = torch.tensor([[2.0, -1.0, 0.5]])
+        >>> quality = torch.tensor([[0.7, 0.0, 0.0]])
+        >>> matchability_loss(logits, quality)
+        tensor([[0.9556, 0.0437, 0.4784]])
     """
     positive = quality > 0 if positive_mask is None else positive_mask
     target = torch.where(positive, power(quality, gamma), 0)

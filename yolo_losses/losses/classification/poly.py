@@ -45,6 +45,14 @@ def poly_focal_loss(
 
     See also:
         focal: without the polynomial term
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import poly_focal_loss
+        >>> logits = torch.tensor([[2.0, -1.0, 0.5]])
+        >>> targets = torch.tensor([[1.0, 0.0, 0.0]])
+        >>> poly_focal_loss(logits, targets)
+        tensor([[0.0021, 0.0364, 0.5242]])
     """
     focal: Tensor = focal_loss(logits, targets, gamma, alpha)
     miss = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()

@@ -45,6 +45,14 @@ def quality_focal_loss(
         focal: for hard labels
         vfl: weights positives by their target instead
         eqfl: a larger exponent for rare classes
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import quality_focal_loss
+        >>> logits = torch.tensor([[2.0, -1.0, 0.5]])
+        >>> targets = torch.tensor([[0.7, 0.0, 0.0]])
+        >>> quality_focal_loss(logits, targets)
+        tensor([[0.0238, 0.0227, 0.3774]])
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return balanced(power((targets - logits.sigmoid()).abs(), beta) * bce, targets, alpha)

@@ -48,6 +48,14 @@ def slide_loss(
 
     See also:
         ema_slide: a moving average in place of the batch's mean
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import slide_loss
+        >>> logits = torch.tensor([[2.0, -1.0, 0.5]])
+        >>> targets = torch.tensor([[0.8, 0.0, 0.0]])
+        >>> slide_loss(logits, targets, mean_iou=0.5)
+        tensor([[0.6436, 0.3133, 0.9741]])
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return slide_weight(targets, mean_iou, delta, min_iou) * bce
