@@ -16,7 +16,7 @@ from conftest import SITE_PACKAGES, Result, start
 import yolo_losses
 from yolo_losses.commands import doctor as doctor_
 from yolo_losses.commands.doctor import interpreter_of
-from yolo_losses.config import settings
+from yolo_losses.config import renaming, settings
 from yolo_losses.integration import hook
 
 COMMAND = "import sys\nfrom ultralytics.cfg import entrypoint\nsys.exit(entrypoint())\n"
@@ -172,11 +172,11 @@ def test_an_ultralytics_that_is_too_old_is_told_so(monkeypatch: pytest.MonkeyPat
 
 def test_a_key_that_ultralytics_has_too_is_named_with_the_one_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hook, "is_active", lambda: True)
-    settings.rename({"cls_target"})
+    renaming.rename({"cls_target"})
     try:
         ((mark, text),) = doctor_.keys()
     finally:
-        settings.rename(set())
+        renaming.rename(set())
     assert mark == "--"
     assert "cls_target is Ultralytics' own" in text
     assert text.endswith("use yl_cls_target")

@@ -27,6 +27,15 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
     assert printed(capsys, "--version") == f"yolo-losses {yolo_losses.__version__}\n"
 
 
+def test_a_command_that_does_not_exist_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        commands.main(["lst"])
+    assert exit_.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("yolo-losses: error: there is no command 'lst': there are bench, ")
+    assert last.endswith(". Did you mean 'list'?")
+
+
 def test_the_help_names_every_command_and_its_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, "--help")
     for name in MODULES:

@@ -81,9 +81,34 @@ def test_groups_are_those_of_the_kinds(capsys: pytest.CaptureFixture[str]) -> No
     assert ("rotated", "probiou") in losses(capsys)
 
 
+def test_keys_are_listed_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert listed(capsys, "cls_scale").split() == [
+        "cls_scale",
+        "a",
+        "number",
+        ">",
+        "0,",
+        "or",
+        "auto",
+        "(default",
+        "1.0)",
+    ]
+    assert losses(capsys, "focal_gamma") == [("class", "focal")]
+    text = listed(capsys, "slide", "cls_*")
+    assert "slide_delta" in text
+    assert "cls_target " in text
+    assert list(json.loads(listed(capsys, "--json", "seg_scale"))["keys"]) == ["seg_scale"]
+    assert set(json.loads(listed(capsys, "--json"))["keys"]) == {*settings.CHOICES, "cls_weights_beta"}
+
+
+def test_a_name_that_others_use_is_answered_with_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(["list", "gfl"]) == 1
+    assert capsys.readouterr().err == "no loss or key matches 'gfl'. Did you mean 'qfl'?\n"
+
+
 def test_unknown_names_are_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert commands.main(["list", "slid"]) == 1
-    assert capsys.readouterr().err == "no loss matches 'slid'. Did you mean 'slide'?\n"
+    assert capsys.readouterr().err == "no loss or key matches 'slid'. Did you mean 'slide'?\n"
 
 
 def test_json_holds_the_declarations(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from yolo_losses import registry
-from yolo_losses.config import settings
+from yolo_losses.config import renaming, settings
 from yolo_losses.config.keys import Key, LossKey
 from yolo_losses.config.settings import KEYS, LossSettings
 from yolo_losses.registry import KINDS, InvalidValueError, LossSpec
@@ -199,7 +199,7 @@ def test_scalars_of_numpy_and_torch_are_truth_values(true: Any) -> None:
 
 
 def test_a_refusal_names_the_key_as_the_trainer_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "_renamed", {"cls_loss", "slide_delta"})
+    monkeypatch.setattr(renaming, "_renamed", {"cls_loss", "slide_delta"})
     for key, value in (("cls_loss", "slid"), ("slide_delta", 5)):
         arguments = {"yl_cls_loss": "slide", f"yl_{key}": value}
         with pytest.raises(InvalidValueError, match=f"^'yl_{key}={value}' is not valid: allowed"):

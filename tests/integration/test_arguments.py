@@ -14,6 +14,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
+from ultralytics.utils import DEFAULT_CFG_DICT
 
 import yolo_losses.config.settings
 from yolo_losses import registry
@@ -206,11 +207,20 @@ def test_no_distribution_term_is_asked_for_by_off(value, tmp_path):
     assert message == "'dfl_loss=none' is ambiguous: use dfl_loss=off for no distribution term, or dfl_loss=stock"
 
 
-def test_a_key_that_is_misspelled_gets_ultralytics_own_answer_with_ours_among_its_suggestions(tmp_path):
-    with pytest.raises(SyntaxError) as error:
-        trainer(DetectionTrainer, tmp_path, cls_los="slide")
-    assert "'cls_los' is not a valid YOLO argument. Similar arguments are i.e. ['cls_loss=stock'" in str(error.value)
+def test_a_key_of_this_package_that_is_misspelled_is_refused_with_what_is_meant(tmp_path):
+    message = refusal(DetectionTrainer, tmp_path, cls_los="slide")
+    assert message.startswith("'cls_los=slide' is not valid: Ultralytics and yolo_losses have no such key.")
+    assert message.endswith(" Did you mean 'cls_loss'?")
+    with pytest.raises(SyntaxError, match="'epocs' is not a valid YOLO argument"):
+        trainer(DetectionTrainer, tmp_path, epocs=3)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_key_that_ultralytics_has_removed_is_said_to_have_no_effect(tmp_path):
+    with logged() as messages, pytest.raises(Exception, match=r"nowhere\.yaml"):
+        trainer(DetectionTrainer, tmp_path, label_smoothing=0.1)
+    removed = "label_smoothing" not in DEFAULT_CFG_DICT
+    assert len([m for m in messages if "'label_smoothing' has no effect" in m]) == int(removed)
 
 
 @pytest.mark.slow
@@ -225,6 +235,7 @@ def test_the_stock_command_ends_with_the_refusal_and_exit_code_1(tmp_path):
     assert refused.lines[-1].endswith("Did you mean 'slide'?")
     unknown = key()
     assert unknown.code == 1
-    assert unknown.lines[-1].startswith("SyntaxError: 'cls_los' is not a valid YOLO argument.")
-    assert "cls_loss=stock" in unknown.lines[-1]
+    assert "Traceback" not in unknown.text
+    assert unknown.lines[-1].startswith("'cls_los=slide' is not valid: ")
+    assert unknown.lines[-1].endswith("Did you mean 'cls_loss'?")
     assert not list(tmp_path.iterdir())

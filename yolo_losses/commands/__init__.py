@@ -11,6 +11,7 @@ import pkgutil
 import sys
 
 from yolo_losses import __version__
+from yolo_losses.registry import did_you_mean
 
 EXAMPLES = """examples:
   yolo train model=yolov8n.yaml data=my.yaml cls_loss=slide   train with a loss, by the stock command
@@ -39,6 +40,11 @@ def main(argv: list[str] | None = None) -> int:
         sub = subcommands.add_parser(name, help=module.HELP, description=module.HELP, formatter_class=raw)
         module.configure(sub)
         sub.set_defaults(run=module.run)
+    words = sys.argv[1:] if argv is None else argv
+    command = next((word for word in words if not word.startswith("-")), None)
+    if command is not None and command not in subcommands.choices:
+        hint = did_you_mean(command, list(subcommands.choices))
+        parser.error(f"there is no command '{command}': there are {', '.join(subcommands.choices)}.{hint}")
     args = parser.parse_args(argv)
     try:
         return int(args.run(args))

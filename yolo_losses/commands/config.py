@@ -37,6 +37,6 @@ def run(args: argparse.Namespace) -> int:
     name = registry.normalize_name(args.name.removesuffix(".yaml"))
     if name not in configs:
         hint = registry.did_you_mean(name, list(configs))
-        raise ValueError(f"there is no config '{args.name}': there are {', '.join(configs)}.{hint}")
+        raise ValueError(f"there is no config '{args.name}'.{hint} There are {', '.join(configs)}.")
     print(configs[name])
     return 0

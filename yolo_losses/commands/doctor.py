@@ -21,7 +21,7 @@ from pathlib import Path
 
 import yolo_losses
 from yolo_losses import registry
-from yolo_losses.config import settings
+from yolo_losses.config import renaming, settings
 from yolo_losses.integration import hook
 from yolo_losses.integration.autoload import yolo_losses_autoload as autoload
 
@@ -205,7 +205,7 @@ def here() -> Line:
     import ultralytics.engine.trainer  # noqa: F401
     from ultralytics.cfg import get_cfg
 
-    if hook.is_active() and hasattr(get_cfg(), settings.argument("cls_loss")):
+    if hook.is_active() and hasattr(get_cfg(), renaming.argument("cls_loss")):
         return OK, "active in this interpreter"
     return WRONG, f"not active in this interpreter: {_remedy('report this')}"
 
@@ -269,11 +269,11 @@ def keys() -> list[Line]:
     """Return which keys are Ultralytics' own, and what this package's are called then."""
     if not hook.is_active():  # then there are none
         return []
-    renamed = settings.renamed()
+    renamed = renaming.renamed()
     if not renamed:
         return [(OK, f"all {len(settings.default_keys())} keys are this package's alone")]
     return [
-        (NOTE, f"the key {key} is Ultralytics' own in this version: for this package's use {settings.argument(key)}")
+        (NOTE, f"the key {key} is Ultralytics' own in this version: for this package's use {renaming.argument(key)}")
         for key in renamed
     ]
 

@@ -11,14 +11,15 @@ from typing import Any
 from yolo_losses import registry
 from yolo_losses.config import settings
 from yolo_losses.config.class_weights import BETA
-from yolo_losses.registry import KINDS, LossSpec
+from yolo_losses.registry import KINDS, LossSpec, other_names
 
-HELP = "list the losses and modifiers; with names or -v also their parameters, aliases and sources"
+HELP = "list the losses, modifiers and keys; with names or -v also their parameters, aliases and sources"
 EXAMPLES = """examples:
   yolo-losses list                     every loss, one line each
   yolo-losses list slide               one loss with its parameters, aliases and source
   yolo-losses list focaler_inner_ciou  a box loss and its modifiers
   yolo-losses list 'focal*' siou       names may contain wildcards
+  yolo-losses list cls_scale           one key with its values
   yolo-losses list -v | less           everything
   yolo-losses list --json              the same for programs
 """
@@ -34,26 +35,24 @@ for _kind in KINDS.values():
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EXAMPLES
-    parser.add_argument("names", nargs="*", metavar="NAME", help="names, aliases or wildcards; all losses by default")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="names, aliases, keys or wildcards; default: all")
     parser.add_argument("-v", "--verbose", action="store_true", help="show parameters, aliases and sources")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the losses."""
-    found = select(args.names)
+    found, keys = select(args.names)
     if args.json:
-        print(json.dumps({"losses": [_record(s) for s in found], "problems": registry.problems()}, indent=2))
+        losses = [_record(spec) for spec in found]
+        print(json.dumps({"losses": losses, "keys": keys, "problems": registry.problems()}, indent=2))
         return 0
     detailed = bool(args.names or args.verbose)
-    width = max(len(_shown(spec)) for spec in found)
+    width = max((len(_shown(spec)) for spec in found), default=0)
     for title, specs in grouped(found).items():
         print(f"{TITLES[title]}\n" + "\n".join(line for spec in specs for line in _lines(spec, width, detailed)) + "\n")
-    if not args.names:
-        print("other keys")
-        other = {name: f"{key.allowed} (default {key.default})" for name, key in settings.KEYS.items()}
-        other[BETA.key] = f"{BETA.allowed} (default {BETA.default}): {BETA.limits.help}"
-        print("\n".join(f"  {key:<{max(map(len, other))}}  {values}" for key, values in other.items()))
+    if keys:
+        print("other keys", *(f"  {key:<16}  {values}" for key, values in keys.items()), sep="\n")
     if not detailed:
         print("\nParameters, aliases and sources: yolo-losses list NAME, or -v for all")
     for problem in registry.problems():
@@ -73,26 +72,47 @@ def grouped(specs: list[LossSpec]) -> dict[str, list[LossSpec]]:
     return {name: members for name, members in groups.items() if members}
 
 
-def select(names: list[str]) -> list[LossSpec]:
-    """Return the losses with one of the names, in order of registration; all without names.
+def choices() -> dict[str, str]:
+    """Return the keys that are not a loss's own, each with its allowed values and its default."""
+    found = {name: f"{key.allowed} (default {key.default})" for name, key in settings.KEYS.items()}
+    found[BETA.key] = f"{BETA.allowed} (default {BETA.default}): {BETA.limits.help}"
+    return found
+
+
+def select(names: list[str]) -> tuple[list[LossSpec], dict[str, str]]:
+    """Return the losses and the keys with one of the names; all without names.
+
+    Args:
+        names: of losses, combinations of modifiers and a box loss, keys, or wildcards. The key of a loss's parameter
+            is that loss.
+
+    Returns:
+        The losses in order of registration, and the keys as `choices` has them.
 
     Raises:
         ValueError: on a name that matches nothing.
     """
-    every = registry.specs()
+    every, keys = registry.specs(), choices()
+    if not names:
+        return every, keys
     wanted: set[int] = set()
+    wanted_keys: set[str] = set()
     for name in names:
         pattern = registry.normalize_name(name)
-        matches = [s for s in every if any(fnmatch.fnmatchcase(known, pattern) for known in (s.name, *s.aliases))]
-        if not matches:
+        spellings = {id(s): (s.name, *s.aliases, *(p.key for p in s.parameters)) for s in every}
+        matches = {i for i, known in spellings.items() if any(fnmatch.fnmatchcase(word, pattern) for word in known)}
+        matching_keys = {key for key in keys if fnmatch.fnmatchcase(key, pattern)}
+        if not (matches or matching_keys):
             try:
                 modifiers, base = registry.split_box_name(name)
             except ValueError:
-                hint = registry.did_you_mean(name, [spec.name for spec in every])
-                raise ValueError(f"no loss matches '{name}'.{hint}") from None
-            matches = [*modifiers, base]
-        wanted.update(map(id, matches))
-    return [spec for spec in every if not names or id(spec) in wanted]
+                meant = [choice.partition("=")[2] for choice in other_names.choices(name)]
+                near = other_names.hint(meant) or registry.did_you_mean(name, [*(s.name for s in every), *keys])
+                raise ValueError(f"no loss or key matches '{name}'.{near}") from None
+            matches = {id(spec) for spec in (*modifiers, base)}
+        wanted |= matches
+        wanted_keys |= matching_keys
+    return [s for s in every if id(s) in wanted], {key: text for key, text in keys.items() if key in wanted_keys}
 
 
 def _shown(spec: LossSpec) -> str:

@@ -3,54 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
 from yolo_losses import registry
-from yolo_losses.config import class_weights
+from yolo_losses.config import class_weights, suggestions
 from yolo_losses.config.class_weights import Weights
 from yolo_losses.config.keys import BoxLossKey, ClassWeightsKey, Key, LossKey
+from yolo_losses.config.renaming import argument, named_as_arguments
 from yolo_losses.registry import InvalidValueError, LossSpec, format_value
 from yolo_losses.registry.parameters import Param, Parameter, Value
 
 ONLY_STOCK_MASKS = "allowed are seg_loss=stock and seg_scale=1.0"
 
-RENAMED_PREFIX = "yl_"
-_renamed: set[str] = set()
-
-
-def rename(keys: set[str]) -> None:
-    """Reach these keys as `yl_` + name among a trainer's arguments, where Ultralytics has a key of that name."""
-    _renamed.clear()
-    _renamed.update(keys)
-
-
-def renamed() -> list[str]:
-    """Return the keys that are reached as `yl_` + name among a trainer's arguments."""
-    return sorted(_renamed)
-
-
-def argument(key: str) -> str:
-    """Return what a key is called among a trainer's arguments."""
-    return f"{RENAMED_PREFIX}{key}" if key in _renamed else key
-
 
 def own_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return this package's keys among a trainer's arguments, by their own names."""
     return {key: arguments[argument(key)] for key in default_keys() if argument(key) in arguments}
-
-
-@contextlib.contextmanager
-def named_as_arguments() -> Iterator[None]:
-    """Have refusals name their key as it is called among a trainer's arguments."""
-    try:
-        yield
-    except InvalidValueError as error:
-        if error.key not in _renamed:
-            raise
-        raise error.with_key(argument(error.key)) from None
 
 
 def _key(declared: Key, **options: Any) -> Any:
@@ -122,8 +93,7 @@ class LossSettings:
         declared = declared_parameters()
         for key in keys:
             if key not in KEYS and key not in declared:
-                hint = registry.did_you_mean(str(key), [*KEYS, *declared])
-                raise ValueError(f"'{format_value(key)}' is not a key of yolo_losses.{hint}")
+                raise ValueError(f"'{format_value(key)}' is not a key of yolo_losses.{hint_for_unknown_key(key, keys)}")
         choices = {name: key.parse(name, keys[name], task) for name, key in KEYS.items() if name in keys}
         chosen = [spec for name, value in choices.items() for spec in KEYS[name].losses(value, task)]
         own = {p.key for spec in chosen for p in spec.parameters}
@@ -285,6 +255,22 @@ def declared_parameters() -> dict[str, Parameter]:
     """Return the parameters of the losses and of `cls_weights=balanced`, by key."""
     declared = {p.key: p for spec in registry.specs() for p in spec.parameters}
     return {class_weights.BETA.key: class_weights.BETA, **declared}
+
+
+def hint_for_unknown_key(key: Any, given: Mapping[str, Any], known: Collection[str] = ()) -> str:
+    """Return a hint for a key that is not known, where it looks like one of this package's; otherwise `""`.
+
+    Args:
+        key: the unknown key.
+        given: it and the other keys, with their values.
+        known: the names of Ultralytics' keys, one of which may be meant.
+    """
+    chosen: list[LossSpec] = []
+    for name, declared in KEYS.items():
+        with contextlib.suppress(ValueError):
+            value = declared.parse(name, given.get(argument(name), declared.default), "")
+            chosen += declared.losses(value, "")
+    return suggestions.unknown_key(str(key), given[key], chosen, [*KEYS, *declared_parameters()], known)
 
 
 def format_number(value: Any) -> str:

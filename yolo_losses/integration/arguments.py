@@ -13,9 +13,10 @@ import yaml
 
 from yolo_losses import registry
 from yolo_losses._log import is_first_rank, say
-from yolo_losses.config import class_weights, settings
+from yolo_losses.config import class_weights, renaming, settings
 from yolo_losses.config.class_weights import BALANCED, BETA
-from yolo_losses.config.settings import LossSettings, argument
+from yolo_losses.config.renaming import argument
+from yolo_losses.config.settings import LossSettings
 from yolo_losses.registry.parameters import format_value
 from yolo_losses.registry.plugins import ENTRY_POINT_GROUP, PLUGINS_VARIABLE
 
@@ -30,6 +31,33 @@ class RefusedError(ValueError, SystemExit):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.code = message
+
+
+def check_names(known: Any, given: Any) -> None:
+    """Refuse a key that Ultralytics does not know and that looks like one of this package's, with what it means.
+
+    Args:
+        known: the dictionary of known keys; of another kind than a trainer's arguments, such as Ultralytics' settings,
+            nothing is checked.
+        given: the keys that are given.
+
+    Raises:
+        ValueError: one line with the key and a hint. Other unknown keys are left to Ultralytics' own refusal.
+    """
+    if argument("cls_loss") not in known:
+        return
+    if given.get("label_smoothing") and "label_smoothing" not in known:
+        classify = "; in the task classify it is cls_smoothing" if "cls_smoothing" in settings.KEYS else ""
+        say(f"'label_smoothing' has no effect, Ultralytics has removed it{classify}", warn=True)
+    with _one_line_on_the_command_line():
+        for key, value in given.items():
+            if (
+                key not in known
+                and key != "label_smoothing"
+                and (hint := settings.hint_for_unknown_key(key, given, known))
+            ):
+                what = f"{key}={format_value(value)}" if value != "" else key
+                raise ValueError(f"'{what}' is not valid: Ultralytics and yolo_losses have no such key.{hint}")
 
 
 def check(trainer: Any, overrides: Any = None) -> None:
@@ -79,7 +107,7 @@ def _check(trainer: Any, overrides: Any) -> None:
         queries.check(chosen)
     _keep(given, chosen)
     setattr(trainer, ATTRIBUTE, chosen)
-    for key in settings.renamed():
+    for key in renaming.renamed():
         if argument(key) in given:
             say(f"Ultralytics has a '{key}' of its own; '{argument(key)}' is this package's")
     for key in unused:

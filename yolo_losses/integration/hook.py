@@ -14,7 +14,7 @@ from typing import Any
 
 from yolo_losses import registry
 from yolo_losses._log import say
-from yolo_losses.config import class_weights, settings
+from yolo_losses.config import class_weights, renaming, settings
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration import arguments
 from yolo_losses.integration.autoload import yolo_losses_autoload as autoload
@@ -45,7 +45,7 @@ def uninstall() -> None:
         setattr(owner, name, original)
     _remove_keys(set(_added_keys))
     _own_keys.clear()
-    settings.rename(set())
+    renaming.rename(set())
     registry.forget(_on_register, _on_remove)
 
 
@@ -77,6 +77,12 @@ def patch_cfg(module: Any) -> None:
         registry.listen(_on_register, _on_remove)
         for problem in registry.problems():
             say(f"plugin left out: {problem}", warn=True)
+    if hasattr(module, "check_dict_alignment"):  # a function, whose first two arguments these are
+        _wrap(module, "check_dict_alignment", before=_check_names)
+
+
+def _check_names(known: Any, given: Any, *args: Any, **kwargs: Any) -> None:
+    arguments.check_names(known, given)
 
 
 def patch_trainer(module: Any) -> None:
@@ -198,9 +204,9 @@ def _add_keys(keys: Mapping[str, Value]) -> None:
     # The patch kit writes the choices of its time into default.yaml, these three ever since.
     patched = all(DEFAULT_CFG_DICT.get(key) == "stock" for key in ("cls_loss", "box_loss", "dfl_loss"))
     taken = {key for key in keys if key in DEFAULT_CFG_DICT and key not in _own_keys and not patched}
-    settings.rename({*settings.renamed(), *taken})
+    renaming.rename({*renaming.renamed(), *taken})
     for key, default in keys.items():
-        name = settings.argument(key)
+        name = renaming.argument(key)
         _own_keys.add(name)
         if name not in DEFAULT_CFG_DICT or name in _added_keys:
             DEFAULT_CFG_DICT[name] = default
@@ -230,7 +236,7 @@ def _on_register(spec: registry.LossSpec) -> None:
 
 def _on_remove(spec: registry.LossSpec) -> None:
     # Another loss may have the same parameter.
-    _remove_keys({settings.argument(p.key) for p in spec.parameters if p.key not in settings.declared_parameters()})
+    _remove_keys({renaming.argument(p.key) for p in spec.parameters if p.key not in settings.declared_parameters()})
 
 
 def _run() -> Any:

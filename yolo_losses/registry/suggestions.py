@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from yolo_losses.registry import left_out
+from yolo_losses.registry import left_out, other_names
 from yolo_losses.registry.parameters import InvalidValueError, did_you_mean, normalize_name
 from yolo_losses.registry.specification import KINDS, TERM_KEYS, Kind, LossSpec
 from yolo_losses.registry.table import find, specs
@@ -37,6 +37,8 @@ def unknown_loss(kind: Kind, name: Any, words: Sequence[str] = ()) -> InvalidVal
     left = left_out.find(normalize_name(name))
     if left is not None:
         return _not_valid(key, name, f"{left.advice}; {allowed}")
+    if meant := other_names.choices(name):
+        return _not_valid(key, name, f"{allowed}{other_names.hint(meant)}")
     for other, other_key in TERM_KEYS.items():
         spec = find(other, name) if other != kind else None
         if spec is not None:
@@ -73,8 +75,10 @@ def unknown_box_loss(name: Any) -> InvalidValueError:
             return unknown_name("box_loss", name, _box_names(), [numbered.name], more)
         if spec and any(p.key == key for p in spec.parameters):
             return _not_valid("box_loss", name, f"the version is a parameter, box_loss={spec.name} {key}={version[2]}")
-    if any(find(kind, words) for kind in TERM_KEYS if kind != "box"):
+    if other_names.choices(name) or any(find(kind, words) for kind in TERM_KEYS if kind != "box"):
         return unknown_loss("box", name)
+    if turned := _modifiers_in_front(words):
+        return _not_valid("box_loss", name, f"allowed are {', '.join(_box_names())}{more}. Did you mean '{turned}'?")
     near = difflib.get_close_matches(words[:100], [*_box_names(), *_combined()], n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return _not_valid("box_loss", name, f"allowed are {', '.join(_box_names())}{more}.{hint}")
@@ -82,6 +86,18 @@ def unknown_box_loss(name: Any) -> InvalidValueError:
 
 def _not_valid(key: str, name: Any, reason: str) -> InvalidValueError:
     return InvalidValueError(key, name, f"is not valid: {reason}")
+
+
+def _modifiers_in_front(words: str) -> str | None:
+    """Return `inner_siou` for `siou_inner`; `None` where no modifier stands behind a box loss."""
+    base, _, last = words.rpartition("_")
+    modifiers = ""
+    while base and (modifier := find("modifier", last)) is not None:
+        modifiers = f"{modifier.name}_{modifiers}"
+        if (spec := find("box", base)) is not None:
+            return f"{modifiers}{spec.name}"
+        base, _, last = base.rpartition("_")
+    return None
 
 
 def _box_names() -> list[str]:

@@ -1,0 +1,85 @@
+"""What an unknown training key means: keys of other code bases, a parameter without its loss's name, a misspelling."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from yolo_losses import registry
+from yolo_losses.config.renaming import argument
+from yolo_losses.registry import LossSpec, normalize_name, other_names
+from yolo_losses.registry.parameters import parse_value
+
+# Keys that choose a loss elsewhere; a name of a box loss is looked for first.
+LOSS_KEYS = frozenset(
+    {
+        *("loss", "losses", "loss_type", "loss_name", "loss_fn", "loss_function", "criterion"),
+        *("iou_type", "iou_loss", "iou_mode", "bbox_loss", "loss_bbox", "reg_loss", "loss_box", "box_loss_type"),
+        *("cls_loss_type", "loss_cls", "class_loss", "obj_loss", "mask_loss", "loss_mask"),
+    }
+)
+# Parameters of losses under other names, with the loss that they belong to.
+PARAMETERS = {"fl_gamma": "focal_gamma", "fl_alpha": "focal_alpha", "nwd_c": "nwd_constant"}
+
+
+def unknown_key(key: str, value: Any, chosen: Iterable[LossSpec], own: Collection[str], known: Collection[str]) -> str:
+    """Return a hint for an unknown key that means one of this package's, such as ` Did you mean 'cls_loss=focal'?`.
+
+    Args:
+        key: the unknown key.
+        value: its value.
+        chosen: the losses that other keys choose.
+        own: this package's keys.
+        known: the names of Ultralytics' keys.
+
+    Returns:
+        An empty string where the key does not look like one of this package's.
+    """
+    word = normalize_name(key)
+    if word in LOSS_KEYS:
+        meant = _choice(str(value))
+        return other_names.hint(meant) if meant else " The loss is chosen by cls_loss, box_loss or seg_loss."
+    if word in PARAMETERS:
+        return other_names.hint((f"{_owner(PARAMETERS[word])} {argument(PARAMETERS[word])}={value}",))
+    for spec in chosen:
+        for parameter in spec.parameters:
+            if word == parameter.name.rstrip("_"):
+                return other_names.hint((f"{argument(parameter.key)}={value}",))
+    keys = [argument(p.key) for s in registry.specs() for p in s.parameters if word == p.name.rstrip("_")]
+    if keys:
+        return f" A parameter has its loss's name in front: {', '.join(dict.fromkeys(keys))}."
+    if value in ("", None) or parse_value(value, bool) is True:  # `slide`, `--SIoU`, `focal=True`
+        meant = _choice(word)
+        if meant:
+            return other_names.hint(meant)
+    own = [argument(name) for name in own]
+    near = difflib.get_close_matches(word[:100], {*known, *own}, n=1)
+    if near and near[0] in own:
+        return other_names.hint((near[0],))
+    prefixes = {registry.key_prefix(s.kind, s.name): s for s in registry.specs() if s.parameters}
+    loss = next((s for prefix, s in prefixes.items() if word.startswith(prefix)), None)
+    if loss is None:
+        return ""
+    return f" The parameters of '{loss.name}' are {', '.join(argument(p.key) for p in loss.parameters)}."
+
+
+def _choice(name: str) -> tuple[str, ...]:
+    """Return the training keys that choose a loss by its name here or elsewhere."""
+    modifiers, _, base = normalize_name(name).rpartition("_")
+    for kind, key in sorted(registry.TERM_KEYS.items(), key=lambda item: item[0] != "box"):
+        spec = registry.find(kind, name)
+        if spec is not None:
+            return (f"{argument(key)}={spec.name}",)
+    if modifiers and registry.find("box", base):
+        try:
+            return (f"{argument('box_loss')}={registry.box_name(*registry.split_box_name(name))}",)
+        except ValueError:
+            return ()
+    return other_names.choices(name)
+
+
+def _owner(key: str) -> str:
+    """Return the choice of the loss that a parameter belongs to."""
+    spec = next(s for s in registry.specs() for p in s.parameters if p.key == key)
+    return f"{argument(registry.TERM_KEYS[spec.kind])}={spec.name}"
