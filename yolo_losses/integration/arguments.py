@@ -51,11 +51,9 @@ def check_names(known: Any, given: Any) -> None:
         say(f"'label_smoothing' has no effect, Ultralytics has removed it{classify}", warn=True)
     with _one_line_on_the_command_line():
         for key, value in given.items():
-            if (
-                key not in known
-                and key != "label_smoothing"
-                and (hint := settings.hint_for_unknown_key(key, given, known))
-            ):
+            if key in known or key == "label_smoothing":
+                continue
+            if hint := settings.hint_for_unknown_key(key, given, known):
                 what = f"{key}={format_value(value)}" if value != "" else key
                 raise ValueError(f"'{what}' is not valid: Ultralytics and yolo_losses have no such key.{hint}")
 
