@@ -80,16 +80,16 @@ def main(folder: Path) -> None:
     """Write this rank's losses, gradients and states."""
     import torch.distributed as dist
 
-    from yolo_losses.integration.criteria import assignment, equip
-    from yolo_losses.losses.classification._fast import cpu
-    from yolo_losses.monitor import gather as statistics
+    from yolo_losses.integration.criteria import equip
+    from yolo_losses.losses.classification import _batch
+    from yolo_losses.monitor import gather
 
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    sizes = assignment.LARGE, cpu.PIECE_ALONE
+    size = _batch.CHUNK
     result = {}
     for case, name in ((case, name) for case in CASES for name in KEYS):
-        assignment.LARGE, cpu.PIECE_ALONE = (0, 64) if rank and "pieces" in name else sizes
+        _batch.CHUNK = 64 if rank and "pieces" in name else size
         mine = criterion()
         branch = equip(mine, KEYS[name])[""]
         for at in range(STEPS):
@@ -98,7 +98,7 @@ def main(folder: Path) -> None:
             if rank == 0:
                 preds, labels = batch(case, 0, rank)
                 mine(preds, labels)
-        columns = statistics.read({"": branch})  # of the first step
+        columns = gather.read({"": branch})  # of the first step
         result[case, name] = {"loss": loss, "gradient": gradient, "state": state_of(branch), "columns": columns}
     mine = criterion()
     branch = equip(mine, KEYS["ghm"])[""]

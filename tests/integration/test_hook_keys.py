@@ -248,32 +248,38 @@ def softmax(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return -targets * logits.log_softmax(-1).clamp_min(-50)
 
 
-def by_class(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return (logits.sigmoid() - targets).square() * torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
-
-
 def by_all(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     gap = (logits.sigmoid() - targets).square()
     return gap / gap.mean().detach()
 
 
-@pytest.mark.parametrize("formula", [softmax, by_class, by_all])
-def test_a_third_party_s_formula_that_is_not_per_element_is_refused(formula: Any, registered: None) -> None:
-    """A large batch is worked through in pieces, where it would give another number."""
+@pytest.mark.parametrize("formula", [softmax, by_all])
+def test_a_third_party_s_formula_may_look_at_the_whole_batch(formula: Any, registered: None) -> None:
     yolo_losses.register_cls_loss(f"odd_{formula.__name__}")(formula)
-    with pytest.raises(ValueError, match=rf"'cls_loss=odd_{formula.__name__}' (is not per element|cannot be computed)"):
-        yolo_losses.equip(criterion_of("v8"), {"cls_loss": f"odd_{formula.__name__}"})
+    criterion, stock, seen = criterion_of("v8"), criterion_of("v8"), []
+    yolo_losses.equip(criterion, {"cls_loss": f"odd_{formula.__name__}"})
 
-    class Whole(yolo_losses.BCELoss):
-        def elementwise(self, logits: Any, targets: Any, **supplied: Any) -> Any:
+    class Pasted(torch.nn.Module):
+        def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            seen.append(logits.shape)
             return formula(logits, targets)
 
-        def has_closed_form(self) -> bool:
-            return False
+    stock.bce = Pasted()
+    found, expected = (run(each, predictions("v8"), made_up_batch("v8")) for each in (criterion, stock))
+    assert found[0]["cls_loss"] == pytest.approx(expected[0]["cls_loss"], rel=1e-5)
+    torch.testing.assert_close(found[2][1], expected[2][1])
 
-    if formula is not by_class:  # the head here has three classes
-        yolo_losses.register_cls_loss(f"odd_whole_{formula.__name__}")(Whole)
-        yolo_losses.equip(criterion_of("v8"), {"cls_loss": f"odd_whole_{formula.__name__}"})
+
+@pytest.mark.parametrize("what", ["value", "gradient"])
+def test_a_third_party_s_closed_form_that_is_not_its_formula_s_is_refused(what: str, registered: None) -> None:
+    class Own(yolo_losses.FocalLoss):
+        def closed_form(self, logits: Any, targets: Any, **supplied: Any) -> Any:
+            value, gradient = super().closed_form(logits, targets, **supplied)
+            return (value * 2, gradient) if what == "value" else (value, gradient * 2)
+
+    yolo_losses.register_cls_loss("odd_form")(Own)
+    with pytest.raises(ValueError, match=f"'cls_loss=odd_form' has a closed form whose {what} is not the formula's"):
+        yolo_losses.equip(criterion_of("v8"), {"cls_loss": "odd_form"})
 
 
 def test_a_third_party_s_formula_may_ask_for_what_the_criterion_supplies(registered: None) -> None:

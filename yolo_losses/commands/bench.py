@@ -208,9 +208,8 @@ def class_terms(
     import torch
     from torch import nn
 
-    from yolo_losses.integration.criteria.assignment import LARGE, LARGE_ON_GPU
     from yolo_losses.losses._step import Step
-    from yolo_losses.losses.classification._fast.autograd import Positives
+    from yolo_losses.losses.classification._batch import Batch
 
     shape = batch, anchors(imgsz), classes
     logits = (torch.randn(shape, device=device) * 1.5 - 4).requires_grad_()
@@ -218,12 +217,14 @@ def class_terms(
     count = max(1, int(rows * POSITIVES))
     anchor = torch.randperm(rows, device=device)[:count].sort().values
     index = anchor * classes + torch.randint(classes, (count,), device=device)
-    positives = Positives(index, torch.rand(count, device=device))
-    targets = torch.zeros(logits.numel(), device=device).index_copy_(0, index, positives.target).view(shape)
+    targets = torch.zeros(logits.numel(), device=device).index_copy_(0, index, torch.rand(count, device=device))
+    targets = targets.view(shape)
+    selected = targets.view(-1, classes)[anchor]
+    # As the criterion has it: the rows of the positives on the CPU, all of them on a GPU.
+    batch_ = Batch(logits, targets) if device.type == "cuda" else Batch(logits, selected, None, anchor)
     half = torch.tensor(0.5, device=device)
     step = Step(torch.rand(count, device=device), None, True)
     stock = nn.BCEWithLogitsLoss(reduction="none")
-    limit = LARGE if device.type == "cpu" else LARGE_ON_GPU  # the criterion's choice between its two paths
 
     def backward(term: Callable[[], Any]) -> Callable[[], None]:
         def once() -> None:
@@ -259,11 +260,7 @@ def class_terms(
     for spec in registry.specs("cls"):
         if spec.name in chosen:
             module = spec.build().to(device)
-            if logits.numel() < limit and not module.sums_a_batch():
-                given = {**module.prepare(step), "positive_mask": targets > 0}
-                runs[spec.name] = backward(lambda m=module, g=given: m.per_element(logits, targets, **g))  # type: ignore[misc]
-            else:
-                runs[spec.name] = backward(lambda m=module: m.class_sums(logits, positives, step))  # type: ignore[misc]
+            runs[spec.name] = backward(lambda m=module: m.per_element(batch_, step)[0])  # type: ignore[misc]
             if naive and spec.name in naive_terms:
                 runs[f"{spec.name} as typed"] = backward(naive_terms[spec.name])
     return runs
@@ -386,17 +383,13 @@ def peak_bytes(once: Callable[[], object], device: Any) -> int:
         return int(torch.cuda.max_memory_allocated(device) - before)
     from torch.profiler import ProfilerActivity, profile
 
-    from yolo_losses.losses.classification._fast import cpu
-
-    threads, large_block = torch.get_num_threads(), cpu.LARGE_BLOCK
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the profiler does not see what other threads allocate
-    cpu.LARGE_BLOCK = sys.maxsize  # nor what does not come from torch, such as a gradient in large pages
     try:
         with quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
             once()
     finally:
         torch.set_num_threads(threads)
-        cpu.LARGE_BLOCK = large_block
     events = profiled.profiler.kineto_results.events()
     live = peak = 0
     for _, size in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):

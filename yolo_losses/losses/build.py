@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from yolo_losses import registry
+from yolo_losses.losses._step import Step
 from yolo_losses.losses.boxes._base import BoxLoss, ModifiedBoxLoss
 from yolo_losses.losses.classification._base import ClassificationLoss
+from yolo_losses.losses.classification._batch import Batch
 from yolo_losses.registry import LossSpec
 from yolo_losses.registry.parameters import Value
 
@@ -68,16 +71,25 @@ def check_cls_loss(spec: LossSpec, module: ClassificationLoss) -> None:
         trial = copy.deepcopy(module)  # whose state may move
         return trial.elementwise(z, t, positive_mask=t > 0, mean_iou=torch.tensor(0.5))
 
-    whole = _check(choice, lambda: loss_of(logits, targets), logits, logits.shape)
-    # A plain formula is called on parts of a large batch; a class that overrides `elementwise` sees it whole.
-    if type(module).elementwise is ClassificationLoss.elementwise:
-        with torch.no_grad():
-            parts = _named(choice, lambda: loss_of(logits.flatten()[7:19], targets.flatten()[7:19]))
-        if not torch.allclose(parts, whole.flatten()[7:19], rtol=1e-4, atol=1e-6):
-            raise ValueError(
-                f"'{choice}' is not per element: an element's loss depends on others, or on its class. Override"
-                " 'elementwise' of a ClassificationLoss for such a loss"
-            )
+    _check(choice, lambda: loss_of(logits, targets), logits, logits.shape)
+    if (
+        type(module).closed_form is ClassificationLoss.closed_form
+        or type(module).per_element is not ClassificationLoss.per_element
+    ):
+        return
+    positive, step = targets > 0, Step(torch.full((3,), 0.5), None, training=False)
+    given = copy.deepcopy(module).prepare(step)
+    value = module.elementwise(logits, targets, positive_mask=positive, **given)
+    wanted = {"value": value.detach(), "gradient": torch.autograd.grad(value.sum(), logits)[0]}
+    rows = torch.arange(2, len(logits))  # those with targets
+    for batch in (Batch(logits, targets, positive), Batch(logits, targets[rows], positive[rows], rows)):
+        term, gradient = _named(choice, functools.partial(module.evaluate, batch, given))
+        for what, found in (("value", term.detach()), ("gradient", gradient)):
+            if not torch.allclose(found, wanted[what], rtol=1e-4, atol=1e-5):
+                raise ValueError(
+                    f"'{choice}' has a closed form whose {what} is not the formula's: correct 'closed_form', or remove"
+                    " it"
+                )
 
 
 def check_box_loss(spec: LossSpec, module: BoxLoss) -> None:

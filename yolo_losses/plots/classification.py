@@ -217,8 +217,10 @@ def _caption(curves: list[Curve], single: bool) -> str:
         notes.append("q: accumulated gradients of a class's positives over those of its negatives.")
     for curve in curves:
         module = curve.module
-        summed = isinstance(module, ClassificationLoss) and type(module).class_sums is not ClassificationLoss.class_sums
-        if not summed or curve.supplied or not list(module.buffers()):
+        of_a_batch = (
+            isinstance(module, ClassificationLoss) and type(module).per_element is not ClassificationLoss.per_element
+        )
+        if not of_a_batch or curve.supplied or not list(module.buffers()):
             continue
         notes.append(
             f"Its weights are those of one batch: {NEGATIVES[2]} negatives with logits {_normal(NEGATIVES)} and"

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 from ultralytics.utils.loss import v8OBBLoss
 from ultralytics.utils.metrics import bbox_iou, probiou
-from ultralytics.utils.tal import TaskAlignedAssigner
 
 import yolo_losses
 from yolo_losses import registry
@@ -292,25 +291,21 @@ def test_loss_branches_is_refused_on_a_head_with_one():
         equipped("v8", cls_loss="focal", loss_branches="one2one")
 
 
-class Foreign(TaskAlignedAssigner):
-    """An assigner of someone else's, of which nothing is known but what it returns."""
-
-
-@pytest.mark.parametrize("cls_target", ["tal", "iou"])
+@pytest.mark.parametrize("cls_target", ["tal", "iou", "ciou", "hard"])
 @pytest.mark.parametrize("cls_loss", CLS_LOSSES)
-def test_the_general_path_equals_the_fast_one(cls_loss, cls_target):
-    """Targets of a foreign assigner are taken element by element; where they are the stock ones, nothing changes."""
-    outputs, batch = predictions("v8"), made_up_batch("v8")
-    fast, branches = equipped("v8", cls_loss=cls_loss, cls_target=cls_target)
-    assert branches[""].one_hot
-    general = criterion_of("v8")
-    general.assigner.__class__ = Foreign
-    branches = yolo_losses.equip(general, {"cls_loss": cls_loss, "cls_target": cls_target})
-    assert not branches[""].one_hot
-    items_fast, _, gradients_fast = run(fast, outputs, batch)
-    items_general, _, gradients_general = run(general, outputs, batch)
-    assert_close(items_general["cls_loss"], items_fast["cls_loss"], 1e-5)
-    assert_close(gradients_general[1], gradients_fast[1], 1e-5)
+def test_a_batch_of_many_chunks_equals_one_of_a_single_chunk(cls_loss, cls_target, monkeypatch):
+    """Terms, gradients and state, of some steps."""
+    found = []
+    for chunk in (2**20, 64):
+        monkeypatch.setattr("yolo_losses.losses.classification._batch.CHUNK", chunk)
+        criterion, branches = equipped("v8", cls_loss=cls_loss, cls_target=cls_target)
+        steps = [run(criterion, predictions("v8", seed=seed), made_up_batch("v8", seed=seed)) for seed in range(3)]
+        found.append((steps, list(branches[""].cls.state_dict().values())))
+    for whole, chunks in zip(found[0][0], found[1][0], strict=True):
+        assert_close(chunks[0]["cls_loss"], whole[0]["cls_loss"], 1e-5)
+        assert_close(chunks[2][1], whole[2][1], 1e-5)
+    for ours, theirs in zip(found[1][1], found[0][1], strict=True):
+        assert_close(ours, theirs, 1e-5)
 
 
 # ------------------------------------------------------------------------------------------------ hard input

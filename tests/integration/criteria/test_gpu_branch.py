@@ -22,10 +22,9 @@ from torch._subclasses.fake_tensor import (
 
 import yolo_losses
 from yolo_losses import registry
-from yolo_losses.integration.criteria import assignment
 from yolo_losses.integration.criteria.assignment import Assignment
 from yolo_losses.losses import build as factory
-from yolo_losses.losses.classification._base import ClassificationLoss
+from yolo_losses.losses.classification import _batch
 
 pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="this torch is built without CUDA")
 
@@ -34,31 +33,25 @@ BOX_LOSSES = [spec.name for spec in registry.specs("box") if spec.built_in]
 TARGETS = ("auto", "tal", "iou", "ciou", "hard")
 
 
-@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize("chunk", [100, 2**23])
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", CLS_LOSSES)
 def test_the_class_term_does_not_synchronise(
-    name: str, target: str, large: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, target: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind: Any = registry.find("cls", name)
-    differentiated = kind.module.closed_form is ClassificationLoss.closed_form and name != "ghm"
-    if differentiated and (large or kind.module.sums_a_batch()):
-        pytest.skip("differentiates its formula at the positives, which a fake device cannot")
-    if large:
-        monkeypatch.setattr(assignment, "LARGE_ON_GPU", 0)
+    monkeypatch.setattr(_batch, "CHUNK_ON_GPU", chunk)
     criterion, branch = equipped(name, target)
     with FakeTensorMode() as mode:
         branch.cls = _faked(mode, branch.cls)
         class_term(criterion, branch, "cuda")
 
 
-@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize("chunk", [100, 2**23])
 @pytest.mark.parametrize("name", CLS_LOSSES)
 def test_the_backward_of_the_class_term_does_not_synchronise(
-    name: str, large: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if large:
-        monkeypatch.setattr(assignment, "LARGE_ON_GPU", 0)
+    monkeypatch.setattr(_batch, "CHUNK_ON_GPU", chunk)
     criterion, branch = equipped(name, "auto")
     branch.cls.to("meta")
     logits, term = class_term(criterion, branch, "meta")
@@ -84,11 +77,11 @@ def class_term(criterion: Any, branch: Any, device: str) -> tuple[Tensor, Tensor
     labels = torch.zeros(batch, count, dtype=torch.long, device=device)
     positive = torch.zeros(batch, count, dtype=torch.bool, device=device)
     points = torch.rand(count, 2, device=device)
-    branch.assignment = Assignment(boxes, points, (labels, boxes, scores, positive), True, True)
+    branch.assignment = Assignment(boxes, points, (labels, boxes, scores, positive), True)
     branch.taken = ()
     term: Tensor = criterion.bce(logits, scores)
     assert term.device.type == device
-    assert term.shape in ((1, 1, classes), (batch, count, classes))
+    assert term.shape == (batch, count, classes)
     assert term.requires_grad
     return logits, term
 

@@ -15,9 +15,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from yolo_losses import registry
 from yolo_losses.config.settings import LossSettings
-from yolo_losses.integration.criteria import assignment, equip
+from yolo_losses.integration.criteria import equip
 from yolo_losses.integration.criteria.scale import LARGEST_STEP, LIMIT, ClassScale
 from yolo_losses.integration.run import Run
+from yolo_losses.losses.classification import _batch
 
 CLS_LOSSES = [spec.name for spec in registry.specs("cls")]
 STATELESS = [name for name in CLS_LOSSES if name not in ("ema_slide", "ghm", "efl", "eqfl")]
@@ -39,10 +40,10 @@ def term_gradient(keys: dict[str, Any], steps: int = 1, scale: float | None = No
     return branch, torch.autograd.grad(loss.sum(), outputs["scores"])[0]
 
 
-@pytest.mark.parametrize("large", [False, True], ids=["per element", "in pieces"])
+@pytest.mark.parametrize("large", [False, True], ids=["at once", "in chunks"])
 @pytest.mark.parametrize("name", STATELESS)
 def test_it_ends_at_the_ratio_of_the_gradient_norms(name: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assignment, "LARGE", 0 if large else 2**40)
+    monkeypatch.setattr(_batch, "CHUNK", 64 if large else 2**40)
     _, stock = term_gradient({})
     _, own = term_gradient({"cls_loss": name})
     wanted = float(stock.norm() / own.norm())
@@ -66,7 +67,7 @@ def test_the_loss_own_divisor_counts(name: str, target: str) -> None:
 def test_every_element_is_multiplied_by_the_same_factor(
     name: str, large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assignment, "LARGE", 0 if large else 2**40)
+    monkeypatch.setattr(_batch, "CHUNK", 64 if large else 2**40)
     _, plain = term_gradient({"cls_loss": name})
     branch, scaled = term_gradient({"cls_loss": name, "cls_scale": "auto"}, scale=7.0)
     torch.testing.assert_close(scaled, plain * float(branch.scale.factor), rtol=1e-4, atol=1e-9)
@@ -86,7 +87,7 @@ def test_it_is_1_for_bce(head: str) -> None:
 def test_it_moves_by_a_twentieth_a_step_from_1() -> None:
     scale = ClassScale()
     for step in range(1, 200):
-        scale.update(torch.tensor([1.0, 16.0]), torch.tensor(True), joined=False)
+        scale.advance(torch.tensor([1.0, 16.0]), torch.tensor(True))
         assert float(scale.factor) == pytest.approx(min(1.05**step, 4), rel=1e-4)
     assert pytest.approx(math.log(1.05)) == LARGEST_STEP
 
@@ -95,11 +96,11 @@ def test_it_moves_by_a_twentieth_a_step_from_1() -> None:
 def test_one_odd_batch_hardly_moves_it(odd: tuple[float, float]) -> None:
     scale = ClassScale()
     for _ in range(300):
-        scale.update(torch.tensor([1.0, 16.0]), torch.tensor(True), joined=False)
-    scale.update(torch.tensor(odd), torch.tensor(True), joined=False)
+        scale.advance(torch.tensor([1.0, 16.0]), torch.tensor(True))
+    scale.advance(torch.tensor(odd), torch.tensor(True))
     for _ in range(300):
         assert 3 < float(scale.factor) < 5
-        scale.update(torch.tensor([1.0, 16.0]), torch.tensor(True), joined=False)
+        scale.advance(torch.tensor([1.0, 16.0]), torch.tensor(True))
     assert float(scale.factor) == pytest.approx(4, rel=0.01)
 
 
@@ -107,7 +108,7 @@ def test_one_odd_batch_hardly_moves_it(odd: tuple[float, float]) -> None:
 def test_it_is_bounded(own: float) -> None:
     scale = ClassScale()
     for _ in range(200):
-        scale.update(torch.tensor([own, 1.0]), torch.tensor(True), joined=False)
+        scale.advance(torch.tensor([own, 1.0]), torch.tensor(True))
     assert scale.bounded
     assert float(scale.factor) == pytest.approx(LIMIT if own < 1 else 1 / LIMIT, rel=1e-4)
 
@@ -121,10 +122,10 @@ def test_a_batch_that_shows_nothing_changes_nothing(norms: tuple[float, float], 
     scale = ClassScale()
     for first in (True, False):
         before = {key: value.clone() for key, value in scale.state_dict().items()}
-        scale.update(torch.tensor(norms), torch.tensor(objects), joined=False)
+        scale.advance(torch.tensor(norms), torch.tensor(objects))
         assert all(torch.equal(value, before[key]) for key, value in scale.state_dict().items())
         assert float(scale.factor) == 1 or not first
-        scale.update(torch.tensor([1.0, 4.0]), torch.tensor(True), joined=False)
+        scale.advance(torch.tensor([1.0, 4.0]), torch.tensor(True))
 
 
 def test_a_first_batch_without_objects_is_finite() -> None:

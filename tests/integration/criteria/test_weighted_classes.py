@@ -52,13 +52,13 @@ def test_weighted_bce_is_torchs_times_the_weights(name, cls_loss):
     assert_same(run(criterion, outputs, batch), run(stock, outputs, batch))
 
 
-@pytest.mark.parametrize("large", [False, True], ids=["per element", "in chunks"])
+@pytest.mark.parametrize("large", [False, True], ids=["at once", "in chunks"])
 @pytest.mark.parametrize("cls_target", ["auto", "hard"])
 @pytest.mark.parametrize("cls_loss", CLS_LOSSES)
 def test_any_loss_is_weighted_as_ultralytics_weights_its_own(cls_loss, cls_target, large, monkeypatch):
     """Which is by `class_weights` (cls_pw), in place, on what the class part returned."""
     if large:
-        monkeypatch.setattr("yolo_losses.integration.criteria.assignment.LARGE", 1)
+        monkeypatch.setattr("yolo_losses.losses.classification._batch.CHUNK", 64)
     outputs, batch = predictions("v8"), made_up_batch("v8")
     keys = {"cls_loss": cls_loss, "cls_target": cls_target}
     theirs, ours = criterion_of("v8"), criterion_of("v8")

@@ -23,7 +23,7 @@ import yolo_losses
 from yolo_losses import functional, registry
 from yolo_losses.losses._step import Step
 from yolo_losses.losses.build import make_cls_loss
-from yolo_losses.losses.classification._base import ClassificationLoss, Positives
+from yolo_losses.losses.classification._base import ClassificationLoss
 from yolo_losses.registry import LossSpec
 
 SPECS = registry.specs("cls")
@@ -484,34 +484,6 @@ def test_traced_loss_is_the_loss() -> None:
 @every_loss
 def test_compiled_loss_is_the_loss(spec: LossSpec) -> None:
     compiled_is_the_loss(spec)
-
-
-@every_loss
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_class_sums_of_a_batch_are_the_sums_of_its_elements(spec: LossSpec, dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(3)
-    logits = (torch.randn(2, 50, 5, generator=generator) * 4).to(dtype).requires_grad_()
-    index = torch.randperm(logits.numel(), generator=generator)[:30]
-    target = torch.rand(30, generator=generator)
-    target[:3] = torch.tensor([0.0, 1.0, 1e-6])
-    valid = torch.rand(30, generator=generator) > 0.3
-    positive = torch.zeros(logits.numel(), dtype=torch.bool).index_fill(0, index[valid], True).view_as(logits)
-    targets = torch.zeros(logits.numel()).index_put((index[valid],), target[valid]).view_as(logits)
-    step = Step(torch.full((21,), MEAN_IOU), None, training=False)
-    tolerance = {"rtol": 1e-9, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-4}
-    for keys in variants(spec):
-        loss = make_cls_loss(spec.name, **keys).eval()
-        value = loss(logits, targets, positive_mask=positive, mean_iou=MEAN_IOU)
-        value = value.sum((0, 1), keepdim=True) / (value.numel() if loss.own_divisor else 1)
-        for chosen in (Positives(index, target, valid), Positives(index[valid], target[valid])):
-            sums = loss.class_sums(logits, chosen, step)
-            assert sums.shape == (1, 1, 5)
-            torch.testing.assert_close(sums, value, **tolerance)
-            wanted = slope_of(loss.class_sums(logits, chosen, step), logits)
-            torch.testing.assert_close(
-                wanted, slope_of(value.sum(), logits) if value.requires_grad else wanted, **tolerance
-            )
-            value = value.detach()
 
 
 @every_loss

@@ -20,7 +20,7 @@ from yolo_losses import functional
 from yolo_losses.integration.criteria import equip
 from yolo_losses.losses._step import Step
 from yolo_losses.losses.build import make_cls_loss
-from yolo_losses.losses.classification._base import Positives
+from yolo_losses.losses.classification._batch import Batch
 
 ARRAYS, CASES, _ = golden("longtail2")
 LABELS = ARRAYS["inputs/labels_up"].long()  # 0 is the background
@@ -88,14 +88,13 @@ def scene(dtype: torch.dtype = torch.float64, seed: int = 0) -> tuple[Tensor, Te
     return logits.to(dtype).requires_grad_(), targets.to(dtype), mask
 
 
-def positives_of(targets: Tensor, mask: Tensor, padded: bool = False) -> Positives:
-    if not padded:
-        index = mask.view(-1).nonzero().squeeze(1)
-        return Positives(index, targets.reshape(-1)[index])
-    # As on a GPU: every anchor is listed, and masked.
-    label = mask.long().argmax(-1).view(-1)
-    index = torch.arange(label.numel()) * mask.shape[-1] + label
-    return Positives(index, targets.reshape(-1)[index], mask.any(-1).view(-1))
+def batch_of(logits: Tensor, targets: Tensor, mask: Tensor, selected: bool = True) -> Batch:
+    """Return the batch, in whole or with the rows of its positives selected."""
+    if not selected:
+        return Batch(logits, targets, mask)
+    classes = logits.shape[-1]
+    rows = mask.view(-1, classes).any(-1).nonzero().squeeze(1)
+    return Batch(logits, targets.view(-1, classes)[rows], mask.view(-1, classes)[rows], rows)
 
 
 def step_of(training: bool = True) -> Step:
@@ -111,67 +110,35 @@ def trained(name: str, **keys: float) -> Any:
 
 
 @both
-@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("selected", [False, True])
 @pytest.mark.parametrize("keys", [{}, {"scale": 4.0}, {"gamma": 0.5, "scale": 0.0}, {"gamma": 1.5}], ids=str)
-def test_sums_and_state_of_the_criterion_are_those_of_the_elements(
-    name: str, padded: bool, keys: dict[str, float]
+def test_loss_and_state_of_the_criterion_are_those_of_the_module(
+    name: str, selected: bool, keys: dict[str, float]
 ) -> None:
     logits, targets, mask = scene()
     keys = {f"{name}_{key}": value for key, value in keys.items()}
     fast, slow = trained(name, **keys), trained(name, **keys)
     for _ in range(3):  # the state of one step sets the exponents of the next
-        sums = fast.class_sums(logits, positives_of(targets, mask, padded), step_of())
-        elements = slow.elementwise(logits, targets, positive_mask=mask, **slow.prepare(step_of()))
-        torch.testing.assert_close(sums, elements.sum((0, 1), keepdim=True))
-        slopes = [torch.autograd.grad(each.sum(), logits)[0] for each in (sums, elements)]
-        torch.testing.assert_close(*slopes)
+        term, _ = fast.per_element(batch_of(logits, targets, mask, selected), step_of())
+        elements = slow(logits, targets, positive_mask=mask, reduction_override="none")
+        torch.testing.assert_close(term, elements)
+        gradients = [torch.autograd.grad(each.sum(), logits)[0] for each in (term, elements)]
+        torch.testing.assert_close(*gradients)
         for (_, ours), (_, theirs) in zip(fast.named_buffers(), slow.named_buffers(), strict=True):
             torch.testing.assert_close(ours, theirs)
     assert not torch.equal(fast.positive_gradient, trained(name).positive_gradient)
 
 
 @both
-@pytest.mark.parametrize("keys", [{}, {"scale": 4.0}, {"gamma": 0.5, "scale": 0.0}], ids=str)
-def test_elements_and_state_of_a_small_batch_are_those_of_the_formula(name: str, keys: dict[str, float]) -> None:
-    logits, targets, mask = scene()
-    keys = {f"{name}_{key}": value for key, value in keys.items()}
-    fast, slow = trained(name, **keys), trained(name, **keys)
-    for _ in range(3):
-        values = [
-            call(logits, targets, positive_mask=mask, **loss.prepare(step_of()))
-            for call, loss in ((fast.per_element, fast), (slow.elementwise, slow))
-        ]
-        torch.testing.assert_close(*values)
-        torch.testing.assert_close(*(torch.autograd.grad(value.sum(), logits)[0] for value in values))
-        for (_, ours), (_, theirs) in zip(fast.named_buffers(), slow.named_buffers(), strict=True):
-            torch.testing.assert_close(ours, theirs)
-    before = copy.deepcopy(fast.state_dict())
-    fast.per_element(logits, targets, positive_mask=mask, **fast.prepare(step_of(training=False)))
-    fast.per_element(logits.detach(), targets, positive_mask=mask, **fast.prepare(step_of()))
-    assert all(torch.equal(each, before[name]) for name, each in fast.state_dict().items())
-
-
-@both
-def test_state_is_the_absolute_gradient_of_the_sum_by_class(name: str) -> None:
+@pytest.mark.parametrize("selected", [False, True])
+def test_state_is_the_absolute_gradient_of_the_sum_by_class(name: str, selected: bool) -> None:
+    """That of a positive whose target is 0 is among the positives'."""
     logits, targets, mask = scene()
     loss = make_cls_loss(name).double()
-    sums = loss.class_sums(logits, positives_of(targets, mask), step_of())
-    size = torch.autograd.grad(sums.sum(), logits)[0].abs()
+    term, _ = loss.per_element(batch_of(logits, targets, mask, selected), step_of())
+    size = torch.autograd.grad(term.sum(), logits)[0].abs()
     torch.testing.assert_close(loss.positive_gradient, (size * mask).sum((0, 1)))
     torch.testing.assert_close(loss.negative_gradient, (size * ~mask).sum((0, 1)))
-
-
-@both
-def test_a_second_derivative_is_that_of_the_formula(name: str) -> None:
-    logits, targets, mask = scene()
-    loss = trained(name).eval()
-    sums = loss.class_sums(logits, positives_of(targets, mask), step_of(training=False))
-    elements = loss(logits, targets, positive_mask=mask)
-    found = []
-    for value in (sums, elements):
-        (slope,) = torch.autograd.grad(value.sum(), logits, create_graph=True)
-        found.append(torch.autograd.grad(slope.square().sum(), logits)[0])
-    torch.testing.assert_close(*found)
 
 
 @both
@@ -219,7 +186,7 @@ def test_saturated_logits_are_finite_in_value_gradient_and_state(name: str, dtyp
         loss.negative_gradient += 6  # type: ignore[operator]
         for target in (0.0, 0.5, 1.0):
             targets = torch.where(mask, target, 0.0)
-            value = loss.class_sums(logits, positives_of(targets, mask), step_of())
+            value, _ = loss.per_element(batch_of(logits, targets, mask), step_of())
             (slope,) = torch.autograd.grad(value.sum(), logits)
             assert value.dtype == torch.float32
             assert value.isfinite().all()
@@ -240,13 +207,13 @@ def test_gradient_is_the_derivative(name: str, gamma: float) -> None:
 def test_state_moves_in_training_alone(name: str) -> None:
     logits, targets, mask = scene(torch.float32)
     loss = make_cls_loss(name)
-    loss.class_sums(logits, positives_of(targets, mask), step_of(training=False))
+    loss.per_element(batch_of(logits, targets, mask), step_of(training=False))
     loss.eval()(logits, targets)
     assert not loss.positive_gradient.numel()
     loss.train()(logits, targets)
     once = loss.positive_gradient.clone()
     assert (once > 0).all()
-    loss.class_sums(logits, positives_of(targets, mask), step_of())
+    loss.per_element(batch_of(logits, targets, mask), step_of())
     assert loss.positive_gradient.sum() > once.sum()
 
 
@@ -254,12 +221,12 @@ def test_state_moves_in_training_alone(name: str) -> None:
 def test_an_overflowed_batch_does_not_reach_the_state(name: str) -> None:
     logits, targets, mask = scene(torch.float32)
     loss = make_cls_loss(name)
-    loss.class_sums(logits, positives_of(targets, mask), step_of())
+    loss.per_element(batch_of(logits, targets, mask), step_of())
     before = copy.deepcopy(loss.state_dict())
     with torch.no_grad():
         logits[0, 0, 0] = torch.nan
-    loss.class_sums(logits, positives_of(targets, mask), step_of())
-    loss.per_element(logits, targets, positive_mask=mask, **loss.prepare(step_of()))
+    loss.per_element(batch_of(logits, targets, mask), step_of())
+    loss.per_element(batch_of(logits, targets, mask, selected=False), step_of())
     for name_, buffer in loss.state_dict().items():
         assert torch.equal(buffer, before[name_])
 

@@ -1,4 +1,4 @@
-"""The parts that stand in a criterion with anchors: for the assigner, the class, the box and the distribution term.
+"""The parts that stand in a criterion with anchors: for the assigner, the box and the distribution term.
 
 A `v8DetectionLoss` calls its `assigner`, then its `bce`, then its `bbox_loss`. The assigner is only observed, and its
 output never changed; `bce` is replaced by the class part; in `bbox_loss` the one function that computes the IoU is
@@ -8,9 +8,7 @@ replaced and its body kept, so that weights, divisor and the distribution term s
 from __future__ import annotations
 
 import copy
-import math
 import types
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,14 +17,8 @@ from torch import Tensor, nn
 from ultralytics.utils.loss import RotatedBboxLoss
 
 from yolo_losses.integration.criteria.assignment import Assignment
-from yolo_losses.integration.criteria.parts import Branch, Part, bce_sum, full_precision
-from yolo_losses.integration.criteria.scale import gradient_of, squared_norms
-from yolo_losses.losses._module import formula_arguments
-from yolo_losses.losses._reduction import upcast
-from yolo_losses.losses._step import Step
-from yolo_losses.losses.classification._base import ClassificationLoss
+from yolo_losses.integration.criteria.parts import Branch, Part, full_precision
 from yolo_losses.losses.distribution.dfl import distribution_focal_loss
-from yolo_losses.monitor.gather import Statistics
 
 IOU_FUNCTIONS = {False: "bbox_iou", True: "probiou"}  # what `bbox_loss` calls for its IoU: axis-aligned, rotated boxes
 TOLERANCE = 0.01  # relative, of a half-precision log
@@ -37,26 +29,16 @@ class AnchorBranch(Branch):
     """The branch of a criterion with anchors.
 
     Attributes:
-        one_hot: whether the assigner gives each anchor one class, so that the background is all zeros, and the
-            criterion only sums what its class part returns.
         assignment: of the current call; each part takes it once.
         taken: the parts that took it.
         returned: what the class and the box part returned in the current call, to be compared with what is reported.
         running: the criterion that is running.
-        repeats: whether it goes through the same batch again, of which the losses' state knows already. Other ranks do
-            not repeat theirs, so that nothing may be joined.
-        logged: under which name or number the criterion reports its class term.
-        deviation: largest relative difference between the reported class term and the one that was returned.
     """
 
-    one_hot: bool = True
     assignment: Assignment | None = None
     taken: tuple[str, ...] = ()
     returned: dict[str, Tensor] = field(default_factory=dict)
     running: Any = None
-    repeats: bool = False
-    logged: str | int = "cls_loss"
-    deviation: Tensor | None = None
 
     def forget(self) -> None:
         """Drop what belongs to the call that has ended."""
@@ -65,7 +47,6 @@ class AnchorBranch(Branch):
         self.assignment = None
         self.returned = {}
         self.running = None
-        self.repeats = False
 
     def take(self, part: str) -> Assignment:
         """Return the assignment of the current call, once for each part.
@@ -79,29 +60,6 @@ class AnchorBranch(Branch):
             )
         self.taken += (part,)
         return self.assignment
-
-    def follow(self, result: Any, criterion: Any) -> None:
-        """Compare the reported class term with the returned one on the device, for `check_deviation` to read."""
-        items = result[-1]
-        known = self.logged in items if isinstance(items, Mapping) else isinstance(self.logged, int)
-        if self.assignment is None or not known:
-            return
-        term = self.returned["class"].detach().sum() * (class_gain(criterion) / self.assignment.divisor)
-        difference = (items[self.logged] - term).abs_() / term.abs()
-        self.deviation = difference if self.deviation is None else torch.fmax(self.deviation, difference)
-
-    def check_deviation(self) -> None:
-        """Raise where the criterion reported another class term than the one that was returned to it.
-
-        Raises:
-            RuntimeError: that says by how much.
-        """
-        deviation, self.deviation = self.deviation, None
-        if deviation is not None and float(deviation) > TOLERANCE:
-            raise RuntimeError(
-                f"yolo_losses: the class term that the criterion reports differed by {float(deviation):.0%} from what"
-                " its class part returned, in a batch of this epoch: something has begun to weight its elements"
-            )
 
     @property
     def compares(self) -> bool:
@@ -118,163 +76,12 @@ class AssignerPart(Part):
         assigned = self.stock(*args, **kwargs)
         boxes = kwargs["pd_bboxes"] if "pd_bboxes" in kwargs else args[1]
         anchors = kwargs["anc_points"] if "anc_points" in kwargs else args[2]
-        branch.assignment = Assignment(boxes, anchors, assigned, branch.one_hot, branch.joined, branch.repeats)
+        branch.assignment = Assignment(boxes, anchors, assigned, branch.joined)
         branch.taken = ()
         if branch.box is not None and branch.joined and any(True for _ in branch.box.buffers()):
             # A rank without positives may skip its box term; what ranks share is shared here, on every one of them.
             _ = branch.assignment.step.joint_positives
         return assigned
-
-
-class ClassPart(Part):
-    """The class term in place of `bce`."""
-
-    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the class term of a batch.
-
-        Args:
-            logits: shape `(b, anchors, C)`.
-            targets: the assigner's scores in the logits' precision, of the same shape.
-
-        Returns:
-            A fresh float32 tensor that upstream multiplies by the class weights, sums, and divides by the sum of the
-            scores where that is above 1: per-class sums `(1, 1, C)`, or per element where the targets are not known to
-            be one-hot or the criterion weights elements.
-        """
-        branch: AnchorBranch = self.branch
-        loss, statistics = branch.cls, branch.statistics
-        if loss is None:
-            return self._observed(logits, targets)
-        at = branch.take("class")
-        branch.called.add("class")
-        compares = branch.compares
-        if compares and branch.one_hot and int((at.scores > 0).sum()) != int((at.score > 0).sum()):
-            branch.one_hot = at.one_hot = False
-        kind = branch.settings.target
-        with full_precision(logits):
-            # Before a batch has shown that the criterion does not weight elements, it gets one value for each.
-            known = compares or bool(branch.ratios) or not torch.is_grad_enabled()
-            summed = branch.one_hot and ((at.large and known) or loss.sums_a_batch())
-            factor = _factor(loss, kind, at, summed=summed)
-            if summed:
-                term = loss.class_sums(logits, at.positives(_quality(kind, at)), _step(kind, at))
-            else:
-                term = _per_element(loss, logits, targets, kind, at, _step(kind, at))
-            if branch.scale is not None and torch.is_grad_enabled() and logits.requires_grad and not branch.repeats:
-                norms = squared_norms(gradient_of(term, logits), logits, at.scores)
-                if factor is not None:
-                    norms[0] *= factor**2
-                branch.scale.update(norms, at.scores.any(), branch.joined)
-            if statistics is not None and statistics.measuring:
-                _measure(branch, statistics, term, logits, at, factor)
-            if factor is not None:
-                term = term * factor
-            if branch.settings.cls_scale != 1:
-                term = term * branch.cls_factor
-            if compares and not branch.ratios:
-                branch.ratios = _against_bce(term, logits, targets, at)
-            term = branch.weighted(term)
-            if compares or (summed and at.large and torch.is_grad_enabled()):
-                branch.returned["class"] = term
-            if statistics is not None and statistics.measuring:
-                statistics.term = term
-        return term
-
-    def _observed(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the stock class term, which `loss_stats` looks at."""
-        branch: AnchorBranch = self.branch
-        term: Tensor = self.stock(logits, targets)
-        statistics, at = branch.statistics, branch.assignment
-        if statistics is not None and statistics.measuring and at is not None and term.shape == logits.shape:
-            with full_precision(logits):
-                _measure(branch, statistics, term, logits, at, None)
-            statistics.term = term
-        return term
-
-
-def _measure(
-    branch: AnchorBranch, statistics: Statistics, term: Tensor, logits: Tensor, at: Assignment, factor: Tensor | None
-) -> None:
-    """Measure the class term of a call.
-
-    Args:
-        branch: of the call.
-        statistics: of the branch.
-        term: what the loss returned for the logits, as yet without factors.
-        logits: shape `(b, anchors, C)`.
-        at: what was assigned.
-        factor: what cancels upstream's divisor.
-    """
-    loss, kind, step = branch.cls, branch.settings.target, _step(branch.settings.target, at)
-    mean_iou = at.step.mean_iou
-    gradient = gradient_of(term, logits) if loss is not None and logits.requires_grad else None
-    with torch.no_grad():
-        some = statistics.sample(logits)
-        sample, z = at.first(some), logits.detach()[:some].float()
-        stock = z.sigmoid() - sample.scores
-        if term.shape == logits.shape:
-            values = term.detach()[:some]
-        else:  # summed by class: once more for these images
-            assert loss is not None
-            values = _per_element(loss, z, sample.scores, kind, sample, step.read_only())
-            if loss.own_divisor:
-                values = values / logits.numel()
-        statistics.take_class_term(
-            z,
-            values,
-            stock if loss is None else gradient if gradient is None else gradient[:some],
-            nn.functional.binary_cross_entropy_with_logits(z, sample.scores.float(), reduction="sum"),
-            stock,
-            sample.assigned_elements,
-            branch.cls_factor if factor is None else branch.cls_factor * factor,
-        )
-        statistics.take_positives(len(logits), at.mask.sum(), mean_iou, loss.shown(step) if loss is not None else {})
-
-
-def _step(kind: str, at: Assignment) -> Step:
-    return at.ciou_step if kind == "ciou" else at.step
-
-
-def _quality(kind: str, at: Assignment) -> Tensor:
-    """Return the target of each positive."""
-    if kind == "tal":
-        return at.score
-    if kind == "hard":
-        return torch.ones_like(at.score)
-    return at.ciou if kind == "ciou" else at.iou
-
-
-def _factor(loss: ClassificationLoss, kind: str, at: Assignment, *, summed: bool) -> Tensor | None:
-    """Return what cancels upstream's divisor where the loss has another one; `None`: nothing."""
-    if loss.own_divisor:  # the loss is a mean: its sums by class are divided already
-        return at.divisor if summed else at.divisor / max(at.scores.numel(), 1)
-    return None if kind == "tal" else at.divisor / at.count
-
-
-def _per_element(
-    loss: ClassificationLoss, logits: Tensor, targets: Tensor, kind: str, at: Assignment, step: Step
-) -> Tensor:
-    """Return the class term per element: of small batches, or where targets may be soft in several classes."""
-    logits, targets = upcast(logits, targets if kind == "tal" else at.dense(_quality(kind, at)))
-    supplied = loss.prepare(step)
-    if "positive_mask" in formula_arguments(type(loss).formula) or loss.sums_a_batch():
-        supplied["positive_mask"] = at.positive_elements if kind == "tal" else at.assigned_elements
-    return loss.per_element(logits, targets, **supplied)
-
-
-def _against_bce(term: Tensor, logits: Tensor, targets: Tensor, at: Assignment) -> dict[str, float]:
-    """Return the class term over BCE's on the same predictions, in value and in gradient norm on the positives.
-
-    A batch that overflowed says nothing: then the result is empty.
-    """
-    ratios = {"value": float(term.detach().sum() / bce_sum(logits, targets).clamp_min(1e-12))}
-    if logits.requires_grad:  # not where the head is frozen
-        slope = torch.autograd.grad(term.sum(), logits, retain_graph=True)[0].reshape(-1)[at.element].float()
-        stock = logits.detach().reshape(-1)[at.element].float().sigmoid() - at.score.float()
-        if at.valid is not None:
-            slope, stock = (torch.where(at.valid, each, 0) for each in (slope, stock))
-        ratios["pull"] = float(slope.norm() / stock.norm().clamp_min(1e-12))
-    return ratios if all(map(math.isfinite, ratios.values())) else {}
 
 
 class BoxPart(Part):
@@ -400,9 +207,3 @@ def distribution_name(bbox_loss: Any) -> str:
     if getattr(bbox_loss, "dfl_loss", None) is not None:
         return "dfl_loss"
     return "_df_loss" if getattr(bbox_loss, "use_dfl", False) else ""  # a static method, before Ultralytics 8.2.48
-
-
-def class_gain(criterion: Any) -> float:
-    """Return the gain `cls` that a criterion multiplies its class term by."""
-    hyp = criterion.hyp
-    return float(hyp.get("cls", 1.0) if isinstance(hyp, Mapping) else getattr(hyp, "cls", 1.0))

@@ -17,10 +17,10 @@ from yolo_losses.integration.criteria.anchor_parts import (
     AnchorBranch,
     AssignerPart,
     BoxPart,
-    ClassPart,
     DistributionPart,
     distribution_name,
 )
+from yolo_losses.integration.criteria.class_part import ClassPart
 from yolo_losses.integration.criteria.parts import Branch, Part
 from yolo_losses.integration.criteria.proof import Watched, unwatched_class, watched_class
 
@@ -100,9 +100,6 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
             expected=settings.terms,
             # A rank whose batch has the classes' own prompts returns before this criterion: ranks must not wait there.
             joined="vp_criterion" not in path.split("."),
-            one_hot=all(
-                type(x).__module__.startswith(("ultralytics.", "yolo_losses.")) for x in (criterion, criterion.assigner)
-            ),
         )
         if branch.cls is not None and hasattr(criterion, "nc"):
             branch.cls.set_classes(criterion.nc)

@@ -11,10 +11,7 @@ from yolo_losses.losses._reduction import upcast
 from yolo_losses.losses._step import Step
 from yolo_losses.losses.boxes.ciou import ciou_loss
 from yolo_losses.losses.boxes.probiou import probiou_loss
-from yolo_losses.losses.classification._base import Positives
-
-LARGE = 2**18  # class scores from which on the class term is worked through in pieces, on the CPU and on a GPU
-LARGE_ON_GPU = 2**23
+from yolo_losses.losses.classification._batch import Batch, fits_one_chunk
 
 
 class Assignment:
@@ -26,13 +23,13 @@ class Assignment:
     Attributes:
         scores: the target scores, shape `(b, anchors, C)`.
         anchors: the anchor points in pixels, shape `(anchors, 2)`.
-        one_hot: whether each anchor has a score in one class only.
+        selects: whether the positives are selected, where that pays: on the CPU, where the class term takes more than
+            one chunk. On a GPU selecting synchronises.
 
     Args:
         pred_boxes: the predicted boxes in pixels, shape `(b, anchors, 4 or 5)`.
         anchors: see above.
         assigned: what the assigner returned: labels, boxes, scores and which anchors are positives.
-        one_hot: see above.
         joined: whether ranks share the state of the losses.
         again: whether the losses' state has been updated for this batch already.
     """
@@ -42,26 +39,22 @@ class Assignment:
         pred_boxes: Tensor,
         anchors: Tensor,
         assigned: tuple[Tensor, ...],
-        one_hot: bool,
         joined: bool,
         again: bool = False,
     ) -> None:
         self._labels, self._boxes, self.scores, self._foreground = assigned[:4]
         self._pred_boxes = pred_boxes
         self.anchors = anchors
-        self.one_hot = one_hot
         self._joined = joined
         self._again = again
-        # On the CPU it pays to select the positives of a large batch; on a GPU selecting synchronises.
-        self.large = self.scores.numel() >= (LARGE if self.scores.device.type == "cpu" else LARGE_ON_GPU)
-        self.selects = self.large and self.scores.device.type == "cpu"
+        self.selects = self.scores.device.type == "cpu" and not fits_one_chunk(self.scores)
 
     def first(self, images: int) -> Assignment:
         """Return what was assigned to the first images of the batch."""
         if images >= len(self.scores):
             return self
         assigned = [tensor[:images] for tensor in (self._labels, self._boxes, self.scores, self._foreground)]
-        return Assignment(self._pred_boxes[:images], self.anchors, tuple(assigned), self.one_hot, False, self._again)
+        return Assignment(self._pred_boxes[:images], self.anchors, tuple(assigned), False, self._again)
 
     @property
     def rotated(self) -> bool:
@@ -133,10 +126,32 @@ class Assignment:
         """CIoU of each one's predicted box with its object, detached, in [1e-6, 1], as tutorials' losses take it."""
         return (1 - ciou_loss(*self.boxes)).clamp_(1e-6, 1).unsqueeze(-1)
 
-    def positives(self, target: Tensor) -> Positives:
-        """Return the positive elements with a target for each."""
-        valid = None if self.valid is None else self.valid.view(-1)
-        return Positives(self.element.view(-1), target.view(-1), valid)
+    def batch(self, logits: Tensor, scores: Tensor, target: str) -> Batch:
+        """Return what a class loss is given.
+
+        Args:
+            logits: shape `(b, anchors, C)`.
+            scores: the assigner's scores as the criterion hands them on, of the same shape.
+            target: what a positive is trained toward: `tal` (its score), `iou`, `ciou` or `hard`.
+        """
+        if target != "tal":
+            rows = self.index.squeeze(1) if self.selects else None
+            assigned = self.assigned_elements if rows is None else self._assigned(rows)
+            quality = 1.0 if target == "hard" else self.ciou if target == "ciou" else self.iou
+            return Batch(logits, torch.where(assigned, quality, 0.0), assigned, rows)
+        if not self.selects:
+            return Batch(logits, scores, lambda: self.assigned_elements | (scores > 0))
+        scores = scores.reshape(-1, scores.shape[-1])
+        # Positives of score 0 as well, and what a fork adds to the scores; a sum is several times faster than `any`.
+        rows = (self.mask.view(-1) | (scores.sum(-1) != 0)).nonzero().squeeze(1)
+        scores = scores[rows]
+        return Batch(logits, scores, lambda: self._assigned(rows) | (scores > 0), rows)
+
+    def _assigned(self, rows: Tensor) -> Tensor:
+        """Return which elements of some anchors, numbered over the batch, are the class of a positive."""
+        classes = torch.arange(self.scores.shape[-1], device=self.scores.device, dtype=self._labels.dtype)
+        labels, mask = self._labels.reshape(-1, 1)[rows], self.mask.view(-1, 1)[rows]
+        return (labels == classes).logical_and_(mask)
 
     @cached_property
     def assigned_elements(self) -> Tensor:
@@ -144,23 +159,10 @@ class Assignment:
         classes = torch.arange(self.scores.shape[-1], device=self.scores.device, dtype=self._labels.dtype)
         return (self._labels.unsqueeze(-1) == classes).logical_and_(self.mask)
 
-    @property
-    def positive_elements(self) -> Tensor:
-        """The same, and those that have a score besides, where targets are soft in several classes."""
-        return self.assigned_elements if self.one_hot else self.assigned_elements | (self.scores > 0)
-
-    def dense(self, per_anchor: Tensor) -> Tensor:
-        """Return a value of each anchor at its class, 0 elsewhere, shape `(b, anchors, C)`."""
-        if self.selects:
-            whole = per_anchor.new_zeros(self.scores.numel())
-            return whole.index_copy_(0, self.element.view(-1), per_anchor.view(-1)).view_as(self.scores)
-        return torch.where(self.assigned_elements, per_anchor, 0)
-
     @cached_property
     def divisor(self) -> Tensor:
         """What the criterion divides its terms by: the sum of all target scores, at least 1."""
-        scores = self.score if self.one_hot and self.selects else upcast(self.scores)[0]
-        return scores.sum().clamp_min_(1)
+        return upcast(self.scores)[0].sum().clamp_min_(1)
 
     @cached_property
     def count(self) -> Tensor:
@@ -178,6 +180,10 @@ class Assignment:
     def ciou_step(self) -> Step:
         """The same with CIoU in place of IoU."""
         return Step(lambda: self.ciou, self.valid, torch.is_grad_enabled(), self._joined, self._again)
+
+    def step_of(self, target: str) -> Step:
+        """Return the step of a loss that is trained toward `target`."""
+        return self.ciou_step if target == "ciou" else self.step
 
     def release(self) -> None:
         """Drop the steps, which refer back to this: memory is not to wait for Python's collector of cycles."""

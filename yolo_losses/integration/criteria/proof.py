@@ -14,18 +14,16 @@ from typing import Any
 
 import torch
 
-from yolo_losses._log import say
 from yolo_losses.integration.criteria import masks, parts
 from yolo_losses.integration.criteria.anchor_parts import (
     TOLERANCE,
     AnchorBranch,
     AssignerPart,
     BoxPart,
-    ClassPart,
     DistributionPart,
-    class_gain,
     distribution_name,
 )
+from yolo_losses.integration.criteria.class_part import ClassPart
 from yolo_losses.integration.criteria.parts import Branch
 from yolo_losses.monitor.gather import has_prompts, named_terms
 
@@ -111,17 +109,9 @@ def _watched(criterion: Any, entry: str, body: Any, args: tuple[Any, ...], kwarg
         compared = bool(branch.returned) and branch.compares
         if compared and _is_finite(result):  # else the next batch is compared
             differs = _term_that_differs(criterion, branch, result, entry)
-            if differs == "class" and branch.one_hot:
-                # The step has not been taken yet: the same batch again, with values that the body can weight.
-                branch.one_hot, branch.repeats = False, True
-                say(f"{type(criterion).__name__} weights the elements of its class term: it gets one value per element")
-                result = call()
-                differs = _term_that_differs(criterion, branch, result, entry)
             if differs:
                 raise RuntimeError(parts.differs(criterion, branch, differs))
             branch.check_due = False
-        elif "class" in branch.returned and not compared:
-            branch.follow(result, criterion)
         if statistics is not None and statistics.measuring:
             statistics.end(named_terms(result[-1]), by_class=not has_prompts(*args, *kwargs.values()))
         return result
@@ -156,8 +146,7 @@ def _term_that_differs(criterion: Any, branch: AnchorBranch, result: Any, entry:
     """Return the term of a criterion that is not made of what its part returned; "" where there is none.
 
     What a term owes to a part is the part's result times the loss's derivative by it: that must be the term that is
-    reported. Per-class sums must besides come out as their sum over the divisor, times the gain: a body that weights
-    elements would broadcast them.
+    reported.
     """
     at = branch.assignment
     assert at is not None
@@ -177,12 +166,6 @@ def _term_that_differs(criterion: Any, branch: AnchorBranch, result: Any, entry:
         found = [name for name in names if close(values[name], owed) or close(values[name], owed * images)]
         if names and not found:
             return term
-        if term == "class" and found:
-            branch.logged = found[0]
-            if branch.one_hot:
-                expected = float(tensor.detach().sum() / at.divisor) * class_gain(criterion)
-                if not any(close(values[name], wanted) for name in found for wanted in (expected, expected * images)):
-                    return term
     return ""
 
 

@@ -211,7 +211,7 @@ class MatchedClassPart(Part):
             if trains and branch.scale is not None:
                 (own,), (stock, _) = torch.autograd.grad(plain, z, retain_graph=True), self._stock(z, targets, one_hot)
                 norms = torch.stack([gradient.square().sum() for gradient in (own, stock)])
-                branch.scale.to(z.device).update(norms, matched.any(), joined=True)
+                branch.scale.to(z.device).advance(norms / matched.sum().clamp_min(1) ** 2, matched.any())
             if measuring:
                 self._measure(z, targets, one_hot, loss)
             weighted = plain if branch.weights is None else branch.weighted(loss).sum() / logits.shape[1]

@@ -7,17 +7,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.losses._step import sum_over_ranks
-from yolo_losses.losses.classification._fast import cpu
-from yolo_losses.losses.classification._fast.autograd import kept_gradient
+from yolo_losses.losses._state import Stateful
+from yolo_losses.losses.classification._batch import rows_in_a_chunk
 
 DECAY = 0.98  # of the running means: some 50 batches
 LARGEST_STEP = math.log(1.05)  # the factor moves by 5 % a batch at most
-LARGEST_BATCH = 2.0  # a batch counts as this many times the running mean at most: squares of a single one would own it
+LARGEST_BATCH = 2.0  # a batch counts as this many times the running mean at most: one outlier would dominate it
 LIMIT = 100.0  # the factor stays within 1/LIMIT and LIMIT
 
 
-class ClassScale(nn.Module):
+class ClassScale(Stateful, nn.Module):
     """A running factor on the class term.
 
     It is the ratio of the gradient norms at the logits, stock loss over chosen loss, on the same predictions: running
@@ -45,35 +44,46 @@ class ClassScale(nn.Module):
         """Whether the factor is at its bound; this synchronises."""
         return bool(self.log_factor.abs() > math.log(LIMIT) - 1e-3)
 
+    def no_sums(self) -> Tensor:
+        """Return the sums of no batch: the two squared norms, and the number of batches with objects."""
+        return self.own.new_zeros(3)
+
     @torch.no_grad()
-    def update(self, squared_norms: Tensor, objects: Tensor, joined: bool) -> None:
-        """Take a step's gradients into the running means, and move the factor.
+    def advance(self, squared_norms: Tensor, objects: Tensor) -> Tensor:
+        """Take a step's gradients into the running means, and return the factor of this step.
 
         Args:
-            squared_norms: of the gradients at the logits, of the chosen loss and of the stock loss, shape `(2,)`.
+            squared_norms: of the gradients at the logits, of the chosen loss and of the stock loss, shape `(2,)`, as
+                the criterion divides them.
             objects: whether the batch has objects; without any on all ranks, nothing changes.
-            joined: whether ranks add up their squared norms, so that the factor is the same on all of them.
         """
-        given = torch.cat((squared_norms.to(self.own), objects.view(1).to(self.own)))
-        own, stock, batches = sum_over_ranks(given) if joined else given
+        sums = torch.cat((squared_norms.to(self.own), objects.view(1).to(self.own)))
         # A batch that overflowed must not reach the state: the training recovers from it, a running mean would not.
-        counts = (batches > 0) & (own > 0) & (stock > 0) & (own + stock).isfinite()
+        sums = torch.where(sums.sum().isfinite(), sums, 0)
+        factor = self.moved(sums)[-1].exp()
+        self.collect(sums)
+        return factor
+
+    def moved(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the buffers after a step with these sums: `own`, `stock`, `seen` and `log_factor`."""
+        own, stock, batches = sums.to(self.own).unbind()
+        counts = (batches > 0) & (own > 0) & (stock > 0)
         weight = torch.where(counts, 1 - DECAY, 0)
         most = LARGEST_BATCH * (self.own + self.stock) / self.seen
         share = torch.where(self.seen > 0, (most / (own + stock)).clamp_max(1), 1)
-        self.own.lerp_(torch.where(counts, own * share, 0), weight)
-        self.stock.lerp_(torch.where(counts, stock * share, 0), weight)
+        mean_own = self.own.lerp(torch.where(counts, own * share, 0), weight)
+        mean_stock = self.stock.lerp(torch.where(counts, stock * share, 0), weight)
         # The means start at 0: `seen` is what a constant 1 would have come to; it cancels in their ratio.
-        self.seen.lerp_(torch.ones_like(self.seen), weight)
-        target = (torch.log(self.stock / self.own) / 2).clamp(-math.log(LIMIT), math.log(LIMIT))
-        step = (target - self.log_factor).clamp(-LARGEST_STEP, LARGEST_STEP)
-        self.log_factor += torch.where(counts, step, 0)
+        seen = self.seen.lerp(torch.ones_like(self.seen), weight)
+        target = (torch.log(mean_stock / mean_own) / 2).clamp(-math.log(LIMIT), math.log(LIMIT))
+        change = (target - self.log_factor).clamp(-LARGEST_STEP, LARGEST_STEP)
+        return mean_own, mean_stock, seen, self.log_factor + torch.where(counts, change, 0)
 
-
-def gradient_of(term: Tensor, logits: Tensor) -> Tensor:
-    """Return the gradient of a class term's sum at its logits, which costs nothing where it is kept already."""
-    kept = kept_gradient(term)
-    return torch.autograd.grad(term.sum(), logits, retain_graph=True)[0] if kept is None else kept
+    @torch.no_grad()
+    def commit(self, sums: Tensor) -> None:
+        """Move the running means and the factor by a step's sums."""
+        for name, buffer in zip(("own", "stock", "seen", "log_factor"), self.moved(sums), strict=True):
+            getattr(self, name).copy_(buffer)
 
 
 @torch.no_grad()
@@ -86,9 +96,10 @@ def squared_norms(gradient: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
         targets: what BCE trains toward, of the same shape.
     """
     rows, own, wanted = (tensor.detach().reshape(-1, tensor.shape[-1]) for tensor in (logits, gradient, targets))
-
-    def of_piece(piece: Tensor, part: slice) -> Tensor:
-        stock = piece.float().sigmoid().sub_(wanted[part])
-        return torch.stack((own[part].float().square().sum(), stock.square_().sum()))
-
-    return cpu.map_sum(rows, of_piece)
+    step = rows_in_a_chunk(logits)
+    sums = [gradient.new_zeros(2, dtype=torch.float32)]
+    for first in range(0, len(rows), step):
+        part = slice(first, first + step)
+        stock = rows[part].float().sigmoid().sub_(wanted[part])
+        sums.append(torch.stack([each.float().square().sum() for each in (own[part], stock)]))
+    return torch.stack(sums).sum(0)

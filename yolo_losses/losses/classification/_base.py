@@ -1,4 +1,4 @@
-"""Base of the classification losses: the module, and the per-class sum over a batch."""
+"""Base of the classification losses: the module, and the class term of a whole batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yolo_losses.losses._declaration import declares
 from yolo_losses.losses._module import Formula, LossModule, formula_arguments
 from yolo_losses.losses._reduction import upcast
 from yolo_losses.losses._step import Step
-from yolo_losses.losses.classification._fast.autograd import Positives, by_autograd, class_sums, elementwise, scattered
+from yolo_losses.losses.classification._batch import Batch, differentiable, evaluate
 
 
 def register_cls_loss(
@@ -43,9 +43,9 @@ class ClassificationLoss(LossModule):
     attributes. What a loss may set or override beside:
 
     `default_target`: what `cls_target=auto` means for it, `tal` or `iou`.
-    `own_divisor`: whether `class_sums` is already normalised; the criterion then cancels Ultralytics' division by the
+    `own_divisor`: whether the loss is a mean over all elements; the criterion then cancels Ultralytics' division by the
     sum of the target scores.
-    `background`: value and derivative of the formula at target 0 in closed form, which makes the class term faster.
+    `closed_form`: value and derivative of the formula, which makes the class term faster.
     `prepare`: what the formula is supplied with in a step; state is updated there.
 
     Args:
@@ -93,78 +93,49 @@ class ClassificationLoss(LossModule):
     def set_classes(self, classes: int) -> None:
         """Prepare state that is by class; the criterion calls this when it is equipped."""
 
-    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
-        """Return value and derivative of the formula at target 0, or `None` if there is no closed form.
+    def closed_form(self, logits: Tensor, targets: Tensor | None, **supplied: Any) -> tuple[Tensor, Tensor]:
+        """Return value and derivative of the formula per element, both fresh tensors; a subclass may define it.
 
-        The derivative may be written to `out`, which saves a copy.
-
-        With a closed form the background is processed without autograd, in chunks that fit the cache, see `_fast`;
-        without one the class term goes through `elementwise` and autograd.
-        """
-        return None
-
-    def has_closed_form(self) -> bool:
-        """Return whether `background` gives the whole loss of elements with target 0, in every class."""
-        return type(self).background is not ClassificationLoss.background
-
-    def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor] | None:
-        """Return value and derivative of the formula per element, or `None` if there is no closed form.
+        Over 99 % of the elements of a batch have target 0. With a closed form the class term is evaluated in chunks
+        without autograd, and first as if all targets were 0; without one the formula sees the whole batch, through
+        autograd.
 
         Args:
-            logits: float32 or float64, without gradient.
-            targets: same shape and type.
-            **supplied: what the formula needs from the step.
+            logits: float32 or float64, shape `(..., C)`; not to be changed.
+            targets: same shape and type, not to be changed; `None`: 0 everywhere, and no positives.
+            **supplied: what `prepare` returned, and `positive_mask` where the formula takes it and there are targets.
         """
-        return None
+        raise NotImplementedError
 
-    def per_element(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
-        """Return the loss per element as `elementwise` does, its gradient in closed form if there is one."""
-        if not self._has_closed_form_of_any_target():
-            # A copy: the criterion multiplies by class weights in place, and a formula may need its own result.
-            return self.elementwise(logits, targets, **supplied).clone()
-        closed = functools.partial(self._closed_form, targets=targets, **supplied)
-        return elementwise(closed, functools.partial(self.elementwise, targets=targets, **supplied), logits)
-
-    def _has_closed_form_of_any_target(self) -> bool:
-        return type(self).closed_form is not ClassificationLoss.closed_form
-
-    def _closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
-        pair = self.closed_form(logits, targets, **supplied)
-        assert pair is not None
-        return pair
-
-    @classmethod
-    def sums_a_batch(cls) -> bool:
-        """Return whether a small batch, too, goes through `class_sums`: it is overridden and `per_element` is not."""
-        overridden = cls.class_sums is not ClassificationLoss.class_sums
-        return overridden and cls.per_element is ClassificationLoss.per_element
-
-    def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
-        """Return the loss of a whole batch, summed per class.
+    def per_element(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor | None]:
+        """Return the class term of a batch per element.
 
         Args:
-            logits: shape `(b, anchors, C)`.
-            positives: the positive elements and their targets; all others have target 0.
+            batch: logits, of shape `(b, anchors, C)`, and targets.
             step: the positives' IoU and the mode, from the criterion.
 
         Returns:
-            Shape `(1, 1, C)`, float32 or float64.
+            The loss, of the logits' shape, a fresh tensor in float32 or more; and the gradient of its sum at the
+            logits, `None` where it is not known yet: without gradients, or without a closed form.
         """
-        supplied = self.prepare(step)
-        # An overridden `elementwise` may know more than one element, such as its class.
-        plain = type(self).elementwise is ClassificationLoss.elementwise
-        if self.has_closed_form() or plain:
-            foreground = functools.partial(self.elementwise, **supplied)
-            background = self._background if self.has_closed_form() else by_autograd(foreground)
-            closed = functools.partial(self._closed_form, **supplied) if self._has_closed_form_of_any_target() else None
-            return class_sums(background, foreground, logits, positives, closed=closed)
-        targets, positive_mask = scattered(logits, positives)
-        return self.elementwise(logits, targets, positive_mask=positive_mask, **supplied).sum((0, 1), keepdim=True)
+        return self.evaluate(batch, self.prepare(step))
 
-    def _background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        pair = self.background(logits, out)
-        assert pair is not None
-        return pair
+    def evaluate(self, batch: Batch, supplied: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """Return the same, given what the formula is supplied with."""
+        with_mask = "positive_mask" in self._taken
+
+        def formula(logits: Tensor) -> Tensor:
+            logits, targets = upcast(logits, batch.dense(batch.targets))
+            mask = {"positive_mask": batch.dense(batch.positive_mask)} if with_mask else {}
+            return self.elementwise(logits, targets, **mask, **supplied)
+
+        if type(self).closed_form is ClassificationLoss.closed_form:
+            # A copy: the criterion multiplies by class weights in place, and a formula may need its own result.
+            return formula(batch.logits).clone(), None
+        wanted = torch.is_grad_enabled() and batch.logits.requires_grad
+        form = functools.partial(self.closed_form, **supplied)
+        value, gradient = evaluate(form, batch, with_mask=with_mask, with_gradient=wanted)
+        return differentiable(batch.logits, value, gradient, formula), gradient
 
 
 def as_logits(probabilities: Tensor) -> Tensor:

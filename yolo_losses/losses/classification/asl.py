@@ -70,10 +70,10 @@ def asymmetric_loss(
         if shift
         else nn.functional.logsigmoid(-logits).clamp_min(math.log(FLOOR))
     )
-    miss = targets * (-logits).sigmoid() + (1 - targets) * margin
+    distance = targets * (-logits).sigmoid() + (1 - targets) * margin
     if detach_weight:
-        miss = miss.detach()
-    focus = miss.clamp_min(1e-30) ** (targets * gamma_pos + (1 - targets) * gamma_neg)
+        distance = distance.detach()
+    focus = distance.clamp_min(1e-30) ** (targets * gamma_pos + (1 - targets) * gamma_neg)
     return -(targets * log_p + (1 - targets) * log_rest) * focus
 
 
@@ -92,50 +92,52 @@ class AsymmetricLoss(ClassificationLoss):
     shift: float
     detach_weight: bool
 
-    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return `-log(1-m) m^gamma_neg` and its derivative."""
-        p = logits.sigmoid()
-        steep = torch.addcmul(p, p, p, value=-1)
-        if self.shift:
-            margin = (p - self.shift).clamp_(0, BELOW_ONE)
-            loss = margin.neg().log1p_().neg_()
-            slope = steep / (1 - margin)
-            if self.gamma_neg < 1:
-                slope.mul_(margin > 0)
-        else:
-            margin = p
-            loss = nn.functional.softplus(logits)
-            slope = p * (loss < -math.log(FLOOR))
-            loss.clamp_max_(-math.log(FLOOR))
-        focus = power_without_gradient(margin, self.gamma_neg)
-        if self.gamma_neg and not self.detach_weight:
-            # loss / m tends to 1 at m = 0, so that this is finite for exponents below 1 too.
-            slope.add_(loss / margin.clamp_min(1e-30) * steep.mul_(margin > 0), alpha=self.gamma_neg)
-        return loss.mul_(focus), torch.mul(slope, focus, out=out)
-
-    def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
+    def closed_form(self, logits: Tensor, targets: Tensor | None, **supplied: Any) -> tuple[Tensor, Tensor]:
         """Return the loss and its derivative per element."""
+        if targets is None:
+            return self._negatives(logits)
         lowest = math.log(FLOOR)
         p, rest = logits.sigmoid(), logits.neg().sigmoid_()
         margin = (p - self.shift).clamp_min_(0) if self.shift else p
-        steep = p * rest
+        p_gradient = p * rest
         live = margin > 0
         log_p = nn.functional.logsigmoid(logits)
         if self.shift:
             below = margin.clamp_max(BELOW_ONE)
-            log_rest, slope_rest = below.neg().log1p_(), steep / (1 - below) * live
+            log_rest, gradient_rest = below.neg().log1p_(), p_gradient / (1 - below) * live
         else:
             log_rest = nn.functional.logsigmoid(-logits)
-            slope_rest = p * (log_rest > lowest)
+            gradient_rest = p * (log_rest > lowest)
             log_rest = log_rest.clamp_min(lowest)
-        # Positives pull by -(1 - p) where the logarithm is not clamped, negatives by the derivative of -log(1 - m).
-        slope = torch.lerp(slope_rest, -rest * (log_p > lowest), targets)
+        # That of positives is -(1 - p) where the logarithm is not clamped, that of negatives the one of -log(1 - m).
+        gradient = torch.lerp(gradient_rest, -rest * (log_p > lowest), targets)
         value = -torch.lerp(log_rest, log_p.clamp_min(lowest), targets)
-        miss = torch.lerp(margin, rest, targets).clamp_min(1e-30)
+        distance = torch.lerp(margin, rest, targets).clamp_min(1e-30)
         exponent = targets * (self.gamma_pos - self.gamma_neg) + self.gamma_neg
-        focus = miss**exponent
-        slope = slope * focus
+        focus = distance**exponent
+        gradient = gradient * focus
         value = value * focus
         if not self.detach_weight:
-            slope += value * exponent * torch.lerp(steep * live, -steep, targets) / miss
-        return value, slope
+            gradient += value * exponent * torch.lerp(p_gradient * live, -p_gradient, targets) / distance
+        return value, gradient
+
+    def _negatives(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `-log(1-m) m^gamma_neg` and its derivative."""
+        p = logits.sigmoid()
+        p_gradient = torch.addcmul(p, p, p, value=-1)
+        if self.shift:
+            margin = (p - self.shift).clamp_(0, BELOW_ONE)
+            loss = margin.neg().log1p_().neg_()
+            gradient = p_gradient / (1 - margin)
+            if self.gamma_neg < 1:
+                gradient.mul_(margin > 0)
+        else:
+            margin = p
+            loss = nn.functional.softplus(logits)
+            gradient = p * (loss < -math.log(FLOOR))
+            loss.clamp_max_(-math.log(FLOOR))
+        focus = power_without_gradient(margin, self.gamma_neg)
+        if self.gamma_neg and not self.detach_weight:
+            # loss / m tends to 1 at m = 0, so that this is finite for exponents below 1 too.
+            gradient.add_(loss / margin.clamp_min(1e-30) * p_gradient.mul_(margin > 0), alpha=self.gamma_neg)
+        return loss.mul_(focus), gradient.mul_(focus)

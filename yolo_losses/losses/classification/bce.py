@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses._reduction import upcast
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
-from yolo_losses.losses.classification._modulated import bce_background
+from yolo_losses.losses.classification._batch import Batch
+from yolo_losses.losses.classification._modulated import weighted_negatives
 
 
 @with_reduction
@@ -85,14 +87,15 @@ class BCELoss(ClassificationLoss):
         loss: Tensor = bce_loss(logits, targets, self.pos_weight)
         return loss if self.weight is None else loss * self.weight.to(loss)
 
-    def per_element(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
-        """Return the loss per element, whose gradient does not need it."""
-        return self.elementwise(logits, targets)
+    def closed_form(self, logits: Tensor, targets: Tensor | None, **supplied: Any) -> tuple[Tensor, Tensor]:
+        """Return the loss, without weights, and its derivative per element."""
+        if targets is None:
+            return weighted_negatives(logits)
+        value = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return value, logits.sigmoid().sub_(targets)
 
-    def has_closed_form(self) -> bool:
-        """Return whether the weights are the same for every class."""
-        return self.weight is None and not isinstance(self.pos_weight, Tensor)
-
-    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return softplus(z) and its derivative, p."""
-        return bce_background(logits, out)
+    def evaluate(self, batch: Batch, supplied: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """Return the class term per element, and its gradient; with weights, which may be of any shape, by autograd."""
+        if self.weight is None and self.pos_weight is None:
+            return super().evaluate(batch, supplied)
+        return self.elementwise(*upcast(batch.logits, batch.dense(batch.targets))), None

@@ -10,7 +10,7 @@ from yolo_losses.losses._math import balance, balanced, negative_weight
 from yolo_losses.losses._module import Formula, with_reduction
 from yolo_losses.losses.classification._base import register_cls_loss
 from yolo_losses.losses.classification._equalized import EqualizedLoss, equalized
-from yolo_losses.losses.classification._modulated import missed
+from yolo_losses.losses.classification._modulated import one_minus_p_t_and_gradient
 from yolo_losses.registry.parameters import Param
 
 
@@ -63,8 +63,8 @@ def equalized_focal_loss(
         tensor([[0.0005, 0.0003, 0.0429]])
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    miss = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()
-    return balanced(equalized(miss, bce, pos_neg_ratio, gamma, scale), targets, alpha)
+    one_minus_p_t = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()
+    return balanced(equalized(one_minus_p_t, bce, pos_neg_ratio, gamma, scale), targets, alpha)
 
 
 @register_cls_loss(
@@ -91,9 +91,9 @@ class EqualizedFocalLoss(EqualizedLoss):
     alpha: float
     scale: float
 
-    def miss(self, logits: Tensor, p: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def distance(self, logits: Tensor, p: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return `1 - p_t` and the derivative of its logarithm."""
-        return missed(logits, p, targets)
+        return one_minus_p_t_and_gradient(logits, p, targets)
 
     def balance(self, targets: Tensor) -> Tensor | float:
         """Return `t alpha + (1-t)(1-alpha)` over gamma."""

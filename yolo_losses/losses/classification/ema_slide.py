@@ -10,6 +10,7 @@ from torch import Tensor
 
 from yolo_losses.losses._module import Formula
 from yolo_losses.losses._reduction import upcast
+from yolo_losses.losses._state import Stateful
 from yolo_losses.losses._step import Step
 from yolo_losses.losses.classification._base import as_targets, register_cls_loss
 from yolo_losses.losses.classification.slide import SlideLoss, mean_of_positives, slide_loss
@@ -22,7 +23,7 @@ from yolo_losses.registry.parameters import Param
     aliases=("emaslide", "emaslideloss", "ema_slide_loss"),
     source="the community's EMASlideLoss",
 )
-class EMASlideLoss(SlideLoss):
+class EMASlideLoss(Stateful, SlideLoss):
     """Slide loss with an exponential moving average of the mean IoU as its threshold.
 
     In step `n` the average `E` is updated by the mean IoU of the batch's positives. It starts at 1; `k` is close to 0
@@ -58,19 +59,30 @@ class EMASlideLoss(SlideLoss):
             return super()._apply(fn, recurse)
 
     def prepare(self, step: Step) -> dict[str, Any]:
-        """Return the moving average of the mean IoU, updated first in training."""
-        if step.training:
-            self.update(step.joint_mean_iou, step.joint_positives > 0)
-        return {"mean_iou": self.average}
+        """Return the moving average of the mean IoU, in training as this step moves it."""
+        if not step.training:
+            return {"mean_iou": self.average}
+        sums = torch.stack([each.to(self.average) for each in step.sums])
+        average, _ = self.moved(sums)
+        self.collect(sums)
+        return {"mean_iou": average}
+
+    def no_sums(self) -> Tensor:
+        """Return the sums of no positives: of their IoUs, and their number."""
+        return self.average.new_zeros(2)
+
+    def moved(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the moving average and the number of updates after a step with these sums."""
+        total, count = sums.to(self.average).unbind()
+        counts = count > 0
+        updates = self.updates + counts
+        weight = torch.rsub((updates / -self.tau).expm1(), 1, alpha=-self.decay)
+        return self.average.lerp(total / count.clamp_min(1), weight * counts), updates
 
     @torch.no_grad()
-    def update(self, mean_iou: Tensor | float, counts: Tensor | bool = True) -> None:
-        """Update the moving average with a batch's mean IoU, unless `counts` is false."""
-        mean = torch.as_tensor(mean_iou, dtype=self.average.dtype, device=self.average.device)
-        counted = torch.as_tensor(counts, device=self.average.device)
-        self.updates += counted
-        renewed = torch.rsub((self.updates / -self.tau).expm1(), 1, alpha=-self.decay)
-        self.average.lerp_(mean, renewed * counted)
+    def commit(self, sums: Tensor) -> None:
+        """Update the moving average by the sums of a step."""
+        self.average, self.updates = self.moved(sums)
 
     def forward(
         self,
@@ -84,8 +96,10 @@ class EMASlideLoss(SlideLoss):
 
         Without `mean_iou`, that is the mean of the targets above 0, which is the mean IoU if the targets are IoUs.
         """
-        if self.training and mean_iou is not None:
-            self.update(mean_iou)
-        elif self.training:
-            self.update(*mean_of_positives(as_targets(target, upcast(pred)[0])))
+        if self.training:
+            if mean_iou is None:
+                mean_iou, counts = mean_of_positives(as_targets(target, upcast(pred)[0]))
+            else:
+                counts = torch.ones((), dtype=torch.bool)
+            self.collect(torch.stack([torch.as_tensor(each).to(self.average) for each in (mean_iou * counts, counts)]))
         return super().forward(pred, target, *args, mean_iou=self.average, **kw)

@@ -89,8 +89,8 @@ class EqualizedQualityFocalLoss(EqualizedLoss):
     gamma: float
     scale: float
 
-    def miss(self, logits: Tensor, p: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def distance(self, logits: Tensor, p: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return `|t - p|` and the derivative of its logarithm, 0 where they are equal."""
         gap = p - targets
-        miss = gap.abs().clamp_min_(torch.finfo(p.dtype).tiny)
-        return miss, torch.addcmul(p, p, p, value=-1).mul_(gap.sign_()).div_(miss)
+        distance = gap.abs().clamp_min_(torch.finfo(p.dtype).tiny)
+        return distance, torch.addcmul(p, p, p, value=-1).mul_(gap.sign_()).div_(distance)

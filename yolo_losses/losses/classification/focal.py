@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar
 
 from torch import Tensor, nn
 
-from yolo_losses.losses._math import balanced, negative_weight, power
+from yolo_losses.losses._math import balanced, power
 from yolo_losses.losses._module import Formula, with_reduction
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
-from yolo_losses.losses.classification._modulated import modulated, modulated_background
+from yolo_losses.losses.classification._modulated import modulated
 from yolo_losses.registry.parameters import Param
 
 
@@ -58,8 +58,8 @@ def focal_loss(
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     p = logits.sigmoid()
     # sigmoid(-z) rather than 1 - p, which cancels at large logits.
-    miss = targets * (-logits).sigmoid() + (1 - targets) * p
-    return balanced(power(miss, gamma) * bce, targets, alpha)
+    one_minus_p_t = targets * (-logits).sigmoid() + (1 - targets) * p
+    return balanced(power(one_minus_p_t, gamma) * bce, targets, alpha)
 
 
 @register_cls_loss(
@@ -75,10 +75,6 @@ class FocalLoss(ClassificationLoss):
     gamma: float
     alpha: float
 
-    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return `(1-a) p^gamma softplus(z)` and its derivative."""
-        return modulated_background(logits, self.gamma, negative_weight(self.alpha), out=out)
-
-    def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
+    def closed_form(self, logits: Tensor, targets: Tensor | None, **supplied: Any) -> tuple[Tensor, Tensor]:
         """Return the loss and its derivative per element."""
         return modulated(logits, targets, self.gamma, self.alpha)

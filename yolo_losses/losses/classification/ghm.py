@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from yolo_losses.losses._function import Formula, check_same_shape, plain_signature
+from yolo_losses.losses._math import sigmoid_and_softplus
 from yolo_losses.losses._reduction import check_reduction, reduce_loss, upcast
-from yolo_losses.losses._step import Step, distributed, sum_over_ranks
+from yolo_losses.losses._state import Stateful
+from yolo_losses.losses._step import Step
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
-from yolo_losses.losses.classification._fast import compiled, cpu
-from yolo_losses.losses.classification._fast.autograd import Positives, class_sums, elementwise
-from yolo_losses.losses.classification._modulated import bce_background
+from yolo_losses.losses.classification._batch import Batch
 from yolo_losses.registry.parameters import Param
 
 WORTH_PACKING = 2**15  # pairs of indices from which on counting pairs is faster
@@ -47,19 +47,13 @@ def _bincount(index: Tensor, bins: int) -> Tensor:
 
 
 def _weights(present: Tensor, share: Tensor) -> Tensor:
-    """Return the weight of each bin: 1 / (its fraction of the elements x the number of non-empty bins), 0 if empty."""
+    """Return the weight of each bin, 1 / (its fraction of the elements x the number of non-empty bins); 0 if empty."""
     return (share * present.sum()).reciprocal_().nan_to_num_(posinf=0)
 
 
 def _of_bins(weights: Tensor, index: Tensor) -> Tensor:
     """Return the weight of each element, given its bin."""
     return weights.index_select(0, index.reshape(-1)).view_as(index)  # several times faster than weights[index]
-
-
-def _finite(logits: Tensor) -> Tensor:
-    """Return whether all logits are finite."""
-    in_full = None if logits.dtype == torch.float64 else torch.float32  # a sum in half precision overflows by itself
-    return logits.sum(dtype=in_full).abs() < torch.inf
 
 
 def _weighted(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -150,7 +144,7 @@ ghm_loss.__signature__ = plain_signature(ghm_loss)  # type: ignore[attr-defined]
     aliases=("ghmc", "ghmloss", "ghm_loss", "ghm_c"),
     source="arXiv 1811.05181; MMDetection GHMC",
 )
-class GHMLoss(ClassificationLoss):
+class GHMLoss(Stateful, ClassificationLoss):
     """Gradient harmonizing mechanism (GHM-C): BCE divided by the gradient density.
 
     The counts of the bins are moving averages over the training steps; a bin that is empty in a batch keeps its
@@ -187,104 +181,74 @@ class GHMLoss(ClassificationLoss):
         reduction = check_reduction(self.reduction, reduction_override)
         logits, targets = self.inputs(pred, target)
         counts, total, mask = _counted(logits, targets, self.bins, weight)
-        loss = _weighted(logits, targets, self.weights(counts, total, self.training, logits.dtype))
+        loss = _weighted(logits, targets, self.bin_weights(counts.to(logits.dtype), self.training))
         return self.loss_weight * _reduced(loss, mask, total, reduction, avg_factor)
 
     def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
-        """Return the loss per element; the moving average is updated first where `training` is supplied as true."""
-        counts, total, _ = _counted(logits, targets, self.bins, None)
-        training = bool(supplied.get("training"))
-        return _weighted(logits, targets, self.weights(counts, total, training, logits.dtype))
+        """Return the loss per element, by default with the density of these elements."""
+        weights = supplied.get("weights")
+        if weights is None:
+            counts, _, _ = _counted(logits, targets, self.bins, None)
+            weights = self.bin_weights(counts.to(logits.dtype), training=False)
+        return _weighted(logits, targets, weights)
+
+    def no_sums(self) -> Tensor:
+        """Return the number of elements in each bin, of none."""
+        return torch.zeros_like(self.counts)
+
+    def moved(self, counts: Tensor) -> Tensor:
+        """Return the moving average of the bins after a step with these counts."""
+        share = (counts / counts.sum().clamp_min(1)).to(self.counts)
+        return torch.where(counts > 0, self.counts.lerp(share, 1 - self.momentum), self.counts)
 
     @torch.no_grad()
-    def weights(
-        self,
-        counts: Tensor,
-        total: Tensor,
-        training: bool,
-        dtype: torch.dtype,
-        joined: bool = True,
-        finite: Tensor | bool = True,
-    ) -> Tensor:
-        """Return the weight of each bin, shape `(bins,)`, from a batch's counts.
+    def commit(self, sums: Tensor) -> None:
+        """Update the moving average by the counts of a step."""
+        self.counts.copy_(self.moved(sums))
+
+    @torch.no_grad()
+    def bin_weights(self, counts: Tensor, training: bool, logits: Tensor | None = None) -> Tensor:
+        """Return the weight of each bin, shape `(bins,)`.
 
         Args:
-            counts: of the batch, shape `(bins,)`.
-            total: number of its elements.
-            training: whether the moving average is updated first.
-            dtype: of the result.
-            joined: whether counts are summed over ranks.
-            finite: whether the batch's logits are; a batch that overflowed must not reach the average.
+            counts: number of elements of a batch in each bin, shape `(bins,)`, floating point.
+            training: whether the moving average is updated.
+            logits: those of the batch: one that overflowed must not reach the average.
         """
-        if training and joined and distributed():
-            # In one type, whichever of its paths each rank has taken.
-            joint = sum_over_ranks(torch.cat((counts, total.view(1))).double() * finite)
-            counts, total = joint[:-1], joint[-1]
-            finite = total > 0  # the ranks whose batches are finite update the average of all
-        present, share = counts > 0, counts.to(dtype) / total
-        if self.momentum > 0:
-            past = self.counts
-            if training:
-                average = past.lerp(share.to(past.dtype), 1 - self.momentum)
-                self.counts.copy_(torch.where(present & finite, average, past))
-                share = average
-            else:
-                share = torch.where(past > 0, past, share)
-        return _weights(present, share.to(dtype))
+        if training and self.momentum:
+            share = self.moved(counts).to(counts.dtype)
+            # In float32, since a sum in half precision overflows by itself. Zero times infinity is NaN.
+            finite = counts if logits is None else counts.add(logits.sum(dtype=torch.float32), alpha=0).nan_to_num_(0)
+            self.collect(finite)
+        else:
+            share = counts / counts.sum().clamp_min(1)
+            if self.momentum:
+                share = torch.where(self.counts > 0, self.counts.to(counts.dtype), share)
+        return _weights(counts > 0, share)
 
-    def class_sums(self, logits: Tensor, positives: Positives, step: Step) -> Tensor:
-        """Return the mean over all elements, per class, shape `(1, 1, C)`; the density is that of the whole batch."""
-        size = max(logits.numel(), 1)
-        dtype = torch.promote_types(logits.dtype, torch.float32)
+    def per_element(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor | None]:
+        """Return the class term per element and its gradient; the density is that of the whole batch."""
         with torch.no_grad():
-            rows = logits.detach().reshape(-1, logits.shape[-1])
-            counts = cpu.map_sum(rows, lambda piece, _: compiled.fused(self.background_counts, piece))
-            z = logits.detach().reshape(-1)[positives.index].to(dtype)
-            p = z.sigmoid()
-            moved = _counts(_bin((p - positives.target.to(dtype)).abs(), self.bins), self.bins, positives.valid)
-            counts = counts + moved - _counts(_bin(p, self.bins), self.bins, positives.valid)
-            total = counts.new_full((), size)
-            weights = self.weights(counts, total, step.training, dtype, step.joined, _finite(rows)) / size
+            counts = [self._counts(logits, targets) for _, logits, targets in batch.chunks()]
+            if batch.rows is not None:
+                logits, targets = batch.selected()
+                counts.append(self._counts(logits, targets) - self._counts(logits, None))
+            total = torch.stack(counts).sum(0) if counts else self.no_sums()
+            dtype = torch.promote_types(batch.logits.dtype, torch.float32)
+            weights = self.bin_weights(total.to(dtype), step.training, batch.logits)
+        return self.evaluate(batch, {"weights": weights})
 
-        def foreground(z: Tensor, target: Tensor, **_: Any) -> Tensor:
-            return _weighted(z, target, weights)
+    def _counts(self, logits: Tensor, targets: Tensor | None) -> Tensor:
+        gap = logits.sigmoid() if targets is None else logits.sigmoid().sub_(targets).abs_()
+        return _counts(_bin(gap, self.bins), self.bins)
 
-        def closed(z: Tensor, target: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
-            slope = z.sigmoid().sub_(target)
-            weight = _of_bins(weights, _bin(slope.abs(), self.bins))
-            bce = nn.functional.binary_cross_entropy_with_logits(z, target, weight, reduction="none")
-            return bce, slope.mul_(weight)
-
-        return class_sums(self.weighted_background, foreground, logits, positives, weights, closed=closed)
-
-    def per_element(
-        self, logits: Tensor, targets: Tensor, *, training: bool = False, joined: bool = True, **supplied: Any
-    ) -> Tensor:
-        """Return the loss per element; the moving average is updated first where `training`."""
-        with torch.no_grad():
-            slope = logits.sigmoid().sub_(targets)
-            index = _bin(slope.abs(), self.bins)
-            counts = _counts(index, self.bins)
-            total = counts.new_full((), max(logits.numel(), 1))
-            weights = self.weights(counts, total, training, logits.dtype, joined, _finite(logits))
-            weight = _of_bins(weights, index)
-
-        def closed(z: Tensor) -> tuple[Tensor, Tensor]:
-            bce = nn.functional.binary_cross_entropy_with_logits(z, targets, weight, reduction="none")
-            return bce, slope.mul_(weight)
-
-        return elementwise(closed, lambda z: _weighted(z, targets, weights), logits)
-
-    def prepare(self, step: Step) -> dict[str, Any]:
-        """Return whether the moving average is to be updated."""
-        return {"training": step.training, "joined": step.joined}
-
-    def background_counts(self, logits: Tensor) -> Tensor:
-        """Return the number of elements in each bin if all targets are 0."""
-        return _counts(_bin(upcast(logits)[0].sigmoid(), self.bins), self.bins)
-
-    def weighted_background(self, logits: Tensor, weights: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return `w softplus(z)` and `w p`, w the weight of the bin of p."""
-        value, p = bce_background(logits, out)
-        weight = _of_bins(weights, _bin(p, self.bins))
-        return value.mul_(weight), p.mul_(weight)
+    def closed_form(self, logits: Tensor, targets: Tensor | None, **supplied: Any) -> tuple[Tensor, Tensor]:
+        """Return the loss and its derivative per element, given the weight of each bin."""
+        if targets is None:
+            gradient, value = sigmoid_and_softplus(logits)
+            weight = _of_bins(supplied["weights"].to(value.dtype), _bin(gradient, self.bins))
+            return value.mul_(weight), gradient.mul_(weight)
+        gradient = logits.sigmoid().sub_(targets)
+        weight = _of_bins(supplied["weights"].to(gradient.dtype), _bin(gradient.abs(), self.bins))
+        value = nn.functional.binary_cross_entropy_with_logits(logits, targets, weight, reduction="none")
+        return value, gradient.mul_(weight)

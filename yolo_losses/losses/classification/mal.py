@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from yolo_losses.losses._math import power, power_without_gradient
 from yolo_losses.losses._module import Formula, with_reduction
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
-from yolo_losses.losses.classification._modulated import modulated_background
+from yolo_losses.losses.classification._modulated import weighted_negatives
 from yolo_losses.registry.parameters import Param
 
 
@@ -79,14 +79,12 @@ class MatchabilityLoss(ClassificationLoss):
     )
     gamma: float
 
-    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return `p^gamma softplus(z)` and its derivative, with the weight detached."""
-        return modulated_background(logits, self.gamma, detached=True, out=out)
-
     def closed_form(
-        self, logits: Tensor, targets: Tensor, positive_mask: Tensor | None = None, **supplied: Any
+        self, logits: Tensor, targets: Tensor | None, positive_mask: Tensor | None = None, **supplied: Any
     ) -> tuple[Tensor, Tensor]:
         """Return the loss and its derivative per element."""
+        if targets is None:
+            return weighted_negatives(logits, self.gamma, detached=True)
         positive = targets > 0 if positive_mask is None else positive_mask
         target = power_without_gradient(targets, self.gamma) if self.gamma else positive.to(targets.dtype)
         p = logits.sigmoid()

@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
-from yolo_losses.losses._math import negative_weight, power
+from yolo_losses.losses._math import power
 from yolo_losses.losses._module import Formula, with_reduction
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
-from yolo_losses.losses.classification._modulated import modulated, modulated_background
+from yolo_losses.losses.classification._modulated import modulated
 from yolo_losses.losses.classification.focal import focal_loss
 from yolo_losses.registry.parameters import Param
 
@@ -55,8 +55,8 @@ def poly_focal_loss(
         tensor([[0.0021, 0.0364, 0.5242]])
     """
     focal: Tensor = focal_loss(logits, targets, gamma, alpha)
-    miss = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()
-    return focal + epsilon * power(miss, gamma + 1)
+    one_minus_p_t = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()
+    return focal + epsilon * power(one_minus_p_t, gamma + 1)
 
 
 @register_cls_loss(
@@ -73,11 +73,6 @@ class PolyLoss(ClassificationLoss):
     gamma: float
     alpha: float
 
-    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return `(1-a) p^gamma softplus(z) + epsilon p^(gamma+1)` and its derivative."""
-        scale = negative_weight(self.alpha)
-        return modulated_background(logits, self.gamma, scale, epsilon=self.epsilon, out=out)
-
-    def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
+    def closed_form(self, logits: Tensor, targets: Tensor | None, **supplied: Any) -> tuple[Tensor, Tensor]:
         """Return the loss and its derivative per element."""
         return modulated(logits, targets, self.gamma, self.alpha, self.epsilon)

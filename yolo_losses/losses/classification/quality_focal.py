@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.losses._math import balance, balanced, negative_weight, power
+from yolo_losses.losses._math import balance, balanced, power
 from yolo_losses.losses._module import Formula, with_reduction
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
-from yolo_losses.losses.classification._modulated import modulated_background
+from yolo_losses.losses.classification._modulated import modulated
 from yolo_losses.registry.parameters import Param
 
 
@@ -72,28 +72,26 @@ class QualityFocalLoss(ClassificationLoss):
     beta: float
     alpha: float
 
-    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return `(1-a) p^beta softplus(z)` and its derivative."""
-        return modulated_background(logits, self.beta, negative_weight(self.alpha), out=out)
-
-    def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
+    def closed_form(self, logits: Tensor, targets: Tensor | None, **supplied: Any) -> tuple[Tensor, Tensor]:
         """Return the loss and its derivative per element."""
+        if targets is None:
+            return modulated(logits, None, self.beta, self.alpha)
         p = logits.sigmoid()
         gap = p - targets
         value = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         if not self.beta:
-            slope = gap
+            gradient = gap
         else:
-            if self.beta < 1:  # the slope at 0 is infinite
+            if self.beta < 1:  # the derivative at 0 is infinite
                 gap = gap.abs().clamp_min_(torch.finfo(p.dtype).tiny).copysign_(gap)
             # With d = p - t and s = |d|^(beta - 1) sign(d): the loss is s d BCE, its derivative
             # s (d^2 + beta p (1 - p) BCE).
-            steep = gap if self.beta == 2 else gap.abs().pow_(self.beta - 1).copysign_(gap)
+            scale = gap if self.beta == 2 else gap.abs().pow_(self.beta - 1).copysign_(gap)
             square, spread = gap * gap, torch.addcmul(p, p, p, value=-1)
-            slope = torch.addcmul(square, spread, value, value=self.beta).mul_(steep)
-            value.mul_(square if self.beta == 2 else steep * gap)
+            gradient = torch.addcmul(square, spread, value, value=self.beta).mul_(scale)
+            value.mul_(square if self.beta == 2 else scale * gap)
         if self.alpha >= 0:
             weight = balance(targets, self.alpha)
             value.mul_(weight)
-            slope.mul_(weight)
-        return value, slope
+            gradient.mul_(weight)
+        return value, gradient

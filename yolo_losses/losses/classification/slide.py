@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from yolo_losses.losses._module import Formula, with_reduction
 from yolo_losses.losses._step import Step
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
-from yolo_losses.losses.classification._modulated import bce_background
+from yolo_losses.losses.classification._modulated import weighted_negatives
 from yolo_losses.registry.parameters import Param
 
 
@@ -111,12 +111,10 @@ class SlideLoss(ClassificationLoss):
         """Return the mean IoU in use."""
         return {"threshold": self.prepare(step.read_only())["mean_iou"].clamp_min(self.min_iou)}
 
-    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return those of BCE: delta is below the mean, so a target of 0 has weight 1."""
-        return bce_background(logits, out)
-
-    def closed_form(self, logits: Tensor, targets: Tensor, **supplied: Any) -> tuple[Tensor, Tensor]:
+    def closed_form(self, logits: Tensor, targets: Tensor | None, **supplied: Any) -> tuple[Tensor, Tensor]:
         """Return the loss and its derivative per element."""
+        if targets is None:  # weight 1: delta is below the mean
+            return weighted_negatives(logits)
         weight = slide_weight(targets, supplied["mean_iou"], self.delta, self.min_iou)
         value = nn.functional.binary_cross_entropy_with_logits(logits, targets, weight, reduction="none")
         return value, logits.sigmoid().sub_(targets).mul_(weight)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from yolo_losses.losses._math import power, power_without_gradient
 from yolo_losses.losses._module import Formula, with_reduction
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
-from yolo_losses.losses.classification._modulated import modulated_background
+from yolo_losses.losses.classification._modulated import weighted_negatives
 from yolo_losses.registry.parameters import Param
 
 
@@ -81,23 +81,21 @@ class VarifocalLoss(ClassificationLoss):
     iou_weighted: bool
     detach_weight: bool
 
-    def background(self, logits: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return `alpha p^gamma softplus(z)` and its derivative."""
-        return modulated_background(logits, self.gamma, self.alpha, self.detach_weight, out=out)
-
     def closed_form(
-        self, logits: Tensor, targets: Tensor, positive_mask: Tensor | None = None, **supplied: Any
+        self, logits: Tensor, targets: Tensor | None, positive_mask: Tensor | None = None, **supplied: Any
     ) -> tuple[Tensor, Tensor]:
         """Return the loss and its derivative per element."""
+        if targets is None:
+            return weighted_negatives(logits, self.gamma, self.alpha, self.detach_weight)
         positive = targets > 0 if positive_mask is None else positive_mask
         p = logits.sigmoid()
         value = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         focal = power_without_gradient(p, self.gamma)
         focal = focal.mul(self.alpha) if focal is p else focal.mul_(self.alpha)
         weight = torch.where(positive, targets if self.iou_weighted else 1.0, focal)
-        slope = p - targets
+        gradient = p - targets
         if self.gamma and not self.detach_weight:
             # The derivative of p^gamma is gamma p^gamma (1 - p).
-            steep = torch.addcmul(value, p, value, value=-1)
-            slope.add_(steep.masked_fill_(positive, 0), alpha=self.gamma)
-        return value.mul_(weight), slope.mul_(weight)
+            of_weight = torch.addcmul(value, p, value, value=-1)
+            gradient.add_(of_weight.masked_fill_(positive, 0), alpha=self.gamma)
+        return value.mul_(weight), gradient.mul_(weight)

@@ -1,0 +1,131 @@
+"""The part for the class term of a criterion with anchors, in place of `bce`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from yolo_losses.integration.criteria.anchor_parts import AnchorBranch
+from yolo_losses.integration.criteria.assignment import Assignment
+from yolo_losses.integration.criteria.parts import Part, bce_sum, full_precision
+from yolo_losses.integration.criteria.scale import squared_norms
+
+
+class ClassPart(Part):
+    """The class term in place of `bce`."""
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the class term of a batch per element.
+
+        Args:
+            logits: shape `(b, anchors, C)`.
+            targets: the assigner's scores in the logits' precision, of the same shape.
+
+        Returns:
+            Of the same shape, float32 or more: a fresh tensor, since upstream multiplies it by class weights in place.
+            Upstream sums it, and divides by the sum of the scores where that is above 1.
+        """
+        branch: AnchorBranch = self.branch
+        loss, statistics = branch.cls, branch.statistics
+        if loss is None:
+            return self._observed(logits, targets)
+        at = branch.take("class")
+        branch.called.add("class")
+        target = branch.settings.target
+        trains = torch.is_grad_enabled() and logits.requires_grad
+        compares = branch.compares
+        measuring = statistics is not None and statistics.measuring
+        with full_precision(logits):
+            term, gradient = loss.per_element(at.batch(logits, targets, target), at.step_of(target))
+            if gradient is None and trains and (branch.scale is not None or measuring or compares):
+                (gradient,) = torch.autograd.grad(term.sum(), logits, retain_graph=True)
+            # What cancels upstream's divisor where the loss has another one.
+            factor: Tensor | float = 1.0
+            if loss.own_divisor:
+                factor = at.divisor / max(logits.numel(), 1)
+            elif target != "tal":
+                factor = at.divisor / at.count
+            if branch.scale is not None and trains and gradient is not None:
+                norms = squared_norms(gradient, logits, at.scores)
+                norms[0] *= factor**2
+                factor = factor * branch.scale.advance(norms / at.divisor**2, at.scores.any())
+            elif branch.settings.cls_scale != 1:
+                factor = factor * branch.cls_factor
+            if measuring:
+                _measure(branch, term, gradient, logits, at, factor)
+            if compares and not branch.ratios:
+                branch.ratios = _against_bce(term, gradient, logits, targets, at, factor)
+            if isinstance(factor, Tensor) or factor != 1:
+                term = term.mul_(factor)
+            term = branch.weighted(term)
+            if compares:
+                branch.returned["class"] = term
+            if statistics is not None and measuring:
+                statistics.term = term
+        return term
+
+    def _observed(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the stock class term, which `loss_stats` looks at."""
+        branch: AnchorBranch = self.branch
+        term: Tensor = self.stock(logits, targets)
+        statistics, at = branch.statistics, branch.assignment
+        if statistics is not None and statistics.measuring and at is not None and term.shape == logits.shape:
+            with full_precision(logits):
+                _measure(branch, term, logits.detach().float().sigmoid() - at.scores, logits, at, 1.0)
+            statistics.term = term
+        return term
+
+
+@torch.no_grad()
+def _measure(
+    branch: AnchorBranch,
+    term: Tensor,
+    gradient: Tensor | None,
+    logits: Tensor,
+    at: Assignment,
+    factor: Tensor | float,
+) -> None:
+    """Measure the class term of a call.
+
+    Args:
+        branch: of the call.
+        term: the loss per element, without factors, shape `(b, anchors, C)`.
+        gradient: of its sum at the logits, of the same shape; `None`: none flows.
+        logits: of the same shape.
+        at: what was assigned.
+        factor: what the loss is multiplied by.
+    """
+    statistics, step = branch.statistics, at.step_of(branch.settings.target)
+    assert statistics is not None
+    some = statistics.sample(logits)
+    sample, z = at.first(some), logits.detach()[:some].float()
+    statistics.take_class_term(
+        z,
+        term.detach()[:some],
+        None if gradient is None else gradient[:some],
+        nn.functional.binary_cross_entropy_with_logits(z, sample.scores.float(), reduction="sum"),
+        z.sigmoid() - sample.scores,
+        sample.assigned_elements,
+        factor,
+    )
+    more = {} if branch.cls is None else branch.cls.shown(step)
+    statistics.take_positives(len(logits), at.mask.sum(), at.step.mean_iou, more)
+
+
+def _against_bce(
+    term: Tensor, gradient: Tensor | None, logits: Tensor, targets: Tensor, at: Assignment, factor: Tensor | float
+) -> dict[str, float]:
+    """Return the class term over BCE's on the same predictions, in value and in gradient norm on the positives.
+
+    A batch that overflowed says nothing: then the result is empty.
+    """
+    ratios = {"value": float(term.detach().sum() * factor / bce_sum(logits, targets).clamp_min(1e-12))}
+    if gradient is not None:  # not where the head is frozen
+        own = gradient.reshape(-1)[at.element].float()
+        stock = logits.detach().reshape(-1)[at.element].float().sigmoid() - at.score.float()
+        if at.valid is not None:
+            own, stock = (torch.where(at.valid, each, 0) for each in (own, stock))
+        ratios["pull"] = float(own.norm() * factor / stock.norm().clamp_min(1e-12))
+    return ratios if all(map(math.isfinite, ratios.values())) else {}

@@ -1,1 +1,0 @@
-"""The fast path of the class term: autograd, CPU and GPU apart. The formulas do not know it."""
