@@ -62,7 +62,8 @@ class Batch:
         A batch of one chunk keeps its shape, others come as matrices.
         """
         if self.rows is None and fits_one_chunk(self.logits):
-            yield slice(None), *upcast(self.logits.detach(), self.targets)
+            logits, targets = upcast(self.logits.detach(), self.targets)
+            yield slice(None), logits, targets
             return
         classes = self.logits.shape[-1]
         logits, targets = self.logits.detach().reshape(-1, classes), self.targets.reshape(-1, classes)
