@@ -108,7 +108,10 @@ class EqualizedLoss(Stateful, ClassificationLoss):
         if self.training and loss.requires_grad and logits.requires_grad:
             total = reduce_loss(loss, weight, "sum")
             (gradient,) = torch.autograd.grad(total, logits, retain_graph=True)
-            self._collect(gradient, Batch(logits, targets, supplied.get("positive_mask")))
+            mask = supplied.get("positive_mask")
+            shape = (-1, logits.shape[-1])
+            rows = (logits.reshape(shape), targets.reshape(shape), None if mask is None else mask.reshape(shape))
+            self._collect(gradient.reshape(shape), Batch(*rows))
         return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)
 
     def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:

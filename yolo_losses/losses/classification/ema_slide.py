@@ -97,9 +97,10 @@ class EMASlideLoss(Stateful, SlideLoss):
         Without `mean_iou`, that is the mean of the targets above 0, which is the mean IoU if the targets are IoUs.
         """
         if self.training:
+            counts: Tensor | bool = True
             if mean_iou is None:
                 mean_iou, counts = mean_of_positives(as_targets(target, upcast(pred)[0]))
-            else:
-                counts = torch.ones((), dtype=torch.bool)
-            self.collect(torch.stack([torch.as_tensor(each).to(self.average) for each in (mean_iou * counts, counts)]))
+            like = {"dtype": self.average.dtype, "device": self.average.device}
+            mean, count = (torch.as_tensor(each, **like) for each in (mean_iou, counts))
+            self.collect(torch.stack((mean * count, count)))
         return super().forward(pred, target, *args, mean_iou=self.average, **kw)
