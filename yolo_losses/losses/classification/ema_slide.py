@@ -100,7 +100,7 @@ class EMASlideLoss(Stateful, SlideLoss):
             counts: Tensor | bool = True
             if mean_iou is None:
                 mean_iou, counts = mean_of_positives(as_targets(target, upcast(pred)[0]))
-            like = {"dtype": self.average.dtype, "device": self.average.device}
-            mean, count = (torch.as_tensor(each, **like) for each in (mean_iou, counts))
+            dtype, device = self.average.dtype, self.average.device
+            mean, count = (torch.as_tensor(each, dtype=dtype, device=device) for each in (mean_iou, counts))
             self.collect(torch.stack((mean * count, count)))
         return super().forward(pred, target, *args, mean_iou=self.average, **kw)
