@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from ultralytics.utils.metrics import bbox_iou
 
 from yolo_losses import functional, registry
-from yolo_losses.integration.criteria import assignment, equip
+from yolo_losses.integration.criteria import equip
 from yolo_losses.monitor import gather as statistics
 from yolo_losses.monitor.gather import EDGES, read
 
@@ -108,12 +108,12 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("large", [False, True], ids=["per element", "in pieces"])
+@pytest.mark.parametrize("large", [False, True], ids=["at once", "in chunks"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_columns_are_those_of_a_plain_reference(
     name: str, large: bool, every: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assignment, "LARGE", 0 if large else 2**40)
+    monkeypatch.setattr("yolo_losses.losses.classification._batch.CHUNK", 64 if large else 2**40)
     criterion = criterion_of("v8")
     branches = equip(criterion, {"cls_loss": name, "loss_stats": True})
     reference = Reference(criterion, LOSSES[name])
@@ -202,7 +202,7 @@ def test_the_threshold_has_its_lower_bound(every: None) -> None:
 def test_of_a_large_batch_the_first_images_take_part_in_passes_over_all_scores(
     every: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assignment, "LARGE", 0)
+    monkeypatch.setattr("yolo_losses.losses.classification._batch.CHUNK", 64)
     monkeypatch.setattr(statistics, "ELEMENTS", 1)
     criterion = criterion_of("v8")
     branches = equip(criterion, {"cls_loss": "focal", "loss_stats": True})
@@ -224,7 +224,7 @@ def test_of_a_large_batch_the_first_images_take_part_in_passes_over_all_scores(
 def test_the_shares_are_of_the_term_with_the_weights_of_the_classes(
     name: str, large: bool, every: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assignment, "LARGE", 0 if large else 2**40)
+    monkeypatch.setattr("yolo_losses.losses.classification._batch.CHUNK", 64 if large else 2**40)
     criterion = criterion_of("v8")
     criterion.class_weights = torch.tensor([[[1.0, 3.0, 9.0]]])  # cls_pw: the criterion weights what it gets in place
     branches = equip(criterion, {"cls_loss": name, "loss_stats": True})
@@ -318,7 +318,7 @@ def test_a_stock_criterion_that_is_looked_at_computes_the_same_bits(head: str, e
 def test_a_chosen_loss_that_is_looked_at_computes_the_same_bits(
     name: str, large: bool, every: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assignment, "LARGE", 0 if large else 2**40)
+    monkeypatch.setattr("yolo_losses.losses.classification._batch.CHUNK", 64 if large else 2**40)
     keys = {"cls_loss": name, "box_loss": "wiou", "cls_scale": "auto"}
 
     def trained(**more: Any) -> list[Tensor]:

@@ -105,7 +105,7 @@ class EqualizedLoss(Stateful, ClassificationLoss):
         reduction = check_reduction(self.reduction, reduction_override)
         logits, targets = self.inputs(pred, target)
         loss = self.elementwise(logits, targets, **supplied)
-        if self.training and loss.requires_grad and logits.requires_grad:
+        if self.training and loss.requires_grad and logits.requires_grad and logits.numel():
             total = reduce_loss(loss, weight, "sum")
             (gradient,) = torch.autograd.grad(total, logits, retain_graph=True)
             mask = supplied.get("positive_mask")
