@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from yolo_losses.comparison import Options, dry_run, folders
-from yolo_losses.comparison.grid import (
-    Grid,
-    build,
-    data_hash,
-    merge,
-    read_data,
-    read_keywords,
-    read_words,
-    split_at_commas,
-)
+from yolo_losses.comparison import folders
+from yolo_losses.comparison.dataset import data_hash, read_data
+from yolo_losses.comparison.driver import dry_run, prepare
+from yolo_losses.comparison.grid import Grid, build, find_baseline
+from yolo_losses.comparison.options import Options
+from yolo_losses.comparison.words import merge, read_keywords, read_words, split_at_commas
 
 
 def grid(data: Path, *words: str) -> Grid:
@@ -27,8 +24,11 @@ def grid(data: Path, *words: str) -> Grid:
 def options(out: Path, **keys: Any) -> Options:
     pytest.importorskip("rich")
     pytest.importorskip("scipy")
-    defaults = {"baseline": None, "metric": "map50_95", "rope": 0.005, "jobs": None, "devices": "", "engine": "local"}
-    return Options(**{**defaults, "address": None, "out": out, **keys})
+    return Options(out=out, **keys)
+
+
+def baseline(of: Grid, wanted: Any) -> dict[str, Any]:
+    return find_baseline(wanted, [cell.configuration for cell in of.cells])
 
 
 def names(of: Grid) -> list[str]:
@@ -81,8 +81,8 @@ def test_class_weights_in_brackets_are_one_value_of_an_axis(data: Path) -> None:
         "cls_weights=balanced cls_weights_beta=0.99",
         "cls_weights=[1,2,5]",
     ]
-    assert found.baseline("cls_weights=[1, 2.0, 5]") == {"cls_weights": [1.0, 2.0, 5.0]}
-    assert found.baseline("cls_weights=balanced,cls_weights_beta=0.99")["cls_weights_beta"] == 0.99
+    assert baseline(found, "cls_weights=[1, 2.0, 5]") == {"cls_weights": [1.0, 2.0, 5.0]}
+    assert baseline(found, "cls_weights=balanced,cls_weights_beta=0.99")["cls_weights_beta"] == 0.99
     with pytest.raises(ValueError, match=r"^'cls_weights=1' is not valid: allowed are a list of numbers"):
         grid(data, "cls_weights=1,2,5")
 
@@ -130,9 +130,9 @@ def test_keywords_give_the_grid_of_the_words(data: Path) -> None:
 
 def test_the_baseline_is_the_first_cell_or_the_one_that_is_named(data: Path) -> None:
     found = grid(data, "cls_loss=bce,focal", "box_loss=ciou,siou")
-    assert found.baseline(None) == {"cls_loss": "bce", "box_loss": "ciou"}
-    assert found.baseline("cls_loss=Focal") == {"cls_loss": "focal", "box_loss": "ciou"}
-    assert found.baseline({"cls_loss": "focal", "box_loss": "siou"}) == {"cls_loss": "focal", "box_loss": "siou"}
+    assert baseline(found, None) == {"cls_loss": "bce", "box_loss": "ciou"}
+    assert baseline(found, "cls_loss=Focal") == {"cls_loss": "focal", "box_loss": "ciou"}
+    assert baseline(found, {"cls_loss": "focal", "box_loss": "siou"}) == {"cls_loss": "focal", "box_loss": "siou"}
 
 
 REFUSED = [
@@ -171,6 +171,8 @@ def test_a_wrong_value_is_refused_in_one_line(data: Path, words: list[str], mess
     ("keys", "message"),
     [
         ({"metric": "map"}, "--metric map"),
+        ({"metric": "map50@first"}, "--metric map50@first.*@best, @last, @mean"),
+        ({"metric": "map75@mean"}, "--metric map75@mean"),
         ({"rope": -1}, "--rope"),
         ({"jobs": 0}, "--jobs"),
         ({"devices": "a"}, "--devices"),
@@ -187,10 +189,10 @@ def test_a_wrong_option_is_refused_in_one_line(tmp_path: Path, keys: dict[str, A
 
 def test_a_baseline_that_is_not_in_the_grid_is_refused(data: Path) -> None:
     found = grid(data, "cls_loss=bce,focal")
-    with pytest.raises(ValueError, match="no cell has 'cls_loss=slide'"):
-        found.baseline("cls_loss=slide")
+    with pytest.raises(ValueError, match="no configuration has 'cls_loss=slide'"):
+        baseline(found, "cls_loss=slide")
     with pytest.raises(ValueError, match="'epochs' is no axis"):
-        found.baseline("epochs=3")
+        baseline(found, "epochs=3")
 
 
 def test_a_missing_data_set_is_refused(tmp_path: Path) -> None:
@@ -221,9 +223,76 @@ def test_a_folder_of_other_settings_is_refused_and_more_losses_are_taken_in(tmp_
         folders.check_folder(grid(data, "epochs=2", "cls_loss=bce", "box_loss=ciou"), tmp_path)
 
 
-def test_a_dry_run_shows_the_grid_and_starts_nothing(tmp_path: Path, data: Path) -> None:
-    words = ["model=yolov8n.yaml", f"data={data}", "cls_loss=bce,focal", "seed=0,1,2"]
+WORDS = ["model=yolov8n.yaml", "imgsz=64"]
+
+
+def test_a_dry_run_shows_the_grid_with_time_and_disk_and_starts_nothing(tmp_path: Path, data: Path) -> None:
+    words = [*WORDS, f"data={data}", "device=cpu", "cls_loss=bce,focal", "seed=0-2"]
     text = dry_run(read_words(words), options(tmp_path / "out"))
     assert "cls_loss=bce  (baseline)" in text
     assert "2 configurations, 3 seeds (0, 1, 2): 6 runs" in text
+    assert re.search(r"time: about \d+ (s|min), 1 at a time \(by a trial step", text)
+    assert re.search(r"disk: about \d+ MB, and 0\.\d GB more", text)
+    assert "one seed" not in text
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_warns_of_one_seed_and_of_no_baseline(tmp_path: Path, data: Path) -> None:
+    text = dry_run(read_words([*WORDS, f"data={data}", "device=cpu", "cls_loss=bce,focal"]), options(tmp_path))
+    assert "one seed says nothing about chance" in text
+    text = dry_run(read_words([*WORDS, f"data={data}", "device=cpu", "seed=0-2"]), options(tmp_path))
+    assert "there is one configuration" in text
+
+
+def test_a_range_of_seeds_is_each_of_them(tmp_path: Path, data: Path) -> None:
+    assert grid(data, "cls_loss=bce,focal", "seed=0-4").seeds == (0, 1, 2, 3, 4)
+    assert grid(data, "cls_loss=bce,focal", "seed=0-1,7, 9-10").seeds == (0, 1, 7, 9, 10)
+    assert read_keywords({"seed": "3-5"}).axes == {"seed": [3, 4, 5]}
+    assert read_keywords({"seed": range(2)}).axes == {"seed": [0, 1]}
+    path = tmp_path / "grid.yaml"
+    path.write_text("grid:\n  cls_loss: [bce, focal]\n  seed: [0-2]\n")
+    assert grid(data, f"cfg={path}").seeds == (0, 1, 2)
+
+
+def test_a_grid_is_multiplied_out_before_it_is_built(data: Path) -> None:
+    values = ",".join(str(0.001 * i) for i in range(1, 128))
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"^the grid has 2,048,383 runs \(127 lr0 x 127 lrf x 127 momentum\): at most"):
+        grid(data, f"lr0={values}", f"lrf={values}", f"momentum={values}")
+    with pytest.raises(ValueError, match=r"at most 10,000 are allowed"):
+        grid(data, "cls_loss=bce,focal", "seed=0-5000")
+    with pytest.raises(ValueError, match=r"'seed=0-99999999' is not valid"):
+        grid(data, "cls_loss=bce,focal", "seed=0-99999999")
+    assert time.monotonic() - start < 5
+
+
+def test_a_single_configuration_gets_the_stock_losses_as_its_baseline(tmp_path: Path, data: Path) -> None:
+    words = [*WORDS, f"data={data}", "cls_loss=focal", "box_loss=siou", "focal_gamma=2", "seed=0-2"]
+    prepared = prepare(read_words(words), options(tmp_path / "new"))
+    assert names(prepared.grid) == ["cls_loss=stock box_loss=stock", "cls_loss=focal box_loss=siou"]
+    assert prepared.baseline == {"cls_loss": "stock", "box_loss": "stock"}
+    assert "focal_gamma" not in prepared.grid.cells[0].settings
+    assert prepared.remarks == [
+        "cls_loss=stock box_loss=stock is added, as the baseline: one configuration alone says nothing"
+    ]
+    folders.write_grid(prepared.grid, tmp_path / "new", "", {"baseline": prepared.baseline})
+    assert prepare(read_words(words), options(tmp_path / "new")).grid == prepared.grid, "started again"
+
+
+def test_a_configuration_that_is_added_to_a_folder_leaves_its_baseline(tmp_path: Path, data: Path) -> None:
+    words = [*WORDS, f"data={data}", "seed=0-2"]
+    first = prepare(read_words([*words, "cls_loss=bce,focal"]), options(tmp_path))
+    folders.write_grid(first.grid, tmp_path, "", {"baseline": first.baseline})
+    added = prepare(read_words([*words, "cls_loss=slide"]), options(tmp_path))
+    assert names(added.grid) == ["cls_loss=slide"]
+    assert added.baseline == {"cls_loss": "bce"}
+    assert not added.remarks
+    named = prepare(read_words([*words, "cls_loss=slide"]), options(tmp_path, baseline="cls_loss=Focal"))
+    assert named.baseline == {"cls_loss": "focal"}
+
+
+def test_a_plan_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, data: Path) -> None:
+    (tmp_path / folders.GRID_FILE).write_text("")
+    with pytest.raises(ValueError, match=r"^unreadable: .*comparison\.json, ") as refusal:
+        prepare(read_words([*WORDS, f"data={data}", "cls_loss=bce,focal"]), options(tmp_path))
+    assert "\n" not in str(refusal.value)

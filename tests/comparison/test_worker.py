@@ -18,10 +18,12 @@ from torch.utils.data import Dataset
 from ultralytics.data.build import InfiniteDataLoader, seed_worker
 
 from yolo_losses.comparison.folders import pair_problems
-from yolo_losses.comparison.grid import build, read_words
+from yolo_losses.comparison.grid import build
 from yolo_losses.comparison.reader import read_record
 from yolo_losses.comparison.record import METRIC_COLUMNS, RunRecord
-from yolo_losses.comparison.worker import HASHED_BATCHES, Training, per_image, recording_validator
+from yolo_losses.comparison.validation import per_image, recording_validator
+from yolo_losses.comparison.words import read_words
+from yolo_losses.comparison.worker import HASHED_BATCHES, Training
 
 
 class Augmented(Dataset):

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 HELP = "train several losses over several seeds, and report which is better, and how sure that is"
+METRIC = (
+    "map50_95 (default), map50, map75, precision or recall, of the best epoch; with @last of the last one, with @mean"
+    " over the last tenth of the epochs"
+)
 EXAMPLES = """\
 The words are those of `yolo train`. A value with commas is an axis of the grid; `seed` is averaged over. The command
 continues a comparison that was interrupted.
 
 examples:
-  yolo-losses compare model=yolov8n.yaml data=my.yaml epochs=50 seed=0,1,2 cls_loss=bce,focal,slide
-  yolo-losses compare model=yolov8n.yaml data=my.yaml seed=0,1,2 box_loss=ciou,siou,eiou --devices 0,1
-  yolo-losses compare model=yolov8n.yaml data=my.yaml seed=0,1,2 cls_loss=bce,slide --dry-run    print the grid
+  yolo-losses compare model=yolov8n.yaml data=my.yaml epochs=50 seed=0-2 cls_loss=bce,focal,slide
+  yolo-losses compare model=yolov8n.yaml data=my.yaml seed=0-2 box_loss=ciou,siou,eiou --devices 0,1
+  yolo-losses compare model=yolov8n.yaml data=my.yaml seed=0-2 cls_loss=bce,slide --dry-run    print the grid
   yolo-losses compare --report-only --out runs/compare                                           rebuild the report
 """
 
@@ -26,8 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for `yolo train`; cfg=FILE may hold `grid:`")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--baseline", metavar="KEY=VALUE", help="default: the first configuration of the grid")
-    parser.add_argument("--metric", default="map50_95", help="map50_95 (default), map50, map75, precision or recall")
+    parser.add_argument("--baseline", metavar="KEY=VALUE", help="default: the first configuration, or stock")
+    parser.add_argument("--metric", default="map50_95", help=METRIC)
     parser.add_argument(
         "--rope", type=float, default=0.005, metavar="X", help="difference that does not matter (default: %(default)s)"
     )
@@ -35,8 +40,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", default="", metavar="0,1", help="GPUs, one run on each at a time")
     parser.add_argument("--engine", default="local", help="local (default) or ray")
     parser.add_argument("--address", help="of a Ray cluster; default: RAY_ADDRESS, or one on this machine alone")
-    parser.add_argument("--dry-run", action="store_true", help="print the grid and the number of runs")
+    parser.add_argument("--dry-run", action="store_true", help="print the grid, the number of runs, time and disk")
     parser.add_argument("--report-only", action="store_true", help="rebuild the report of --out, and train nothing")
+    parser.add_argument("--paper", type=Path, metavar="DIR", help="write table, figure, methods and references there")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON; all else goes to stderr")
 
     parse: Callable[..., tuple[argparse.Namespace, list[str]]] = parser.parse_known_args
 
@@ -51,28 +58,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the comparison, or what is left of it, and print the verdicts."""
-    from yolo_losses import comparison
-    from yolo_losses.comparison.grid import read_words
+    from yolo_losses.comparison import driver
+    from yolo_losses.comparison.options import Options
+    from yolo_losses.comparison.words import read_words
 
-    options = comparison.Options(
-        args.baseline, args.metric, args.rope, args.jobs, args.devices, args.engine, args.address, args.out
-    )
+    names = ("baseline", "metric", "rope", "jobs", "devices", "engine", "address", "out", "paper")
+    options = Options(**{name: getattr(args, name) for name in names})
     if args.report_only:
         if args.words:
             raise ValueError(f"'{args.words[0]}': --report-only trains nothing, leave the keys out")
-        table = comparison.write_report(options)
+        table = driver.write_report(options)
     elif args.dry_run:
-        print(comparison.dry_run(read_words(args.words), options))
+        print(driver.dry_run(read_words(args.words), options))
         return 0
     else:
         try:
-            table = comparison.run(read_words(args.words), options, comparison.command_line())
+            command = shlex.join(["yolo-losses", *sys.argv[1:]])
+            table = driver.run(read_words(args.words), options, command, quiet_output=args.json)
         except KeyboardInterrupt:
             print("\nstopped; the same command continues", file=sys.stderr)
             return 130
         except RuntimeError as error:
             print(error, file=sys.stderr)
             return 1
+    if args.json:
+        print((args.out / "summary.json").read_text(encoding="utf-8"))
+        return 0
     several = table["data"].n_unique() > 1
     for row in table.filter(weights="best").iter_rows(named=True):
         where = f" on {row['data']}" if several else ""

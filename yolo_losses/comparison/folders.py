@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import statistics
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +12,30 @@ from typing import Any, Literal
 
 from yolo_losses.comparison.grid import Grid, Run
 from yolo_losses.comparison.reader import UnusableRunError, read_record
-from yolo_losses.comparison.record import METRIC_COLUMNS, PLAN_FILE, RECORD_FILE, RunRecord, read_results, write_json
+from yolo_losses.comparison.record import PLAN_FILE, RECORD_FILE, RunRecord, read_results, write_json
 
 GRID_FILE = "comparison.json"
 LOG_FILE = "log.txt"
 
 Status = Literal["finished", "failed", "open"]
+
+
+def read_plan(out: Path) -> dict[str, Any]:
+    """Return the comparison that a folder holds, as it was asked for; nothing where it holds none.
+
+    Raises:
+        ValueError: where the file cannot be read; the message is one line naming it.
+    """
+    path = out / GRID_FILE
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or not {"options", "settings", "axes", "seeds", "data", "cells"} <= found.keys():
+            raise ValueError("it is no comparison")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"unreadable: {path}, {error}") from error
+    return found
 
 
 def write_grid(grid: Grid, out: Path, command: str, options: Mapping[str, Any]) -> None:
@@ -42,8 +59,7 @@ def write_grid(grid: Grid, out: Path, command: str, options: Mapping[str, Any]) 
     }
     new = json.loads(json.dumps(new, default=str))
     check_folder(grid, out)
-    if path.is_file():
-        old = json.loads(path.read_text(encoding="utf-8"))
+    if old := read_plan(out):
         for key, values in old["axes"].items():
             new["axes"][key] = values + [v for v in new["axes"][key] if v not in values]
         for key in ("seeds", "data", "cells"):
@@ -58,10 +74,9 @@ def check_folder(grid: Grid, out: Path) -> None:
     Raises:
         ValueError: on a setting that differs; the message is one line naming it and both values.
     """
-    path = out / GRID_FILE
-    if not path.is_file():
+    old = read_plan(out)
+    if not old:
         return
-    old = json.loads(path.read_text(encoding="utf-8"))
     settings = json.loads(json.dumps(dict(grid.settings), default=str))
     for key in sorted(old["settings"].keys() | settings.keys()):
         before, now = old["settings"].get(key), settings.get(key)
@@ -145,29 +160,6 @@ def log_tail(folder: Path, count: int) -> list[str]:
         return []
     lines = [line.rpartition("\r")[2].strip() for line in text.replace("\r\n", "\n").split("\n")]
     return [line for line in lines if line][-count:]
-
-
-def progress(run: Run, metric: str) -> tuple[int, int, float | None]:
-    """Return the epochs that are done, those in all, and the metric after the last one."""
-    rows = read_results(run.folder)
-    epochs = int(run.cell.settings.get("epochs", 100))
-    column = METRIC_COLUMNS.get(metric, METRIC_COLUMNS["map50_95"])
-    return len(rows), epochs, rows[-1].get(column) if rows else None
-
-
-def seconds_left(runs: list[Run], side_by_side: int) -> float | None:
-    """Return about how long the runs that are not over will take, `None` before there is an epoch to go by."""
-    paces: list[float] = []
-    epochs_left = 0
-    for run in runs:
-        rows = read_results(run.folder)
-        times = [row["time"] for row in rows if "time" in row]
-        paces += [b - a for a, b in zip([0.0, *times], times, strict=False) if b > a]
-        if record_of(run) is None:
-            epochs_left += max(0, int(run.cell.settings.get("epochs", 100)) - len(rows))
-    if not paces:
-        return None
-    return statistics.median(paces) * epochs_left / max(1, side_by_side)
 
 
 def pair_problems(runs: list[Run]) -> list[str]:

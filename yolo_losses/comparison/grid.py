@@ -1,19 +1,18 @@
-"""The grid of a comparison: from words or keywords to checked runs."""
+"""The grid of a comparison: from what is asked for to checked runs."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import json
-import logging
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo_losses import registry
+from yolo_losses.comparison.words import MAX_RUNS, TASKS, Request, default_cfg, read_words, refusals, split_at_commas
 from yolo_losses.config.settings import LossSettings, argument, declared_parameters, default_keys
 
 OWN_KEYS = {  # keys of `yolo train` that compare sets by itself -> what to do instead
@@ -23,7 +22,6 @@ OWN_KEYS = {  # keys of `yolo train` that compare sets by itself -> what to do i
     "exist_ok": "runs that are finished are never run again",
     "resume": "a comparison that was stopped continues when it is started again",
 }
-TASKS = ("detect", "segment", "pose", "obb")
 
 
 @dataclass(frozen=True)
@@ -59,136 +57,6 @@ class Run:
         return f"{self.cell.name} seed={self.seed}"
 
 
-@dataclass
-class Request:
-    """What was asked for.
-
-    Attributes:
-        settings: keys with one value.
-        axes: keys with several values.
-    """
-
-    settings: dict[str, Any] = field(default_factory=dict)
-    axes: dict[str, list[Any]] = field(default_factory=dict)
-
-    def add(self, key: str, values: list[Any]) -> None:
-        """Take a key's values, which replace those it had."""
-        self.settings.pop(key, None)
-        self.axes.pop(key, None)
-        if len(values) == 1:
-            self.settings[key] = values[0]
-        else:
-            self.axes[key] = values
-
-    def add_file(self, path: str) -> None:
-        """Take the keys of a YAML file; the lists of its mapping `grid` are axes."""
-        import yaml
-        from ultralytics.utils.checks import check_yaml
-
-        try:
-            found = yaml.safe_load(Path(check_yaml(path)).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise ValueError(f"'cfg={path}' cannot be read: {first_line(error)}") from error
-        if not isinstance(found, dict):
-            raise ValueError(f"'cfg={path}' holds no keys")
-        grid = found.pop("grid", None) or {}
-        if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
-            raise ValueError(f"'grid' in {path} is a mapping of lists, such as 'cls_loss: [bce, focal]'")
-        for key, value in found.items():
-            self.add(str(key), [value])
-        for key, values in grid.items():
-            self.add(str(key), values)
-
-
-def read_words(words: Sequence[str]) -> Request:
-    """Return what the words of a command line ask for: those of `yolo train`, with axes.
-
-    Raises:
-        ValueError: on a word that `yolo train` would reject; the message is one line naming it.
-    """
-    from ultralytics.cfg import MODES, merge_equals_args, parse_key_value_pair
-
-    from_file, request = Request(), Request()
-    defaults = default_cfg()
-    with refusals():
-        merged = merge_equals_args(list(words))
-    for word in merged:
-        key, equals, text = word.partition("=")
-        if equals:
-            parts = split_at_commas(text)
-            if not all(part.strip() for part in parts):
-                raise ValueError(f"'{word}' lacks a value")
-            with refusals():
-                values = [parse_key_value_pair(f"{key}={part}")[1] for part in parts]
-            if key.strip() == "cfg":
-                if len(values) != 1:
-                    raise ValueError(f"'{word}' names more than one file")
-                from_file.add_file(str(values[0]))
-            else:
-                request.add(key.strip(), values)
-        elif word in TASKS:
-            request.add("task", [word])
-        elif word in MODES:
-            request.add("mode", [word])
-        elif isinstance(defaults.get(word), bool):
-            request.add(word, [True])
-        elif word in defaults:
-            raise ValueError(f"'{word}' lacks a value, such as '{word}={defaults[word]}'")
-        else:
-            raise ValueError(f"'{word}' is not a key of `yolo train`.{registry.did_you_mean(word, list(defaults))}")
-    return merge(from_file, request)
-
-
-def read_keywords(keywords: Mapping[str, Any]) -> Request:
-    """Return what keywords ask for: a list, a tuple, or text with commas outside brackets, is an axis.
-
-    A list of numbers for `cls_weights` is one value of it.
-    """
-    from_file, request = Request(), Request()
-    for key, value in keywords.items():
-        if key == "cfg":
-            from_file.add_file(str(value))
-        elif isinstance(value, str) and "," in value:
-            request = merge(request, read_words([f"{key}={value}"]))
-        elif isinstance(value, (list, tuple)):
-            if not value:
-                raise ValueError(f"'{key}' lacks a value")
-            one = key == "cls_weights" and all(isinstance(each, int | float) for each in value)
-            request.add(key, [list(value)] if one else list(value))
-        else:
-            request.add(key, [str(value) if isinstance(value, Path) else value])
-    return merge(from_file, request)
-
-
-def merge(under: Request, over: Request) -> Request:
-    """Return both requests, the second one's keys in place of the first one's."""
-    merged = Request(dict(under.settings), dict(under.axes))
-    for key, value in over.settings.items():
-        merged.add(key, [value])
-    for key, values in over.axes.items():
-        merged.add(key, values)
-    return merged
-
-
-def split_at_commas(text: str) -> list[str]:
-    """Split at the commas that stand outside brackets and quotes."""
-    parts, depth, quote = [""], 0, ""
-    for character in text:
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "\"'":
-            quote = character
-        elif character in "([{":
-            depth += 1
-        elif character in ")]}":
-            depth -= 1
-        if character == "," and depth == 0 and not quote:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
-
-
 @dataclass(frozen=True)
 class Grid:
     """The cells of a comparison and its seeds.
@@ -205,50 +73,121 @@ class Grid:
     settings: Mapping[str, Any]
     axes: Mapping[str, list[Any]]
 
+    @property
+    def lacks_baseline(self) -> bool:
+        """Whether it holds one configuration, whose losses are not all `stock`."""
+        configurations = [cell.configuration for cell in self.cells]
+        losses = {str(value) for key, value in configurations[0].items() if key.endswith("_loss")}
+        return all(each == configurations[0] for each in configurations) and bool(losses - {"stock"})
+
     def runs(self, out: Path) -> list[Run]:
         """Return the runs, all cells of one seed before the next: a part of the grid is a comparison already."""
         return [
             Run(cell, seed, out / "runs" / cell.folder / f"seed{seed}") for seed in self.seeds for cell in self.cells
         ]
 
-    def baseline(self, words: str | Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return the configuration of the baseline.
 
-        Args:
-            words: `cls_loss=bce`, several of them apart by blanks or commas, or a mapping; `None` is the first cell.
-                Where it fits several cells, the first of them.
+def find_baseline(
+    wanted: str | Mapping[str, Any] | None, configurations: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the configuration of the baseline.
 
-        Raises:
-            ValueError: where it fits no cell.
-        """
-        if words is None:
-            return dict(self.cells[0].configuration)
-        if isinstance(words, str):
-            words = read_words([word for part in split_at_commas(words) for word in part.split()]).settings
-        for key in words:
-            if key not in self.axes or key in ("seed", "data"):
-                axes = ", ".join(k for k in self.axes if k not in ("seed", "data")) or "none"
-                raise ValueError(f"--baseline: '{key}' is no axis of this grid: its axes are {axes}")
-        for cell in self.cells:
-            if words.keys() <= cell.settings.keys() and _is_the_same(cell.settings, words):
-                return dict(cell.configuration)
-        asked = " ".join(f"{key}={shown(value)}" for key, value in words.items())
-        raise ValueError(f"--baseline: no cell has '{asked}': there is {', '.join(c.name for c in self.cells)}")
+    Args:
+        wanted: `cls_loss=bce`, several of them apart by blanks or commas, or a mapping; `None` is the first
+            configuration. Where it fits several, the first of them.
+        configurations: of the comparison.
+
+    Raises:
+        ValueError: where it fits none.
+    """
+    if isinstance(wanted, str):
+        wanted = read_words([word for part in split_at_commas(wanted) for word in part.split()]).settings
+    wanted = wanted or {}
+    axes = dict.fromkeys(key for configuration in configurations for key in configuration)
+    for key in wanted:
+        if key not in axes:
+            raise ValueError(
+                f"--baseline: '{key}' is no axis of this comparison: its axes are {', '.join(axes) or 'none'}"
+            )
+    for configuration in configurations:
+        if wanted.keys() <= configuration.keys() and _is_the_same(configuration, wanted):
+            return dict(configuration)
+    there = ", ".join(dict.fromkeys(name_of(configuration) for configuration in configurations))
+    raise ValueError(f"--baseline: no configuration has '{name_of(wanted)}': there is {there}")
 
 
-def _is_the_same(settings: Mapping[str, Any], words: Mapping[str, Any]) -> bool:
+def _is_the_same(configuration: Mapping[str, Any], words: Mapping[str, Any]) -> bool:
     try:
-        return canonical({**settings, **words}) == canonical(settings)
+        return canonical({**configuration, **words}) == canonical(configuration)
     except ValueError:
         return False
 
 
-def build(request: Request) -> Grid:
+def name_of(configuration: Mapping[str, Any]) -> str:
+    """Return a configuration in words."""
+    return " ".join(f"{key}={shown(value)}" for key, value in configuration.items()) or "default"
+
+
+def build(request: Request, *, stock_as_baseline: bool = False) -> Grid:
     """Return the grid of a request, every value checked as `yolo train` would.
+
+    Args:
+        request: what was asked for.
+        stock_as_baseline: whether a grid of one configuration gets another one, with each loss at `stock`.
 
     Raises:
         ValueError: on the first value that a run would reject; the message is one line naming key, value and allowed
             values.
+    """
+    settings, axes = _settings_and_axes(request)
+    seeds = axes.get("seed", [settings.pop("seed", 0)])
+    seeds = [int(s) if isinstance(s, float) and s.is_integer() else s for s in seeds]
+    if len(set(map(repr, seeds))) != len(seeds):
+        raise ValueError("'seed' has a value twice")
+    data = axes.get("data", [settings.pop("data", None)])
+    combined = {key: values for key, values in axes.items() if key != "seed"}
+    chosen = [dict(zip(combined, values, strict=True)) for values in itertools.product(*combined.values())]
+    if stock_as_baseline:
+        losses = {key: "stock" for key in combined if key.endswith("_loss")}
+        chosen = [{**each, **losses} for each in chosen] + chosen
+        axes = {key: ["stock", *values] if key in losses else values for key, values in axes.items()}
+
+    parameters = set(map(argument, declared_parameters()))
+    labels = {key: dict(zip(map(repr, values), _labels(key, values), strict=True)) for key, values in axes.items()}
+    cells: dict[str, Cell] = {}
+    used: set[str] = set()
+    for each in chosen:
+        asked = {**settings, **each}
+        kept = _without_idle_parameters(asked, parameters)
+        used |= kept.keys()
+        values = canonical(kept)
+        configuration = {key: values[key] for key in combined if key in kept and key != "data"}
+        parts = [
+            f"{key}={labels[key][repr(each[key])] if key == 'model' else shown(value)}"
+            for key, value in configuration.items()
+        ]
+        name = " ".join(parts) or "default"
+        if "data" in combined:
+            parts.append(f"data={labels['data'][repr(each['data'])]}")
+        kept.setdefault("data", data[0])
+        cell = Cell(configuration, kept, str(kept["data"]), name, _folder(parts or ["default"]))
+        same = cells.setdefault(cell.folder, cell)
+        if same is not cell and (
+            canonical(same.settings) != values | {"data": kept["data"]} or not asked.keys() - kept.keys()
+        ):
+            raise ValueError(f"'{name}' is in the grid twice")
+    for key in settings.keys() | combined.keys():
+        if key not in used:
+            raise ValueError(f"'{key}' would change nothing: no cell of the grid has a loss with that parameter")
+    grid = Grid(tuple(cells.values()), tuple(seeds), settings, axes)
+    check(grid)
+    return grid
+
+
+def _settings_and_axes(request: Request) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Return the keys with one value, and the axes in Ultralytics' order of the keys, checked.
+
+    The names of the folders do not depend on how the grid was written down.
     """
     settings, axes = dict(request.settings), dict(request.axes)
     for key, instead in OWN_KEYS.items():
@@ -256,65 +195,25 @@ def build(request: Request) -> Grid:
             raise ValueError(f"'{key}' is not for compare: {instead}")
     if settings.pop("mode", "train") != "train" or "mode" in axes:
         raise ValueError("compare trains: leave 'mode' out")
+    one_device = "each run has one device; --devices 0,1 gives each run a GPU of its own"
     for key in ("device", "task", "workers"):
         if key in axes:
-            raise ValueError(
-                f"'{key}' is no axis"
-                + (": each run has one device; --devices 0,1 runs side by side" if key == "device" else "")
-            )
+            raise ValueError(f"'{key}' is no axis" + (f": {one_device}" if key == "device" else ""))
     if re.search(r"[,\[(]", str(settings.get("device", ""))):
-        raise ValueError(
-            f"'device={settings['device']}': each run has one device; --devices 0,1 gives each run a GPU of its own"
-        )
-    for key in ("model", "data"):
+        raise ValueError(f"'device={settings['device']}': {one_device}")
+    for key, example in (("model", "yolov8n.yaml"), ("data", "my.yaml")):
         if settings.get(key) is None and key not in axes:
-            raise ValueError(
-                f"'{key}' is missing: compare {'model=yolov8n.yaml' if key == 'model' else 'data=my.yaml'}"
-            )
-    parameters = set(map(argument, declared_parameters()))
+            raise ValueError(f"'{key}' is missing: compare {key}={example}")
+    size = math.prod(map(len, axes.values()))
+    if size > MAX_RUNS:  # said before anything is built: the product is what takes long
+        sizes = " x ".join(f"{len(values)} {key}" for key, values in axes.items())
+        raise ValueError(f"the grid has {size:,} runs ({sizes}): at most {MAX_RUNS:,} are allowed")
     for key in map(argument, default_keys()):  # a loss that is named is what is compared, one value of it too
         if key.endswith("_loss") and key in settings:
-            axes = {**axes, key: [settings[key]]}
-    # Ultralytics' own order of the keys, not that of the words: the names of the folders do not depend on how the grid
-    # was written down.
-    order = list(default_cfg())
-    axes = {key: axes[key] for key in sorted(axes, key=lambda k: order.index(k) if k in order else len(order))}
-    settings = {key: value for key, value in settings.items() if key not in axes}
-
-    seeds = axes.get("seed", [settings.pop("seed", 0)])
-    seeds = [int(s) if isinstance(s, float) and s.is_integer() else s for s in seeds]
-    data = axes.get("data", [settings.pop("data", None)])
-    combined = {key: values for key, values in axes.items() if key != "seed"}
-    cells: list[Cell] = []
-    used: set[str] = set()
-    labels = {key: _labels(key, values) for key, values in axes.items()}
-    for chosen in itertools.product(*combined.values()):
-        asked = {**settings, **dict(zip(combined, chosen, strict=True))}
-        kept = _without_idle_parameters(asked, parameters)
-        used |= kept.keys()
-        values = canonical(kept)
-        index = {key: combined[key].index(value) for key, value in zip(combined, chosen, strict=True)}
-        configuration = {key: values[key] for key in combined if key in kept and key != "data"}
-        words = [
-            f"{key}={labels[key][index[key]] if key == 'model' else shown(configuration[key])}" for key in configuration
-        ]
-        name = " ".join(words) or "default"
-        parts = [*words, *([f"data={labels['data'][index['data']]}"] if "data" in combined else [])]
-        kept.setdefault("data", data[0])
-        cell = Cell(configuration, kept, str(kept["data"]), name, _folder(parts or ["default"]))
-        same = next((c for c in cells if c.folder == cell.folder), None)
-        if same is None:
-            cells.append(cell)
-        elif canonical(same.settings) != values | {"data": kept["data"]} or not asked.keys() - kept.keys():
-            raise ValueError(f"'{name}' is in the grid twice")
-    for key in settings.keys() | combined.keys():
-        if key not in used:
-            raise ValueError(f"'{key}' would change nothing: no cell of the grid has a loss with that parameter")
-    if len(set(map(repr, seeds))) != len(seeds):
-        raise ValueError("'seed' has a value twice")
-    grid = Grid(tuple(cells), tuple(seeds), settings, axes)
-    check(grid)
-    return grid
+            axes[key] = [settings[key]]
+    order = {key: number for number, key in enumerate(default_cfg())}
+    axes = {key: axes[key] for key in sorted(axes, key=lambda k: order.get(k, len(order)))}
+    return {key: value for key, value in settings.items() if key not in axes}, axes
 
 
 def _without_idle_parameters(asked: Mapping[str, Any], parameters: set[str]) -> dict[str, Any]:
@@ -365,18 +264,6 @@ def _folder(parts: list[str]) -> str:
     return safe
 
 
-# --- checks ----------------------------------------------------------------------------------------------------------
-
-
-def default_cfg() -> dict[str, Any]:
-    """Return Ultralytics' keys with their defaults, this package's among them."""
-    from ultralytics.utils import DEFAULT_CFG_DICT
-
-    import yolo_losses  # noqa: F401 - makes its keys known
-
-    return dict(DEFAULT_CFG_DICT)
-
-
 def check(grid: Grid) -> None:
     """Check every cell's keys, its model and its data set.
 
@@ -387,7 +274,7 @@ def check(grid: Grid) -> None:
 
     tasks: dict[str, str] = {}
     for cell in grid.cells:
-        for seed in grid.seeds:
+        for seed in grid.seeds if cell is grid.cells[0] else grid.seeds[:1]:
             with refusals():
                 get_cfg(overrides={**cell.settings, "seed": seed, "mode": "train"})
         for key, value in cell.settings.items():
@@ -417,70 +304,3 @@ def load_model(model: str, task: Any = None) -> Any:
     if "rtdetr" in Path(model).stem.lower():
         return ultralytics.RTDETR(model)
     return ultralytics.YOLO(model, task=task)
-
-
-def read_data(data: str, split: str = "val") -> dict[str, Any]:
-    """Return a data set's description: it is fetched where Ultralytics would, and refused where it is not there."""
-    from ultralytics.data.utils import check_det_dataset
-
-    with refusals(f"'data={data}'"):
-        found: dict[str, Any] = check_det_dataset(data)
-        if not found.get(split):
-            raise ValueError(f"there is no split '{split}'")
-        return found
-
-
-def data_hash(description: Mapping[str, Any], split: str = "val") -> str:
-    """Return a hash of a data set: its classes, the images' names and sizes, and the labels."""
-    digest = hashlib.sha256(repr(sorted(dict(description["names"]).items())).encode())
-    for part in dict.fromkeys(("train", split)):
-        for image in _images(description.get(part)):
-            digest.update(f"{image.name} {image.stat().st_size}".encode())
-            label = _label_of(image)
-            if label.is_file():
-                digest.update(label.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _images(where: Any) -> Iterator[Path]:
-    for path in [where] if isinstance(where, str) else where or []:
-        folder = Path(path)
-        if folder.is_file():  # a list of images
-            for line in folder.read_text(encoding="utf-8").splitlines():
-                image = Path(line.strip())
-                image = image if image.is_absolute() else folder.parent / image
-                if line.strip() and image.is_file():
-                    yield image
-        else:
-            yield from sorted(
-                p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".txt", ".npy", ".cache")
-            )
-
-
-def _label_of(image: Path) -> Path:
-    """Return where Ultralytics looks for an image's labels."""
-    parts = list(image.parts)
-    if "images" in parts[:-1]:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts).with_suffix(".txt")
-
-
-@contextmanager
-def refusals(what: str = "") -> Iterator[None]:
-    """Turn what Ultralytics raises into a `ValueError` with a one-line message, and keep its help texts to itself."""
-    from ultralytics.utils import LOGGER
-
-    level = LOGGER.level
-    LOGGER.setLevel(logging.CRITICAL)
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{what}: {first_line(error)}" if what else first_line(error)) from error
-    finally:
-        LOGGER.setLevel(level)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, without colours."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(getattr(error, "msg", None) or error))
-    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)

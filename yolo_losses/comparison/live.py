@@ -1,13 +1,19 @@
-"""What is shown while a comparison runs: a table that is kept up to date, or plain lines where there is no terminal."""
+"""What is shown while a comparison runs: a line for each run that ended, and bars below where there is a terminal."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yolo_losses.comparison import folders
+from yolo_losses.comparison.estimate import format_duration, planned_epochs, seconds_left
 from yolo_losses.comparison.grid import Run
+from yolo_losses.comparison.record import METRIC_COLUMNS, read_results
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 
 class View:
@@ -16,104 +22,95 @@ class View:
     Args:
         runs: of the grid, those that are over too.
         metric: what is shown of each run.
+        stderr: whether to write to the standard error.
     """
 
-    def __init__(self, runs: list[Run], metric: str) -> None:
+    def __init__(self, runs: list[Run], metric: str, *, stderr: bool = False) -> None:
         from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        view = self
+
+        class Bars(Progress):
+            """Bars that read the runs' folders as they are drawn."""
+
+            def get_renderables(self) -> Iterable[Any]:
+                view.read_progress()
+                return super().get_renderables()
 
         self.runs = runs
         self.side_by_side = 1  # which the engine knows
         self.metric = metric
-        self.running: dict[str, float] = {}  # folder -> when it was started
-        self.console = Console()
-        self.live: Any = None
+        self.running: dict[str, tuple[Run, float, TaskID]] = {}  # folder -> run, when it was started, its bar
+        self.over = sum(folders.record_of(run) is not None for run in runs)
+        console = Console(stderr=stderr, force_jupyter=False)  # a notebook gets plain lines too
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[value]}"),
+        ]
+        self.bars = Bars(
+            *columns, TimeRemainingColumn(), console=console, refresh_per_second=1, disable=not console.is_terminal
+        )
+        self.all_runs = self.bars.add_task("runs", total=len(runs), completed=self.over, value="")
 
     def __enter__(self) -> View:
-        if self.console.is_terminal:
-            from rich.live import Live
-
-            self.live = Live(get_renderable=self.table, console=self.console, refresh_per_second=1)
-            self.live.start()
+        self.bars.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.live is not None:
-            self.live.stop()
+        self.bars.stop()
 
     def started(self, run: Run) -> None:
         """Note that a run's process is there."""
-        self.running[str(run.folder)] = time.monotonic()
-        if self.live is None:
+        bar = self.bars.add_task(run.title, total=planned_epochs(run), value="")
+        self.running[str(run.folder)] = (run, time.monotonic(), bar)
+        if self.bars.disable:
             self.say(f"started  {run.title}")
 
     def lost(self, run: Run) -> None:
         """Note that the machine of a run is gone."""
-        self.running.pop(str(run.folder), None)
+        self._remove(run)
         self.say(f"lost its machine: {run.title}; it will be rescheduled")
 
     def ended(self, run: Run) -> None:
-        """Note that a run is over; how a failing one ended stands above the table."""
-        seconds = time.monotonic() - self.running.pop(str(run.folder), time.monotonic())
+        """Note that a run is over."""
+        seconds = self._remove(run)
         record = folders.record_of(run)
-        done = sum(folders.record_of(r) is not None for r in self.runs)
-        count = f"[{done}/{len(self.runs)}]"
         if record is None:
             return
+        self.over += 1
+        self.bars.update(self.all_runs, completed=self.over)
+        count = f"[{self.over}/{len(self.runs)}]"
         if record.status == "failed":
             self.say(f"{count} FAILED   {run.title}: {record.error}\n    log: {run.folder / folders.LOG_FILE}")
-        elif self.live is None:
-            value = (record.best or {}).get(self.metric)
-            self.say(
-                f"{count} finished {run.title}: {self.metric} {_number(value)}, {record.epochs} epochs,"
-                f" {span(seconds)}{self.left()}"
-            )
+            return
+        value = (record.best or {}).get(self.metric)
+        left = seconds_left(self.runs, self.side_by_side)
+        self.say(
+            f"{count} finished {run.title}: {self.metric} {_number(value)}, {record.epochs} epochs,"
+            f" {format_duration(seconds)}{f'; about {format_duration(left)} left' if left else ''}"
+        )
 
     def say(self, text: str) -> None:
-        """Print a line, above the table if there is one."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """Print a line, above the bars if there are any."""
+        self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def left(self) -> str:
-        """Return the time left in words, nothing where it is not known."""
-        seconds = folders.seconds_left(self.runs, self.side_by_side)
-        return f"; about {span(seconds)} left" if seconds else ""
+    def read_progress(self) -> None:
+        """Bring the bars up to date with the runs' folders."""
+        column = METRIC_COLUMNS.get(self.metric, METRIC_COLUMNS["map50_95"])
+        for run, _, bar in list(self.running.values()):
+            if rows := read_results(run.folder):
+                self.bars.update(bar, completed=len(rows), value=f"{self.metric} {_number(rows[-1].get(column))}")
 
-    def table(self) -> Any:
-        """Return the table: a row for each run that is over or running, and a line for those that wait."""
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False)
-        for heading in ("configuration", "data", "seed", "state", "epoch", self.metric, "left"):
-            table.add_column(heading, justify="left" if heading in ("configuration", "data", "state") else "right")
-        several = len({run.cell.data for run in self.runs}) > 1
-        table.columns[1].header = "data" if several else ""
-        waiting = 0
-        for run in self.runs:
-            record = folders.record_of(run)
-            if record is None and str(run.folder) not in self.running:
-                waiting += 1
-                continue
-            done, epochs, value = folders.progress(run, self.metric)
-            state = record.status if record is not None else "running"
-            if record is not None and record.best:
-                value = record.best.get(self.metric)
-            style = {"failed": "red", "running": "bold"}.get(state)
-            cells = [run.cell.name, run.cell.folder.rpartition("data=")[2] if several else "", str(run.seed), state]
-            seconds = folders.seconds_left([run], 1) if record is None else None
-            left = span(seconds) if seconds is not None else ""
-            table.add_row(*cells, f"{done}/{epochs}", _number(value), left, style=style)
-        over = sum(folders.record_of(run) is not None for run in self.runs)
-        table.caption = f"{over} of {len(self.runs)} runs are over, {waiting} wait{self.left()}"
-        table.caption_justify = "left"
-        return table
-
-
-def span(seconds: float) -> str:
-    """Return a time span as a person reads it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    def _remove(self, run: Run) -> float:
+        """Remove a run's bar and return the seconds that it was there."""
+        if str(run.folder) not in self.running:
+            return 0.0
+        _, start, bar = self.running.pop(str(run.folder))
+        self.bars.remove_task(bar)
+        return time.monotonic() - start
 
 
 def _number(value: float | None) -> str:

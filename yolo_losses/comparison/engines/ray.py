@@ -18,8 +18,9 @@ from typing import Any
 
 from yolo_losses.comparison import folders
 from yolo_losses.comparison.engines import Watch, start, stop, threads
-from yolo_losses.comparison.grid import Run, first_line
+from yolo_losses.comparison.grid import Run
 from yolo_losses.comparison.record import METRIC_COLUMNS, RECORD_FILE, RunRecord, read_results
+from yolo_losses.comparison.words import first_line
 
 LOST_NODES = 10  # how many a trial may lose; what fails in a training is in its record, and no failure for Ray
 

@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yolo_losses.comparison import folders
+from yolo_losses.comparison.curves import curves_table
+from yolo_losses.comparison.grid import find_baseline
 from yolo_losses.comparison.reader import read_runs
 from yolo_losses.comparison.record import RunRecord
 from yolo_losses.comparison.report import figures
@@ -33,7 +36,7 @@ WORDS = ("better", "worse", "no difference that matters", "undecided")
 
 
 def build_report(
-    folder: Path, *, baseline: Mapping[str, Any] | None = None, rope: float = 0.005, metric: str = "map50_95"
+    folder: Path, *, baseline: str | Mapping[str, Any] | None = None, rope: float = 0.005, metric: str = "map50_95"
 ) -> polars.DataFrame:
     """Write the report of a folder of runs into the folder.
 
@@ -52,17 +55,26 @@ def build_report(
             values.
     """
     folder = Path(folder)
-    plan = _plan(folder)
-    if baseline is None:
-        baseline = plan.get("options", {}).get("baseline")
     runs = read_runs(folder)
-    result = analysis.analyse(_in_order(runs.records, plan), baseline, rope, metric)
-    result.notes[:0] = runs.problems
+    notes = runs.problems
+    try:
+        plan = folders.read_plan(folder)
+    except ValueError as error:
+        plan = {}
+        notes = [str(error), *notes]
+    records = _in_order(runs.records, plan)
+    if not records:
+        raise ValueError("; ".join([f"there are no runs to report on in {folder}", *notes]))
+    stored = plan.get("options", {}).get("baseline")
+    baseline = find_baseline(stored if baseline is None else baseline, [r.configuration for r in records])
+    result = analysis.analyse(records, baseline, rope, metric)
+    result.notes[:0] = notes
     drawn = figures.draw(result)
     (folder / "figures").mkdir(exist_ok=True)
     for figure in drawn:
         (folder / "figures" / f"{figure.name}.svg").write_text(svg_file(figure.svg), encoding="utf-8")
     _runs_table(result).write_csv(folder / "summary.csv")
+    curves_table(records).write_csv(folder / "curves.csv")
     (folder / "summary.json").write_text(json.dumps(_summary(result, plan), indent=1) + "\n", encoding="utf-8")
     context = _context(result, plan, drawn)
     for name in ("report.md", "report.html"):
@@ -111,13 +123,6 @@ def _row(c: Comparison, rope: float) -> dict[str, Any]:
 
 
 # --- summaries -------------------------------------------------------------------------------------------------------
-
-
-def _plan(folder: Path) -> dict[str, Any]:
-    """Return the comparison as it was asked for; nothing for runs made by hand."""
-    path = folder / "comparison.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found if isinstance(found, dict) else {}
 
 
 def _in_order(records: list[RunRecord], plan: Mapping[str, Any]) -> list[RunRecord]:

@@ -1,0 +1,61 @@
+"""The data set of a comparison: its description, and a hash that tells whether it changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from yolo_losses.comparison.words import refusals
+
+
+def read_data(data: str, split: str = "val") -> dict[str, Any]:
+    """Return a data set's description: it is fetched where Ultralytics would, and refused where it is not there."""
+    from ultralytics.data.utils import check_det_dataset
+
+    with refusals(f"'data={data}'"):
+        found: dict[str, Any] = check_det_dataset(data)
+        if not found.get(split):
+            raise ValueError(f"there is no split '{split}'")
+        return found
+
+
+def data_hash(description: Mapping[str, Any], split: str = "val") -> str:
+    """Return a hash of a data set: its classes, the images' names and sizes, and the labels."""
+    digest = hashlib.sha256(repr(sorted(dict(description["names"]).items())).encode())
+    for part in dict.fromkeys(("train", split)):
+        for image in _images(description.get(part)):
+            digest.update(f"{image.name} {image.stat().st_size}".encode())
+            label = _label_of(image)
+            if label.is_file():
+                digest.update(label.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def count_images(description: Mapping[str, Any], split: str) -> int:
+    """Return the number of images of a split."""
+    return sum(1 for _ in _images(description.get(split)))
+
+
+def _images(where: Any) -> Iterator[Path]:
+    for path in [where] if isinstance(where, str) else where or []:
+        folder = Path(path)
+        if folder.is_file():  # a list of images
+            for line in folder.read_text(encoding="utf-8").splitlines():
+                image = Path(line.strip())
+                image = image if image.is_absolute() else folder.parent / image
+                if line.strip() and image.is_file():
+                    yield image
+        else:
+            yield from sorted(
+                p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".txt", ".npy", ".cache")
+            )
+
+
+def _label_of(image: Path) -> Path:
+    """Return where Ultralytics looks for an image's labels."""
+    parts = list(image.parts)
+    if "images" in parts[:-1]:
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    return Path(*parts).with_suffix(".txt")

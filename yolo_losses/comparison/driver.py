@@ -1,0 +1,156 @@
+"""A comparison from start to end: check, train what is not trained yet, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from yolo_losses.comparison import dataset, folders
+from yolo_losses.comparison import grid as grids
+from yolo_losses.comparison.options import Options
+from yolo_losses.comparison.words import Request
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from yolo_losses.comparison.live import View
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A comparison that is checked and not begun.
+
+    Attributes:
+        grid: what is to be there.
+        baseline: the configuration that the others are compared with.
+        descriptions: of the data sets, by name.
+        hashes: of the data sets, by name.
+        remarks: what to tell before the first run.
+    """
+
+    grid: grids.Grid
+    baseline: dict[str, Any]
+    descriptions: dict[str, dict[str, Any]]
+    hashes: dict[str, str]
+    remarks: list[str]
+
+
+def prepare(request: Request, options: Options) -> Prepared:
+    """Return the comparison that is asked for, checked.
+
+    Raises:
+        ValueError: on an invalid value; the message is one line naming key, value and allowed values.
+    """
+    before = folders.read_plan(options.out)
+    stored = before.get("options", {}).get("baseline")
+    grid = grids.build(request)
+    remarks = []
+    if grid.lacks_baseline:
+        with_stock = grids.build(request, stock_as_baseline=True)
+        if stored in (None, with_stock.cells[0].configuration):
+            grid = with_stock
+            remarks.append(f"{grid.cells[0].name} is added, as the baseline: one configuration alone says nothing")
+    device = grid.settings.get("device")
+    if options.devices and device is not None:
+        raise ValueError(f"'device={device}' and '--devices' both say where a run is trained: leave one out")
+    if options.engine == "ray" and device not in (None, "cpu"):
+        raise ValueError(f"'device={device}': Ray hands out the GPUs of its cluster, leave 'device' out")
+    configurations = [cell["configuration"] for cell in before.get("cells", [])]
+    configurations += [dict(cell.configuration) for cell in grid.cells]
+    wanted = stored if options.baseline is None else options.baseline
+    baseline = grids.find_baseline(wanted, configurations)
+    folders.check_folder(grid, options.out)
+    if all(configuration == baseline for configuration in configurations):
+        remarks.append("there is one configuration: name losses to compare it with, such as cls_loss=bce,focal")
+    if len({*grid.seeds, *before.get("seeds", [])}) == 1:
+        remarks.append("one seed says nothing about chance: give three or more, such as seed=0-2")
+    descriptions, hashes = {}, {}
+    for cell in grid.cells:
+        if cell.data not in hashes:
+            split = str(cell.settings.get("split") or "val")
+            descriptions[cell.data] = dataset.read_data(cell.data, split)
+            hashes[cell.data] = dataset.data_hash(descriptions[cell.data], split)
+    return Prepared(grid, baseline, descriptions, hashes, remarks)
+
+
+def run(request: Request, options: Options, command: str, *, quiet_output: bool = False) -> pl.DataFrame:
+    """Train what is not trained yet, and write the report.
+
+    Args:
+        request: what was asked for.
+        options: of the comparison.
+        command: to be repeated, for the report.
+        quiet_output: whether progress goes to the standard error, since the standard output is for a program.
+    """
+    from yolo_losses.comparison.live import View
+
+    prepared = prepare(request, options)
+    kept = {"baseline": prepared.baseline, "metric": options.metric, "rope": options.rope}
+    folders.write_grid(prepared.grid, options.out, command, kept)
+    runs = prepared.grid.runs(options.out)
+    todo = [run for run in runs if folders.status(run) != "finished"]
+    with View(runs, options.metric, stderr=quiet_output) as view:
+        for remark in prepared.remarks:
+            view.say(remark)
+        if len(todo) < len(runs):
+            view.say(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already")
+        if todo:
+            carry_out(todo, options, view, prepared.hashes)
+        for line in folders.pair_problems(runs):
+            view.say(f"warning: {line}")
+        if not any(folders.status(r) == "finished" for r in runs):
+            raise RuntimeError(f"no run finished: see the logs in {options.out / 'runs'}")
+        view.say("all runs are over; writing the report")
+    return write_report(options)
+
+
+def carry_out(runs: Sequence[grids.Run], options: Options, view: View, hashes: dict[str, str]) -> None:
+    """Carry out runs by the engine that was chosen."""
+    if options.engine == "ray":
+        from yolo_losses.comparison.engines import ray
+
+        storage = options.out / "ray"
+        ray.run_all(runs, view, jobs=options.jobs, address=options.address, data_hashes=hashes, storage=storage)
+    else:
+        from yolo_losses.comparison.engines import local
+
+        local.run_all(runs, view, jobs=options.jobs, devices=[*map(str, options.devices)], data_hashes=hashes)
+
+
+def write_report(options: Options) -> pl.DataFrame:
+    """Write the report of the folder and return its table."""
+    from yolo_losses.comparison.report import build_report  # last: plots and statistics take a moment to load
+
+    if not options.out.is_dir():
+        raise ValueError(f"there is no folder {options.out}")
+    return build_report(options.out, baseline=options.baseline, rope=options.rope, metric=options.metric)
+
+
+def dry_run(request: Request, options: Options) -> str:
+    """Return the grid in words: its cells, the number of runs, what to mind, and estimates of time and disk."""
+    from yolo_losses.comparison import estimate
+
+    prepared = prepare(request, options)
+    grid = prepared.grid
+    sets = list(dict.fromkeys(cell.data for cell in grid.cells))
+    lines = []
+    for cell in grid.cells:
+        mark = "  (baseline)" if dict(cell.configuration) == prepared.baseline else ""
+        lines.append(f"{cell.name}{f'  on {cell.data}' if len(sets) > 1 else ''}{mark}")
+    runs = grid.runs(options.out)
+    todo = [run for run in runs if folders.status(run) != "finished"]
+    cells = _count(len({cell.name for cell in grid.cells}), "configuration")
+    where = f" on {len(sets)} data sets" if len(sets) > 1 else ""
+    seeds = f"{_count(len(grid.seeds), 'seed')} ({', '.join(map(str, grid.seeds))})"
+    lines.append(f"{cells}{where}, {seeds}: {_count(len(runs), 'run')}")
+    if len(todo) < len(runs):
+        lines.append(f"{len(runs) - len(todo)} are finished in {options.out}, {len(todo)} are left")
+    lines += prepared.remarks
+    if todo:
+        lines += estimate.describe(runs, todo, prepared.descriptions, options)
+    return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,131 @@
+"""How long a comparison will take, and how much of the disk: by what is done, or else by a trial step."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yolo_losses.comparison import dataset, folders
+from yolo_losses.comparison.grid import Run, load_model
+from yolo_losses.comparison.options import Options
+from yolo_losses.comparison.record import read_results
+
+# Bytes a parameter: last.pt and best.pt in half precision, when a run is over; and what comes on top while it trains,
+# snapshot and checkpoints with the weights, their average and the optimizer's state.
+KEPT_BYTES = 4
+TRAINING_BYTES = 56
+
+
+def seconds_left(runs: Sequence[Run], side_by_side: int) -> float | None:
+    """Return about how long the runs that are not over will take, `None` before there is an epoch to go by."""
+    paces: list[float] = []
+    epochs_left = 0
+    for run in runs:
+        rows = read_results(run.folder)
+        times = [row["time"] for row in rows if "time" in row]
+        paces += [b - a for a, b in zip([0.0, *times], times, strict=False) if b > a]
+        if folders.record_of(run) is None:
+            epochs_left += max(0, planned_epochs(run) - len(rows))
+    return statistics.median(paces) * epochs_left / max(1, side_by_side) if paces else None
+
+
+def planned_epochs(run: Run) -> int:
+    """Return how many epochs a run was asked for."""
+    return int(run.cell.settings.get("epochs", 100))
+
+
+def describe(
+    runs: Sequence[Run], todo: Sequence[Run], descriptions: Mapping[str, Mapping[str, Any]], options: Options
+) -> list[str]:
+    """Return the estimates in words, for the runs that are left."""
+    at_once = options.jobs or len(options.devices) or 1
+    trials = {str(run.cell.settings["model"]): run for run in todo}
+    parameters = {name: count_parameters(run) for name, run in trials.items()}
+    seconds, source = seconds_left(runs, at_once), "by the epochs that are done"
+    if seconds is None:
+        source = "by a trial step, without loading of images and start-up"
+        paces: dict[Any, float] = {}
+        seconds = 0.0
+        for run in todo:
+            settings = run.cell.settings
+            key = (run.cell.data, *(settings.get(k) for k in ("model", "imgsz", "batch", "device")))
+            if key not in paces:
+                paces[key] = seconds_per_epoch(run, descriptions[run.cell.data])
+            seconds += paces[key] * planned_epochs(run)
+        if options.devices:  # on one CPU, runs side by side share the cores
+            seconds /= at_once
+    sizes = [_size(run.folder) for run in runs if folders.status(run) == "finished"]
+    each = [statistics.median(sizes) if sizes else KEPT_BYTES * parameters[str(r.cell.settings["model"])] for r in todo]
+    extra = TRAINING_BYTES * max(parameters.values()) * at_once
+    free = shutil.disk_usage(
+        next(p for p in (options.out.resolve(), *options.out.resolve().parents) if p.exists())
+    ).free
+    lines = [
+        f"time: about {format_duration(seconds)}, {at_once} at a time ({source})",
+        f"disk: about {_gigabytes(sum(each))}, and {_gigabytes(extra)} more while runs are going on",
+    ]
+    if sum(each) + extra > free:
+        lines.append(f"warning: {_gigabytes(free)} are free there")
+    return lines
+
+
+def count_parameters(run: Run) -> int:
+    """Return the number of parameters of a run's model."""
+    model = load_model(str(run.cell.settings["model"]), run.cell.settings.get("task"))
+    return sum(parameter.numel() for parameter in model.model.parameters())
+
+
+def seconds_per_epoch(run: Run, description: Mapping[str, Any]) -> float:
+    """Return about how long an epoch takes, its validation too: by forward and backward of a few made-up images."""
+    import torch
+
+    settings = run.cell.settings
+    model = load_model(str(settings["model"]), settings.get("task")).model
+    on_gpu = torch.cuda.is_available() and settings.get("device") != "cpu"
+    batch = int(settings.get("batch", 16))
+    batch = (batch if batch >= 1 else 16) if on_gpu else 2
+    device = torch.device("cuda" if on_gpu else "cpu")
+    model = model.to(device).float().eval().requires_grad_()
+    images = torch.rand(batch, 3, *2 * [int(settings.get("imgsz", 640))], device=device)
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        sum(part.sum() for part in _tensors(model(images)) if part.requires_grad).backward()
+        if on_gpu:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    each = min(seconds) / batch
+    split = str(settings.get("split") or "val")
+    trained, validated = (dataset.count_images(description, part) for part in ("train", split))
+    return each * (trained + validated / 3)  # a forward is about a third of both
+
+
+def _tensors(output: Any) -> Iterator[Any]:
+    if isinstance(output, dict):
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        for part in output:
+            yield from _tensors(part)
+    elif output is not None:
+        yield output
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time span as a person reads it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,198 @@
+"""From the words of a command line, or keywords, to what is asked for: keys with one value, and axes."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yolo_losses import registry
+
+TASKS = ("detect", "segment", "pose", "obb")
+MAX_RUNS = 10_000
+SEED_RANGE = re.compile(r"\s*(\d+)-(\d+)\s*")
+
+
+@dataclass
+class Request:
+    """What was asked for.
+
+    Attributes:
+        settings: keys with one value.
+        axes: keys with several values.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    axes: dict[str, list[Any]] = field(default_factory=dict)
+
+    def add(self, key: str, values: list[Any]) -> None:
+        """Take a key's values, which replace those it had; `0-4` for `seed` is five values."""
+        if key == "seed":
+            values = [seed for value in values for seed in expand_seeds(value)]
+        self.settings.pop(key, None)
+        self.axes.pop(key, None)
+        if len(values) == 1:
+            self.settings[key] = values[0]
+        else:
+            self.axes[key] = values
+
+    def add_file(self, path: str) -> None:
+        """Take the keys of a YAML file; the lists of its mapping `grid` are axes."""
+        import yaml
+        from ultralytics.utils.checks import check_yaml
+
+        try:
+            found = yaml.safe_load(Path(check_yaml(path)).read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise ValueError(f"'cfg={path}' cannot be read: {first_line(error)}") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"'cfg={path}' holds no keys")
+        grid = found.pop("grid", None) or {}
+        if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
+            raise ValueError(f"'grid' in {path} is a mapping of lists, such as 'cls_loss: [bce, focal]'")
+        for key, value in found.items():
+            self.add(str(key), [value])
+        for key, values in grid.items():
+            self.add(str(key), values)
+
+
+def expand_seeds(value: Any) -> Sequence[Any]:
+    """Return the seeds that a value of `seed` stands for: `0-4` is five of them.
+
+    Raises:
+        ValueError: on a range that is empty or too long.
+    """
+    found = SEED_RANGE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return [value]
+    first, last = int(found[1]), int(found[2])
+    if not 0 <= last - first < MAX_RUNS:
+        raise ValueError(f"'seed={value}' is not valid: allowed is a range such as 0-4, of at most {MAX_RUNS:,} seeds")
+    return range(first, last + 1)
+
+
+def read_words(words: Sequence[str]) -> Request:
+    """Return what the words of a command line ask for: those of `yolo train`, with axes.
+
+    Raises:
+        ValueError: on a word that `yolo train` would reject; the message is one line naming it.
+    """
+    from ultralytics.cfg import MODES, merge_equals_args, parse_key_value_pair
+
+    from_file, request = Request(), Request()
+    defaults = default_cfg()
+    with refusals():
+        merged = merge_equals_args(list(words))
+    for word in merged:
+        key, equals, text = word.partition("=")
+        if equals:
+            parts = split_at_commas(text)
+            if not all(part.strip() for part in parts):
+                raise ValueError(f"'{word}' lacks a value")
+            ranges = key.strip() == "seed" and SEED_RANGE  # which Ultralytics would take for a difference
+            with refusals():
+                values = [
+                    part if ranges and ranges.fullmatch(part) else parse_key_value_pair(f"{key}={part}")[1]
+                    for part in parts
+                ]
+            if key.strip() == "cfg":
+                if len(values) != 1:
+                    raise ValueError(f"'{word}' names more than one file")
+                from_file.add_file(str(values[0]))
+            else:
+                request.add(key.strip(), values)
+        elif word in TASKS:
+            request.add("task", [word])
+        elif word in MODES:
+            request.add("mode", [word])
+        elif isinstance(defaults.get(word), bool):
+            request.add(word, [True])
+        elif word in defaults:
+            raise ValueError(f"'{word}' lacks a value, such as '{word}={defaults[word]}'")
+        else:
+            raise ValueError(f"'{word}' is not a key of `yolo train`.{registry.did_you_mean(word, list(defaults))}")
+    return merge(from_file, request)
+
+
+def read_keywords(keywords: Mapping[str, Any]) -> Request:
+    """Return what keywords ask for: a list, a tuple, or text with commas outside brackets, is an axis.
+
+    A list of numbers for `cls_weights` is one value of it.
+    """
+    from_file, request = Request(), Request()
+    for key, value in keywords.items():
+        if key == "cfg":
+            from_file.add_file(str(value))
+        elif isinstance(value, str) and ("," in value or key == "seed"):
+            request = merge(request, read_words([f"{key}={value}"]))
+        elif isinstance(value, (list, tuple, range)):
+            if not value:
+                raise ValueError(f"'{key}' lacks a value")
+            one = key == "cls_weights" and all(isinstance(each, int | float) for each in value)
+            request.add(key, [list(value)] if one else list(value))
+        else:
+            request.add(key, [str(value) if isinstance(value, Path) else value])
+    return merge(from_file, request)
+
+
+def merge(under: Request, over: Request) -> Request:
+    """Return both requests, the second one's keys in place of the first one's."""
+    merged = Request(dict(under.settings), dict(under.axes))
+    for key, value in over.settings.items():
+        merged.add(key, [value])
+    for key, values in over.axes.items():
+        merged.add(key, values)
+    return merged
+
+
+def split_at_commas(text: str) -> list[str]:
+    """Split at the commas that stand outside brackets and quotes."""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        if character == "," and depth == 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+@contextmanager
+def refusals(what: str = "") -> Iterator[None]:
+    """Turn what Ultralytics raises into a `ValueError` with a one-line message, and keep its help texts to itself."""
+    from ultralytics.utils import LOGGER
+
+    level = LOGGER.level
+    LOGGER.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{what}: {first_line(error)}" if what else first_line(error)) from error
+    finally:
+        LOGGER.setLevel(level)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, without colours."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(getattr(error, "msg", None) or error))
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+
+
+def default_cfg() -> dict[str, Any]:
+    """Return Ultralytics' keys with their defaults, this package's among them."""
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    import yolo_losses  # noqa: F401 - makes its keys known
+
+    return dict(DEFAULT_CFG_DICT)
