@@ -31,10 +31,10 @@ def read_plan(out: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or not {"options", "settings", "axes", "seeds", "data", "cells"} <= found.keys():
+        if not isinstance(found, dict) or not {"options", "cells"} <= found.keys():
             raise ValueError("it is no comparison")
     except (OSError, ValueError) as error:
-        raise ValueError(f"unreadable: {path}, {error}") from error
+        raise ValueError(f"unreadable: {path.name}, {error}") from error
     return found
 
 

@@ -17,6 +17,7 @@ from yolo_losses.comparison.record import (
     BOOKKEEPING,
     METRIC_COLUMNS,
     PLAN_FILE,
+    READ_BESIDE,
     RECORD_FILE,
     Metrics,
     RunRecord,
@@ -125,7 +126,7 @@ def read_record(path: Path) -> RunRecord:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _unreadable(path.name, error) from error
-    known = {f.name: f for f in fields(RunRecord) if f.name not in ("folder", "curve", "arguments")}
+    known = {f.name: f for f in fields(RunRecord) if f.name not in READ_BESIDE}
     needed = [name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
     missing = [name for name in needed if name not in values] if isinstance(values, dict) else needed
     if missing:

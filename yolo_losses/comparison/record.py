@@ -30,6 +30,7 @@ EPOCHS: Mapping[str, str] = {
     "mean": "the mean of the last tenth of the epochs, three at least",
 }
 Epochs = Literal["best", "last", "mean"]
+READ_BESIDE = ("folder", "curve", "arguments", "planned_epochs", "stopped_early")  # by `reader`, not in `record.json`
 Metrics = dict[str, Any]
 
 
@@ -57,9 +58,9 @@ class RunRecord:
         stopped_early: whether `patience` ended it.
         best: metrics of `best.pt` on the validation split.
         last: metrics of `last.pt`, that is of the averaged weights (EMA) at the end.
-        folder: of the run; not written.
-        curve: the rows of `results.csv`, one for each epoch; not written.
-        arguments: what `args.yaml` holds; not written.
+        folder: of the run.
+        curve: the rows of `results.csv`, one for each epoch.
+        arguments: what `args.yaml` holds.
     """
 
     configuration: dict[str, Any]
@@ -106,9 +107,8 @@ class RunRecord:
         return None
 
     def write(self, path: Path) -> None:
-        """Write the record."""
-        unwritten = ("folder", "curve", "arguments")
-        write_json(path, {f.name: getattr(self, f.name) for f in fields(self) if f.name not in unwritten})
+        """Write the record, but for what is read from the files beside it."""
+        write_json(path, {f.name: getattr(self, f.name) for f in fields(self) if f.name not in READ_BESIDE})
 
 
 def write_json(path: Path, values: Any) -> None:

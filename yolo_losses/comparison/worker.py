@@ -26,6 +26,7 @@ import torch
 
 import yolo_losses
 from yolo_losses.comparison.grid import load_model
+from yolo_losses.comparison.loggers import group_and_tag
 from yolo_losses.comparison.record import PLAN_FILE, RECORD_FILE, Metrics, RunRecord, read_results
 from yolo_losses.comparison.validation import Arrays, validate
 
@@ -238,6 +239,7 @@ def train(folder: Path, plan: dict[str, Any]) -> RunRecord:
     """Train a run, or go on with it, validate its checkpoints and return its record."""
     import ultralytics
 
+    group_and_tag(folder, plan)
     training = Training(folder, plan["seed"], plan["threads"])
     settings = dict(plan["settings"])
     if training.open_snapshot():
@@ -261,7 +263,7 @@ def train(folder: Path, plan: dict[str, Any]) -> RunRecord:
             found[f"{which}_{key}"] = counted.pop(key)
         found.update(counted)
     np.savez_compressed(folder / "validation.npz", allow_pickle=False, **found)
-    return RunRecord(
+    record = RunRecord(
         **_plan_part(plan),
         classes=classes,
         versions={
@@ -279,6 +281,9 @@ def train(folder: Path, plan: dict[str, Any]) -> RunRecord:
         best=metrics["best"],
         last=metrics["last"],
     )
+    if wrong := record.wrong_metric():
+        raise RuntimeError(f"the training ended without metrics: {wrong}")
+    return record
 
 
 def _plan_part(plan: dict[str, Any]) -> dict[str, Any]:

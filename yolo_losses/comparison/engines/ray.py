@@ -70,7 +70,7 @@ def run_all(
         by_folder = {str(run.folder.resolve()): run for run in runs}
         for run in runs:
             folders.write_plan(run, threads(cpus), data_hashes[run.cell.data])
-        kept = ("PYTHONPATH", "YOLO_")
+        kept = ("PYTHONPATH", "YOLO_", "WANDB_", "MLFLOW_")
         environment = {key: value for key, value in os.environ.items() if key.startswith(kept)}
         environment["OMP_NUM_THREADS"] = str(threads(cpus))
         space = {"folder": tune.grid_search(list(by_folder)), "environment": environment}
