@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import json
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,14 @@ def test_a_call_that_was_stopped_goes_on_when_it_is_repeated(tmp_path: Path, dat
         _thread.interrupt_main()
 
     thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        yolo_losses.compare(cls_loss="stock", **keys)
-    thread.join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            yolo_losses.compare(cls_loss="stock", **keys)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, before)
     assert not [p for p in psutil.Process().children(recursive=True) if "yolo_losses.comparison.worker" in p.cmdline()]
     assert not times(tmp_path)
 

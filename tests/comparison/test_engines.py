@@ -37,7 +37,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 def test_a_killed_comparison_goes_on_as_if_nothing_had_been(tmp_path: Path, data: Path) -> None:
-    keys = {"cls_loss": "ema_slide", "epochs": EPOCHS}  # a loss with a state
+    keys = {"cls_loss": "ema_slide,stock", "epochs": EPOCHS}  # the first one has a state
     killed = launch(data, tmp_path / "killed", **keys)
     run = Path("runs", "cls_loss=ema_slide", "seed0")
     wait_for((tmp_path / "killed" / run / "weights" / "snapshot.pt").is_file)

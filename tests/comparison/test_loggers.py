@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.machinery
 import json
 import os
 import sys
@@ -24,7 +23,6 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Return what `wandb.init` is called with; MLflow's variables are put back."""
     calls: list[dict[str, Any]] = []
     wandb: Any = ModuleType("wandb")
-    wandb.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
     wandb.init = lambda **keys: calls.append(keys)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     for name in ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN", "MLFLOW_RUN_CONTEXT", "WANDB_PROJECT"):

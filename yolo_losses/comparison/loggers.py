@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import json
 import os
 from collections.abc import Mapping
@@ -34,8 +33,11 @@ def group_and_tag(folder: Path, plan: Mapping[str, Any]) -> None:
         os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", comparison)
         os.environ["MLFLOW_RUN"] = title
         os.environ["MLFLOW_RUN_CONTEXT"] = json.dumps(tags)  # tags of every run that is started
-    if SETTINGS.get("wandb") is True and importlib.util.find_spec("wandb"):
-        wandb: Any = importlib.import_module("wandb")
+    if SETTINGS.get("wandb") is True:
+        try:
+            wandb: Any = importlib.import_module("wandb")
+        except ImportError:  # then Ultralytics logs nothing either
+            return
         wandb.init(  # Ultralytics logs into a run that is there already
             project=os.environ.get("WANDB_PROJECT", comparison),
             group=plan["name"],
