@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import bibliography
 import docstrings
 import maths
 import measured
@@ -20,7 +19,7 @@ from yolo_losses.commands.list_ import group
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration.criteria import queries
 from yolo_losses.plots import stem
-from yolo_losses.registry import TERM_KEYS, LossSpec
+from yolo_losses.registry import TERM_KEYS, LossSpec, bibliography
 
 FOLDER = Path(__file__).parent / "losses"
 MODELS = {"rotated": "yolov8n-obb.yaml", "mask": "yolov8n-seg.yaml"}

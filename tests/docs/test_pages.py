@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import bibliography
 import docstrings
 import loss_page
 import maths
@@ -14,7 +13,7 @@ from conftest import ROOT
 
 from yolo_losses import registry
 from yolo_losses.plots import stem
-from yolo_losses.registry import LossSpec
+from yolo_losses.registry import LossSpec, bibliography
 
 BUILT_IN = [spec for spec in registry.specs() if spec.built_in]
 every_loss = pytest.mark.parametrize("spec", BUILT_IN, ids=stem)
@@ -60,7 +59,7 @@ def test_a_related_loss_that_does_not_exist_is_an_error() -> None:
 def test_every_paper_that_a_loss_names_has_its_bibtex_and_no_other_has() -> None:
     named = {identifier for spec in BUILT_IN for identifier in bibliography.cited(spec)}
     assert named == set(bibliography.entries())
-    text = bibliography.FILE.read_text(encoding="utf-8")
+    text = bibliography.file().read_text(encoding="utf-8")
     assert text.count("\n@") == len(set(bibliography.entries().values()))
     assert all(entry.count("{") == entry.count("}") for entry in bibliography.entries().values())
 
