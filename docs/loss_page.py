@@ -130,11 +130,7 @@ def in_python(spec: LossSpec, name: str) -> dict[str, str]:
         case "cls":
             return {"factory": "make_cls_loss", "arguments": call, "signature": "(logits, targets) -> loss per element"}
         case "seg":
-            return {
-                "factory": spec.module.__name__,
-                "arguments": 'reduction="none"',
-                "signature": "(logits, targets) -> loss per mask",
-            }
+            return {"factory": "make_seg_loss", "arguments": call, "signature": "(logits, targets) -> loss per mask"}
         case _:
             return {"factory": "make_box_loss", "arguments": call, "signature": "(pred, target) -> loss per pair"}
 

@@ -97,7 +97,9 @@ SHARED = {"weight": None, "reduction": "none", "avg_factor": None}
 LOSSES = [spec for spec in registry.specs() if spec.built_in and spec.kind != "modifier"]
 PROMISED_MODULES = {"BCELoss", "FocalLoss", "VarifocalLoss", "QualityFocalLoss", "SlideLoss", "EMASlideLoss"}
 CRITERIA = {"DetectionLoss": "v8", "SegmentationLoss": "v8-seg", "PoseLoss": "v8-pose", "OBBLoss": "v8-obb"}
-TOOLS = ["equip", "register_cls_loss", "register_box_loss", "make_cls_loss", "make_box_loss", "LossSettings"]
+MAKERS = {"cls": yolo_losses.make_cls_loss, "box": yolo_losses.make_box_loss, "seg": yolo_losses.make_seg_loss}
+TOOLS = ["equip", "register_cls_loss", "register_box_loss", "LossSettings", "list_losses", "show"]
+TOOLS += [maker.__name__ for maker in MAKERS.values()]
 NAMES = {
     *PROMISED_MODULES,
     *(spec.module.__name__ for spec in LOSSES),
@@ -220,10 +222,10 @@ def test_module_is_found_by_its_name_and_its_key(spec: registry.LossSpec) -> Non
     module = getattr(yolo_losses, name)
     assert module is spec.module
     assert issubclass(module, nn.Module)
-    if spec.kind != "seg":
-        named = {"cls": yolo_losses.make_cls_loss, "box": yolo_losses.make_box_loss}[spec.kind](spec.name)
-        assert type(named) is module
-        assert named.reduction == "none"
+    named = MAKERS[spec.kind](spec.name)
+    assert type(named) is module
+    assert named.reduction == "none"
+    assert spec.name in yolo_losses.list_losses()["rotated" if spec.rotated else registry.KINDS[spec.kind].group]
     assert module().reduction == "mean"
     assert repr(module()).startswith(name)
     parameters = inspect.signature(module.forward).parameters
@@ -231,6 +233,24 @@ def test_module_is_found_by_its_name_and_its_key(spec: registry.LossSpec) -> Non
     if name != "EMASlideLoss":  # which passes on what it is given
         assert [argument for argument in parameters if argument != "self"][:5] == shared
         assert all(parameters[argument].default is None for argument in shared[2:])
+
+
+def test_list_losses_has_every_registered_name_once() -> None:
+    listed = yolo_losses.list_losses()
+    assert sum(map(len, listed.values())) == len(registry.specs())
+    assert list(listed)[:3] == ["class", "box", "rotated"]
+    assert all(names == sorted(names) for names in listed.values())
+
+
+def test_show_draws_what_the_command_draws() -> None:
+    from yolo_losses import plots
+
+    figure = yolo_losses.show("focal", focal_gamma=[1.5, 3])
+    again = plots.draw(["focal"], {"focal_gamma": ["1.5", "3"]})
+    assert [len(axes.lines) for axes in figure.axes] == [len(axes.lines) for axes in again.axes]
+    assert len(figure.axes[0].lines) > len(yolo_losses.show("focal", focal_gamma=3).axes[0].lines)
+    with pytest.raises(ValueError, match="list_losses"):
+        yolo_losses.show()
 
 
 def test_named_losses_take_their_keys() -> None:
@@ -243,6 +263,9 @@ def test_named_losses_take_their_keys() -> None:
         yolo_losses.make_cls_loss("slide", focal_gamma=2.0)
     with pytest.raises(ValueError, match="'inner_ratio' is not a parameter of 'ciou'"):
         yolo_losses.make_box_loss("ciou", inner_ratio=0.8)
+    assert yolo_losses.make_seg_loss("tversky", seg_tversky_alpha=0.5).alpha == 0.5
+    with pytest.raises(ValueError, match=r"seg_loss=focl' is not valid.*Did you mean 'focal'"):
+        yolo_losses.make_seg_loss("focl")
 
 
 @pytest.mark.parametrize("name", CRITERIA)

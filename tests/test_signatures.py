@@ -164,7 +164,10 @@ def test_a_type_checker_sees_the_signature_of_every_name(checked: subprocess.Com
         assert seen == list(inspect.signature(what).parameters), (name, line)
 
 
-@pytest.mark.parametrize("what", [*BUILT_IN, *MODULES], ids=lambda what: what.__name__)
+TOOLS = [getattr(yolo_losses, name) for name in dir(yolo_losses) if name.startswith(("make_", "list_", "show"))]
+
+
+@pytest.mark.parametrize("what", [*BUILT_IN, *MODULES, *TOOLS], ids=lambda what: what.__name__)
 def test_examples_print_what_they_say(what: Any) -> None:
     tests = doctest.DocTestFinder(recurse=False).find(what, what.__name__, globs={})
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
@@ -173,7 +176,7 @@ def test_examples_print_what_they_say(what: Any) -> None:
     assert runner.summarize(verbose=False).failed == 0
 
 
-@every_function
+@pytest.mark.parametrize("function", [*BUILT_IN, *TOOLS], ids=lambda function: function.__name__)
 def test_every_function_has_an_example_with_what_it_prints(function: Any) -> None:
     examples = doctest.DocTestParser().get_examples(inspect.getdoc(function) or "")
     assert any(example.want for example in examples)

@@ -44,8 +44,10 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.losses.boxes.shape_iou import ShapeIoULoss as ShapeIoULoss
     from yolo_losses.losses.boxes.siou import SIoULoss as SIoULoss
     from yolo_losses.losses.boxes.wiou import WIoULoss as WIoULoss
+    from yolo_losses.losses.build import list_losses as list_losses
     from yolo_losses.losses.build import make_box_loss as make_box_loss
     from yolo_losses.losses.build import make_cls_loss as make_cls_loss
+    from yolo_losses.losses.build import make_seg_loss as make_seg_loss
     from yolo_losses.losses.classification._base import register_cls_loss as register_cls_loss
     from yolo_losses.losses.classification.asl import AsymmetricLoss as AsymmetricLoss
     from yolo_losses.losses.classification.bce import BCELoss as BCELoss
@@ -67,6 +69,7 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.losses.masks.focal import MaskFocalLoss as MaskFocalLoss
     from yolo_losses.losses.masks.lovasz import LovaszHingeLoss as LovaszHingeLoss
     from yolo_losses.losses.masks.tversky import TverskyLoss as TverskyLoss
+    from yolo_losses.plots import show as show
     from yolo_losses.registry.parameters import Param as Param
 
 # Where the public names are defined that no loss is registered with.
@@ -76,8 +79,11 @@ _HOMES = {
     "register_cls_loss": "losses.classification._base",
     "register_box_loss": "losses.boxes._base",
     "register_seg_loss": "losses.masks._base",
+    "list_losses": "losses.build",
     "make_cls_loss": "losses.build",
     "make_box_loss": "losses.build",
+    "make_seg_loss": "losses.build",
+    "show": "plots",
     "equip": "integration.criteria",
     "compare": "comparison",
     "DistributionFocalLoss": "losses.distribution.dfl",

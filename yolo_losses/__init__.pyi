@@ -33,8 +33,10 @@ from yolo_losses.losses.boxes.sdiou import SDIoULoss as _SDIoULoss
 from yolo_losses.losses.boxes.shape_iou import ShapeIoULoss as _ShapeIoULoss
 from yolo_losses.losses.boxes.siou import SIoULoss as _SIoULoss
 from yolo_losses.losses.boxes.wiou import WIoULoss as _WIoULoss
+from yolo_losses.losses.build import list_losses as list_losses
 from yolo_losses.losses.build import make_box_loss as make_box_loss
 from yolo_losses.losses.build import make_cls_loss as make_cls_loss
+from yolo_losses.losses.build import make_seg_loss as make_seg_loss
 from yolo_losses.losses.classification._base import register_cls_loss as register_cls_loss
 from yolo_losses.losses.classification.asl import AsymmetricLoss as _AsymmetricLoss
 from yolo_losses.losses.classification.bce import BCELoss as _BCELoss
@@ -56,6 +58,7 @@ from yolo_losses.losses.masks.dice import DiceLoss as _DiceLoss
 from yolo_losses.losses.masks.focal import MaskFocalLoss as _MaskFocalLoss
 from yolo_losses.losses.masks.lovasz import LovaszHingeLoss as _LovaszHingeLoss
 from yolo_losses.losses.masks.tversky import TverskyLoss as _TverskyLoss
+from yolo_losses.plots import show as show
 from yolo_losses.registry.parameters import Param as Param
 
 __version__: str

@@ -1,4 +1,4 @@
-"""Factory functions: loss modules from names and training keys."""
+"""Losses by name: their list, and modules from names and training keys."""
 
 from __future__ import annotations
 
@@ -15,8 +15,28 @@ from yolo_losses.losses._step import Step
 from yolo_losses.losses.boxes._base import BoxLoss, ModifiedBoxLoss
 from yolo_losses.losses.classification._base import ClassificationLoss
 from yolo_losses.losses.classification._batch import Batch
-from yolo_losses.registry import LossSpec
+from yolo_losses.losses.masks._base import MaskLoss
+from yolo_losses.registry import KINDS, Kind, LossSpec
 from yolo_losses.registry.parameters import Value
+
+
+def list_losses() -> dict[str, list[str]]:
+    """Return the names of all registered losses, those of plugins too, by their group.
+
+    Returns:
+        The names in alphabetical order by group: `class`, `box`, `rotated`, `mask`, `modifiers` and so on, as
+        `yolo-losses list` has them.
+
+    Example:
+        >>> from yolo_losses import list_losses
+        >>> list_losses()["mask"]
+        ['bce', 'bce_dice', 'dice', 'focal', 'lovasz', 'tversky']
+    """
+    groups: dict[str, list[str]] = {}
+    kinds = list(KINDS)
+    for spec in sorted(registry.specs(), key=lambda spec: (kinds.index(spec.kind), spec.rotated, spec.name)):
+        groups.setdefault("rotated" if spec.rotated else KINDS[spec.kind].group, []).append(spec.name)
+    return groups
 
 
 def make_cls_loss(name: str, *, reduction: str = "none", **keys: Any) -> ClassificationLoss:
@@ -29,10 +49,17 @@ def make_cls_loss(name: str, *, reduction: str = "none", **keys: Any) -> Classif
 
     Raises:
         ValueError: on an unknown name, a key of another loss, or a value out of range.
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses import make_cls_loss
+        >>> loss = make_cls_loss("focal", focal_gamma=2.0)
+        >>> loss
+        FocalLoss(gamma=2.0, alpha=0.25)
+        >>> loss(torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 0.0]]))
+        tensor([[0.0005, 0.0170]])
     """
-    spec = registry.find("cls", name)
-    if spec is None:
-        raise registry.unknown_loss("cls", name)
+    spec = _spec("cls", name)
     return build_cls_loss(spec, registry.parse_keys([spec], keys), reduction=reduction)
 
 
@@ -46,9 +73,46 @@ def make_box_loss(name: str, *, reduction: str = "none", **keys: Any) -> BoxLoss
 
     Raises:
         ValueError: on an unknown name, a key of another loss, or a value out of range.
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses import make_box_loss
+        >>> loss = make_box_loss("inner_ciou", inner_ratio=0.5)
+        >>> loss(torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.tensor([[4.0, 0.0, 16.0, 9.0]]))
+        tensor([1.0284])
     """
     modifiers, base = registry.split_box_name(name)
     return build_box_loss(modifiers, base, registry.parse_keys([*modifiers, base], keys), reduction=reduction)
+
+
+def make_seg_loss(name: str, *, reduction: str = "none", **keys: Any) -> MaskLoss:
+    """Return the module of a mask loss by its registered name and keys.
+
+    Args:
+        name: name or alias, such as `"dice"`.
+        reduction: `none` (per mask), `mean` or `sum`.
+        **keys: training keys of the loss, such as `seg_dice_smooth=0.5`.
+
+    Raises:
+        ValueError: on an unknown name, a key of another loss, or a value out of range.
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses import make_seg_loss
+        >>> loss = make_seg_loss("dice", seg_dice_smooth=0.0)
+        >>> loss(torch.tensor([[[4.0, -4.0]]]), torch.tensor([[[1.0, 0.0]]]))
+        tensor([0.0180])
+    """
+    spec = _spec("seg", name)
+    module: MaskLoss = spec.build(registry.parse_keys([spec], keys), reduction=reduction)
+    return module
+
+
+def _spec(kind: Kind, name: str) -> LossSpec:
+    spec = registry.find(kind, name)
+    if spec is None:
+        raise registry.unknown_loss(kind, name)
+    return spec
 
 
 def build_cls_loss(spec: LossSpec, values: Mapping[str, Value], **options: Any) -> ClassificationLoss:

@@ -33,6 +33,30 @@ FORMATS = (".png", ".svg", ".pdf")
 PIXELS = 2.4  # of a page per point: an SVG is shown larger than a column of a paper
 
 
+def show(*names: str, **keys: Any) -> Figure:
+    """Draw losses of one kind and their gradients, as `yolo-losses show` does; a notebook shows the result.
+
+    Args:
+        *names: their names, such as `"focal"` or `"inner_siou"`, with `seg_` in front of a mask loss.
+        **keys: their training keys, such as `focal_gamma=2.0`; a list of values gives a curve for each.
+
+    Returns:
+        A figure, which `figure.savefig("loss.png")` writes.
+
+    Raises:
+        ValueError: in one line, on an unknown name or key, a value out of range, or losses of several kinds.
+
+    Example:
+        >>> from yolo_losses import show
+        >>> figure = show("focal", focal_gamma=[1.0, 2.0])
+        >>> len(figure.axes) > 0
+        True
+    """
+    if not names:
+        raise ValueError("which loss? Such as: show('slide'). `list_losses()` returns all names")
+    return draw(names, {key: value if isinstance(value, list | tuple) else [value] for key, value in keys.items()})
+
+
 def draw(names: Sequence[str], keys: Mapping[str, Sequence[Any]] | None = None, figure: Figure | None = None) -> Figure:
     """Draw losses of one kind.
 
