@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import gc
 import json
+import math
 import os
 import platform
 import statistics
@@ -198,6 +199,41 @@ def machine(device: Any) -> dict[str, str]:
     }
 
 
+def _pasted_focal(z: Any, t: Any, bce: Any) -> Any:
+    p = z.sigmoid()
+    p_t = t * p + (1 - t) * (1 - p)
+    return bce * (0.25 * t + 0.75 * (1 - t)) * (1 - p_t) ** 1.5
+
+
+def _pasted_vfl(z: Any, t: Any, bce: Any) -> Any:
+    return bce * (0.75 * z.sigmoid().pow(2.0) * (t <= 0) + t * (t > 0))
+
+
+def _pasted_qfl(z: Any, t: Any, bce: Any) -> Any:
+    return bce * (0.25 * t + 0.75 * (1 - t)) * (t - z.sigmoid()).abs() ** 2.0
+
+
+def _pasted_slide(z: Any, t: Any, bce: Any, mean: float = 0.5) -> Any:
+    near = (t > mean - 0.1) & (t < mean)
+    return bce * (1.0 * (t <= mean - 0.1) + math.exp(1 - mean) * near + (1 - t).exp() * (t >= mean))
+
+
+def _pasted(form: Callable[..., Any]) -> Callable[..., Any]:
+    def loss(logits: Any, targets: Any) -> Any:
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        return form(logits, targets, binary_cross_entropy_with_logits(logits, targets, reduction="none"))
+
+    return loss
+
+
+# As tutorials have them: whole tensors, one operation after the other.
+PASTED = {
+    name: _pasted(form)
+    for name, form in {"focal": _pasted_focal, "vfl": _pasted_vfl, "qfl": _pasted_qfl, "slide": _pasted_slide}.items()
+}
+
+
 def class_terms(
     batch: int, imgsz: int, classes: int, device: Any, chosen: Mapping[str, str], *, naive: bool = True
 ) -> Runs:
@@ -222,7 +258,6 @@ def class_terms(
     selected = targets.view(-1, classes)[anchor]
     # As the criterion has it: the rows of the positives on the CPU, all of them on a GPU.
     batch_ = Batch(logits, targets) if device.type == "cuda" else Batch(logits, selected, None, anchor)
-    half = torch.tensor(0.5, device=device)
     step = Step(torch.rand(count, device=device), None, True)
     stock = nn.BCEWithLogitsLoss(reduction="none")
 
@@ -233,26 +268,6 @@ def class_terms(
 
         return once
 
-    # The naive forms: whole tensors, one operation after the other.
-    def naive_focal() -> Any:
-        p = logits.sigmoid()
-        p_t = targets * p + (1 - targets) * (1 - p)
-        return stock(logits, targets) * (0.25 * targets + 0.75 * (1 - targets)) * (1 - p_t) ** 1.5
-
-    def naive_vfl() -> Any:
-        weight = 0.75 * logits.sigmoid().pow(2.0) * (targets <= 0) + targets * (targets > 0)
-        return stock(logits, targets) * weight
-
-    def naive_qfl() -> Any:
-        balance = 0.25 * targets + 0.75 * (1 - targets)
-        return stock(logits, targets) * balance * (targets - logits.sigmoid()).abs() ** 2.0
-
-    def naive_slide() -> Any:
-        far, near = targets <= half - 0.1, (targets > half - 0.1) & (targets < half)
-        weight = 1.0 * far + (1 - half).exp() * near + (1 - targets).exp() * (targets >= half)
-        return stock(logits, targets) * weight
-
-    naive_terms = {"focal": naive_focal, "vfl": naive_vfl, "qfl": naive_qfl, "slide": naive_slide}
     runs: Runs = {"stock": backward(lambda: stock(logits, targets))}
     if device.type == "cuda":
         copy = torch.empty_like(logits, requires_grad=False)
@@ -261,13 +276,13 @@ def class_terms(
         if spec.name in chosen:
             module = spec.build().to(device)
             runs[spec.name] = backward(lambda m=module: m.per_element(batch_, step)[0])  # type: ignore[misc]
-            if naive and spec.name in naive_terms:
-                runs[f"{spec.name} as typed"] = backward(naive_terms[spec.name])
+            if naive and spec.name in PASTED:
+                runs[f"{spec.name} as typed"] = backward(lambda f=PASTED[spec.name]: f(logits, targets))  # type: ignore[misc]
     return runs
 
 
 def criteria(batch: int, imgsz: int, classes: int, device: Any, chosen: Mapping[str, str]) -> Runs:
-    """Return a forward and backward of Ultralytics' detection criterion by name: stock, and with each loss swapped."""
+    """Return a forward and backward of Ultralytics' detection criterion by name: stock, each loss, and pasted ones."""
     import torch
     from ultralytics.utils.loss import v8DetectionLoss
 
@@ -309,6 +324,10 @@ def criteria(batch: int, imgsz: int, classes: int, device: Any, chosen: Mapping[
         criterion = v8DetectionLoss(model)
         equip(criterion, {key: name})
         runs[name] = backward(criterion)
+        if name in PASTED:
+            criterion = v8DetectionLoss(model)
+            criterion.bce = PASTED[name]
+            runs[f"{name} as typed"] = backward(criterion)
     return runs
 
 
