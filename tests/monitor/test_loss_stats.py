@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +18,14 @@ import torch
 import yaml
 from conftest import TINY, criterion_of, logged, made_up_batch, predictions
 from conftest import run as step
+from matplotlib import font_manager
 
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration import run as runs
-from yolo_losses.monitor import loss_stats
-from yolo_losses.monitor.loss_stats import FILE, LOGGED_CLASSES, PICTURE, LossStats, plain_names, read, split
+from yolo_losses.monitor import picture, table
+from yolo_losses.monitor.loss_stats import LOGGED_CLASSES, PICTURE, LossStats, plain_names
+from yolo_losses.monitor.table import FILE, read, split
+from yolo_losses.plots.style import installed_fonts
 
 COLUMNS = {"batches": 2.0, "share/box": 0.25, "share/cls": 0.75, "one2one/by_class/a": 1.0, "mean_iou": math.nan}
 
@@ -66,7 +72,7 @@ def test_a_column_that_comes_later_is_empty_before(tmp_path: Path) -> None:
     assert read(tmp_path)[1]["threshold"] == 0.5
 
 
-def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_written_is_logged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = LossStats(tmp_path, 0)
     table.add(1, COLUMNS)
     kept = (tmp_path / FILE).read_bytes()
@@ -74,7 +80,7 @@ def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path, monkeypatch:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(loss_stats.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with logged() as said:
         table.add(2, COLUMNS)
         table.add(3, COLUMNS)
@@ -87,6 +93,92 @@ def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path, monkeypatch:
 def test_a_file_of_something_else_has_no_rows(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     assert read(tmp_path) == []
+
+
+WHOLE = "epoch,share/cls\n1,0.25\n2,0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "epochs", "reason"),
+    [
+        (WHOLE.encode("utf-8-sig"), [1, 2], ""),
+        (WHOLE.replace("\n", "\r\n").encode(), [1, 2], ""),
+        (WHOLE.replace(",", ";").replace(".", ",").encode(), [1, 2], ""),
+        (f"{WHOLE}\n\n".encode(), [1, 2], ""),
+        (f"{WHOLE}3".encode(), [1, 2], "1 of its lines cannot be read"),
+        (f"{WHOLE}3,0.1".encode(), [1, 2], "1 of its lines cannot be read"),  # it may have been 0.125
+        (f"{WHOLE}3,\x00\n4,0.5\n".encode(), [1, 2, 4], "1 of its lines cannot be read"),
+        (b"", [], "it cannot be read"),
+        (b"my notes\n", [], "it cannot be read"),
+        (b"\xff\xfe\x00", [], "it cannot be read"),
+    ],
+)
+def test_a_resumed_run_keeps_every_row_that_can_be_read_and_what_cannot_be_read_under_another_name(
+    tmp_path: Path, content: bytes, epochs: list[int], reason: str
+) -> None:
+    (tmp_path / FILE).write_bytes(content)
+    with logged() as messages:
+        resumed = LossStats(tmp_path, 9)
+    assert [row["epoch"] for row in resumed.rows] == epochs
+    assert all(row["share/cls"] in (0.25, 0.5) for row in resumed.rows)
+    assert len([m for m in messages if reason and reason in m and f"it is kept as {FILE}.old" in m]) == bool(reason)
+    assert [path.read_bytes() for path in tmp_path.glob("*.old")] == [content] * bool(reason)
+    resumed.add(10, {"share/cls": 0.125})
+    assert [row["epoch"] for row in read(tmp_path)] == [*epochs, 10]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_file_that_is_kept_takes_the_place_of_no_other(tmp_path: Path) -> None:
+    for content in (b"one", b"two"):
+        (tmp_path / FILE).write_bytes(content)
+        LossStats(tmp_path, 1)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        f"{FILE}.old": b"one",
+        f"{FILE}.old2": b"two",
+    }
+
+
+def test_a_file_that_can_neither_be_read_nor_renamed_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / FILE).write_text(WHOLE)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        patched.setattr(Path, "rename", refuse)
+        with logged() as messages:
+            resumed = LossStats(tmp_path, 2)
+    assert len([m for m in messages if "Permission denied" in m and "no statistics are written" in m]) == 1
+    resumed.add(3, {"share/cls": 0.1})
+    assert (tmp_path / FILE).read_text() == WHOLE
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        with pytest.raises(PermissionError):
+            table.read(tmp_path)
+
+
+def test_the_picture_names_run_and_losses_in_the_letters_of_the_classes(tmp_path: Path) -> None:
+    names = ["行人", "пешеход", "자전거"]
+    folder = tmp_path / "train7"
+    folder.mkdir()
+    statistics = LossStats(folder, 0, "cls=slide box=siou")
+    statistics.add(1, {f"by_class/{name}": 0.25 for name in plain_names(names)})
+    with warnings.catch_warnings(), logged() as messages:
+        warnings.simplefilter("error")
+        drawn = statistics.draw()
+    assert drawn is not None, messages
+    figure = picture.figure(statistics.rows, "train7: cls=slide box=siou")
+    assert figure.get_suptitle() == "train7: cls=slide box=siou"
+    chosen = installed_fonts("".join(names))["font.family"]
+    assert chosen[0] == "DejaVu Sans"
+    if any("CJK" in font.name for font in font_manager.fontManager.ttflist):
+        assert any("CJK" in name for name in chosen[1:])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a letter without a glyph
+            figure.savefig(io.BytesIO())
+    assert installed_fonts("пешеход")["font.family"] == ["DejaVu Sans"]
 
 
 def test_names_of_classes_are_unique_and_plain() -> None:
@@ -121,12 +213,12 @@ def test_the_picture_has_six_panels_for_each_branch(tmp_path: Path) -> None:
     own = {"cls_to_bce/value": 0.2, "cls_scale": 2.0, "positives": 9.0, "threshold": 0.4, "mean_iou": 0.5}
     own |= {f"by_class/{number}": 0.1 for number in range(10)}
     rows = [{"epoch": e, **{f"{b}/{k}": v for b in ("one2many", "one2one") for k, v in own.items()}} for e in (1, 2)]
-    drawn = loss_stats.figure(rows)
+    drawn = picture.figure(rows)
     assert len(drawn.axes) == 12
     assert [axes.get_title(loc="left") for axes in drawn.axes][6] == "one2one: terms, share of the loss"
     labels = [text.get_text() for text in drawn.axes[5].get_legend().get_texts()]
     assert labels == ["2 others", *map(str, reversed(range(8)))]
-    assert len(loss_stats.figure([{"epoch": 1, **COLUMNS}]).axes) == 12  # that row is of two branches too
+    assert len(picture.figure([{"epoch": 1, **COLUMNS}]).axes) == 12  # that row is of two branches too
     assert LossStats(tmp_path, 0).draw() is None
 
 
@@ -261,9 +353,9 @@ def test_a_run_of_stock_terms_is_looked_at_and_claims_nothing(head: str, tmp_pat
     assert [line for line in said if line.startswith("yolo_losses")] == [
         f"yolo_losses: statistics of the losses, an epoch at a time: {tmp_path / FILE}"
     ]
-    branches = loss_stats.branches_of(read(tmp_path))
+    branches = table.branches_of(read(tmp_path))
     assert branches == ([""] if head == "v8" else ["one2many", "one2one"])
-    assert list(loss_stats.series(read(tmp_path), branches[0], "by_class")) == ["disc", "tile", "star"]
+    assert list(table.series(read(tmp_path), branches[0], "by_class")) == ["disc", "tile", "star"]
 
 
 def test_terms_without_names_get_those_of_the_trainer(tmp_path: Path) -> None:

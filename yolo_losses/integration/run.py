@@ -274,7 +274,7 @@ class Run:
         self.metrics: dict[str, Any] | None = None
         if settings.loss_stats:
             epochs = trainer.start_epoch if getattr(trainer, "resume", False) else 0
-            self.statistics = LossStats(Path(trainer.save_dir), epochs)
+            self.statistics = LossStats(Path(trainer.save_dir), epochs, settings.describe())
             for event, callback in FIRST_CALLBACKS.items():
                 listed = trainer.callbacks.setdefault(event, [])
                 listed[:] = [callback, *(other for other in listed if other is not callback)]

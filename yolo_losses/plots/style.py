@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 from typing import Any
@@ -35,6 +36,35 @@ STYLE: Any = {
 }
 # As legible on white as on black, should a page be dark in a browser that prefers light, or the other way round.
 SCHEMES = "<style>svg{color:#4f5761}@media(prefers-color-scheme:dark){svg{color:#a9b2bc}}</style>"
+
+
+def installed_fonts(text: str) -> Any:
+    """Return the settings of matplotlib with which every letter of a text that some installed font has is drawn.
+
+    Matplotlib's own font has Latin, Greek and Cyrillic letters; for others, such as Chinese, fonts of the system are
+    added behind it. A picture is made with them by `rc_context({**STYLE, **installed_fonts(text)})`.
+
+    Args:
+        text: all that is written in the picture, such as the names of classes.
+    """
+    from matplotlib import font_manager, ft2font
+
+    default = ft2font.FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap()
+    missing = {ord(letter) for letter in text if letter.isprintable()} - default.keys()
+    names: list[str] = ["DejaVu Sans"]
+    # Fonts for reading come before those for one script's display, and regular ones before bold ones.
+    fonts = sorted(font_manager.fontManager.ttflist, key=lambda f: ("Sans" not in f.name, f.weight != 400, f.name))
+    for font in fonts:
+        if not missing:
+            break
+        if font.name in names or font.style != "normal":
+            continue
+        with contextlib.suppress(OSError, RuntimeError):  # a font that the library cannot read
+            has = missing & ft2font.FT2Font(font.fname).get_charmap().keys()
+            if has:
+                names.append(font.name)
+                missing -= has
+    return {"font.family": names}
 
 
 def curve_style(index: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from yolo_losses.comparison.record import METRIC_COLUMNS, RunRecord, read_results
 from yolo_losses.comparison.stats.analysis import ALL_SETS, METRICS, WEIGHTS, Analysis, Comparison
-from yolo_losses.monitor import loss_stats
+from yolo_losses.monitor import table as loss_stats
 from yolo_losses.plots.style import GREY, INK, STYLE, curve_style, scaled_to_page, svg_element
 
 VERDICT_COLOURS = {"better": "#2f7fd0", "worse": "#d9622b", "no difference that matters": GREY, "undecided": GREY}
