@@ -17,12 +17,7 @@ from conftest import start
 from torch.utils.data import Dataset
 from ultralytics.data.build import InfiniteDataLoader, seed_worker
 
-from yolo_losses.comparison.folders import pair_problems
-from yolo_losses.comparison.grid import build
-from yolo_losses.comparison.reader import read_record
-from yolo_losses.comparison.record import METRIC_COLUMNS, RunRecord
 from yolo_losses.comparison.validation import per_image, recording_validator
-from yolo_losses.comparison.words import read_words
 from yolo_losses.comparison.worker import HASHED_BATCHES, Training
 
 
@@ -149,32 +144,6 @@ def test_a_run_ends_when_the_pipe_to_it_closes() -> None:
     process.stdin.close()
     wait_for(lambda: process.poll() is not None)
     process.stdout.close()
-
-
-def test_runs_that_are_no_pairs_are_told(tmp_path: Path, data: Path) -> None:
-    words = ["model=yolov8n.yaml", f"data={data}", "cls_loss=bce,focal", "seed=0,1"]
-    runs = build(read_words(words)).runs(tmp_path)
-    for run in runs:
-        run.folder.mkdir(parents=True)
-        metrics = dict.fromkeys(METRIC_COLUMNS, 0.5)
-        record = RunRecord(
-            dict(run.cell.configuration), run.cell.name, run.seed, run.cell.data, best=metrics, last=metrics
-        )
-        record.weights_hash, record.order_hash = f"w{run.seed}", f"o{run.seed}"
-        record.write(run.folder / "record.json")
-    assert pair_problems(runs) == []
-
-    def change(run: Any, **values: str) -> None:
-        record = read_record(run.folder / "record.json")
-        vars(record).update(values)
-        record.write(run.folder / "record.json")
-
-    change(runs[0], weights_hash="other")
-    assert "initial weights are not the same for cls_loss=bce, cls_loss=focal" in " ".join(pair_problems(runs))
-    change(runs[0], weights_hash="w0")
-    for run in runs:
-        change(run, order_hash="o")
-    assert "seeds 0, 1" in " ".join(pair_problems(runs))
 
 
 def test_importing_the_package_does_not_import_what_compare_needs() -> None:

@@ -92,16 +92,14 @@ def run(request: Request, options: Options, command: str, *, quiet_output: bool 
     todo = [run for run in runs if folders.status(run) != "finished"]
     with View(runs, options.metric, stderr=quiet_output) as view:
         for remark in prepared.remarks:
-            view.say(remark)
+            view.log(remark)
         if len(todo) < len(runs):
-            view.say(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already")
+            view.log(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already")
         if todo:
             carry_out(todo, options, view, prepared.hashes)
-        for line in folders.pair_problems(runs):
-            view.say(f"warning: {line}")
         if not any(folders.status(r) == "finished" for r in runs):
             raise RuntimeError(f"no run finished: see the logs in {options.out / 'runs'}")
-        view.say("all runs are over; writing the report")
+        view.log("all runs are over; writing the report")
     return write_report(options)
 
 

@@ -132,7 +132,7 @@ def status(run: Run) -> Status:
     return "finished" if record.status == "finished" else "failed"
 
 
-def record_death(folder: Path, code: int) -> None:
+def record_crash(folder: Path, code: int) -> None:
     """Write the record of a run whose process ended without one: killed from outside, or crashed."""
     if (folder / RECORD_FILE).is_file():
         return
@@ -160,31 +160,3 @@ def log_tail(folder: Path, count: int) -> list[str]:
         return []
     lines = [line.rpartition("\r")[2].strip() for line in text.replace("\r\n", "\n").split("\n")]
     return [line for line in lines if line][-count:]
-
-
-def pair_problems(runs: list[Run]) -> list[str]:
-    """Return a line for each seed whose runs are no pairs, and for seeds that are no different experiments.
-
-    At one seed, runs that differ in their losses alone have the same initial weights and the same first batches.
-    """
-    from yolo_losses.config.settings import argument, default_keys
-
-    own = set(map(argument, default_keys()))
-    groups: dict[str, dict[int, list[RunRecord]]] = {}
-    for run in runs:
-        record = record_of(run)
-        if record is not None and record.status == "finished":
-            others = {key: value for key, value in record.configuration.items() if key not in own}
-            group = json.dumps([others, record.data], default=str, sort_keys=True)
-            groups.setdefault(group, {}).setdefault(record.seed, []).append(record)
-    problems = []
-    for seeds in groups.values():
-        for seed, records in seeds.items():
-            for what, key in (("initial weights", "weights_hash"), ("first batches", "order_hash")):
-                if len({getattr(record, key) for record in records}) > 1:
-                    names = ", ".join(record.name for record in records)
-                    problems.append(f"seed {seed}: the {what} are not the same for {names}: these runs are no pairs")
-        orders = [records[0].order_hash for records in seeds.values()]
-        if len(set(orders)) < len(orders):
-            problems.append(f"seeds {', '.join(map(str, seeds))}: some have the same first batches")
-    return problems

@@ -125,7 +125,7 @@ def _is_the_same(configuration: Mapping[str, Any], words: Mapping[str, Any]) -> 
 
 def name_of(configuration: Mapping[str, Any]) -> str:
     """Return a configuration in words."""
-    return " ".join(f"{key}={shown(value)}" for key, value in configuration.items()) or "default"
+    return " ".join(f"{key}={format_option(value)}" for key, value in configuration.items()) or "default"
 
 
 def build(request: Request, *, stock_as_baseline: bool = False) -> Grid:
@@ -163,7 +163,7 @@ def build(request: Request, *, stock_as_baseline: bool = False) -> Grid:
         values = canonical(kept)
         configuration = {key: values[key] for key in combined if key in kept and key != "data"}
         parts = [
-            f"{key}={labels[key][repr(each[key])] if key == 'model' else shown(value)}"
+            f"{key}={labels[key][repr(each[key])] if key == 'model' else format_option(value)}"
             for key, value in configuration.items()
         ]
         name = " ".join(parts) or "default"
@@ -231,17 +231,17 @@ def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: keys.get(key, value) for key, value in settings.items()}
 
 
-def shown(value: Any) -> str:
+def format_option(value: Any) -> str:
     """Return a value as it is written on the command line."""
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(shown, value))}]"
+        return f"[{','.join(map(format_option, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _labels(key: str, values: list[Any]) -> list[str]:
     """Return short names of an axis's values: of paths as much as tells them apart."""
     if key not in ("model", "data"):
-        return [shown(v) for v in values]
+        return [format_option(v) for v in values]
     paths = [Path(str(v)) for v in values]
     for name in (
         lambda p: p.stem,

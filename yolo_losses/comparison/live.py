@@ -67,12 +67,12 @@ class View:
         bar = self.bars.add_task(run.title, total=planned_epochs(run), value="")
         self.running[str(run.folder)] = (run, time.monotonic(), bar)
         if self.bars.disable:
-            self.say(f"started  {run.title}")
+            self.log(f"started  {run.title}")
 
     def lost(self, run: Run) -> None:
         """Note that the machine of a run is gone."""
         self._remove(run)
-        self.say(f"lost its machine: {run.title}; it will be rescheduled")
+        self.log(f"lost its machine: {run.title}; it will be rescheduled")
 
     def ended(self, run: Run) -> None:
         """Note that a run is over."""
@@ -84,16 +84,16 @@ class View:
         self.bars.update(self.all_runs, completed=self.over)
         count = f"[{self.over}/{len(self.runs)}]"
         if record.status == "failed":
-            self.say(f"{count} FAILED   {run.title}: {record.error}\n    log: {run.folder / folders.LOG_FILE}")
+            self.log(f"{count} FAILED   {run.title}: {record.error}\n    log: {run.folder / folders.LOG_FILE}")
             return
         value = (record.best or {}).get(self.metric)
         left = seconds_left(self.runs, self.side_by_side)
-        self.say(
+        self.log(
             f"{count} finished {run.title}: {self.metric} {_number(value)}, {record.epochs} epochs,"
             f" {format_duration(seconds)}{f'; about {format_duration(left)} left' if left else ''}"
         )
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line, above the bars if there are any."""
         self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 

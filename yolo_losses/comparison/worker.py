@@ -108,7 +108,7 @@ class Training:
         return True
 
     def on_train_start(self, trainer: Any) -> None:
-        """Take up the state of an interrupted run, or hash the weights that a new one begins with."""
+        """Restore the state of an interrupted run, or hash the weights that a new one begins with."""
         torch.set_num_threads(self.threads)  # Ultralytics sets as many as there are
         model = trainer.model
         self.device = str(trainer.device)

@@ -43,7 +43,7 @@ def run_all(
                 if code is not None:
                     del running[place]
                     stop(process)
-                    folders.record_death(run.folder, code)
+                    folders.record_crash(run.folder, code)
                     watch.ended(run)
     finally:
         for _, process in running.values():

@@ -149,5 +149,5 @@ def carry_out(config: Mapping[str, Any]) -> None:
                 tune.report({"epoch": reported, "map50_95": rows[-1].get(METRIC_COLUMNS["map50_95"])})
     finally:
         stop(process)
-    folders.record_death(folder, process.returncode)
+    folders.record_crash(folder, process.returncode)
     tune.report({"epoch": reported})
