@@ -294,11 +294,25 @@ def test_loss_branches_is_refused_on_a_head_with_one():
 @pytest.mark.parametrize("cls_target", ["tal", "iou", "ciou", "hard"])
 @pytest.mark.parametrize("cls_loss", CLS_LOSSES)
 def test_a_batch_of_many_chunks_equals_one_of_a_single_chunk(cls_loss, cls_target, monkeypatch):
-    """Terms, gradients and state, of some steps."""
+    """Terms, gradients and state, of some steps, in which some positives have a score of 0."""
+
+    def assigner_of(criterion):
+        stock = criterion.assigner.forward
+
+        def forward(*args, **kwargs):
+            labels, boxes, scores, *rest = stock(*args, **kwargs)
+            scores = scores.clone()
+            scores[:, ::2] = 0
+            return labels, boxes, scores, *rest
+
+        return forward
+
     found = []
     for chunk in (2**20, 64):
         monkeypatch.setattr("yolo_losses.losses.classification._batch.CHUNK", chunk)
-        criterion, branches = equipped("v8", cls_loss=cls_loss, cls_target=cls_target)
+        criterion = criterion_of("v8")
+        criterion.assigner.forward = assigner_of(criterion)
+        branches = yolo_losses.equip(criterion, {"cls_loss": cls_loss, "cls_target": cls_target})
         steps = [run(criterion, predictions("v8", seed=seed), made_up_batch("v8", seed=seed)) for seed in range(3)]
         found.append((steps, list(branches[""].cls.state_dict().values())))
     for whole, chunks in zip(found[0][0], found[1][0], strict=True):
