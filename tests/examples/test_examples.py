@@ -96,7 +96,7 @@ def test_tune_ray_trains_each_trial_with_its_choice(tmp_path: Path) -> None:
 def test_compare_writes_a_report_with_a_verdict(tmp_path: Path) -> None:
     done = example(tmp_path, "compare.py", "epochs=1", "imgsz=64", "fraction=0.2")
     assert done.saying("report: ")
-    assert re.search("better|worse|no difference that matters|undecided", done.saying("cls_loss=focal: ")[-1])
+    assert re.search("better|worse|practically equal|inconclusive", done.saying("cls_loss=focal: ")[-1])
     out = tmp_path / RUNS / "compare" / "out"
     assert "# 1 configuration compared with bce" in (out / "report.md").read_text(encoding="utf-8")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in out.rglob("record.json")]
@@ -128,7 +128,7 @@ def test_the_notebook_runs_from_start_to_verdict(tmp_path: Path, monkeypatch: py
     assert shown[5].count("yolo_losses: ran in the first batch with objects: class; class term ") == 1
     assert "'cls_loss': 'slide'" in shown[5]
     assert "cls_loss=slide" in shown[7]
-    assert re.search("better|worse|no difference that matters|undecided", shown[7])
+    assert re.search("better|worse|practically equal|inconclusive", shown[7])
     assert "image/svg+xml" in shown[8]
     assert "image/png" in shown[9]
     assert len(list(tmp_path.rglob("record.json"))) == 4

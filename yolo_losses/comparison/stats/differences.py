@@ -80,7 +80,7 @@ def estimate_differences(
     baseline: str,
     samples: Mapping[tuple[str, Hashable], Array] | None = None,
     images: int = 0,
-    level: float = LEVEL,
+    level: float | None = LEVEL,
 ) -> tuple[dict[str, Estimate], Spreads | None]:
     """Return the difference of each configuration from the baseline, and the spreads behind them.
 
@@ -92,7 +92,7 @@ def estimate_differences(
         baseline: the configuration that the others are compared with.
         samples: the metric of each run on resamples of the validation images, shape (resamples,); `None`: not known.
         images: number of validation images.
-        level: of the simultaneous intervals.
+        level: of the simultaneous intervals; `None`: every interval holds by itself alone, with 95 %.
     """
     base = values[baseline]
     found: dict[str, Estimate] = {}
@@ -103,11 +103,11 @@ def estimate_differences(
         if name == baseline:
             continue
         if len(pairs) < 2:
-            found[name] = Estimate(mean, math.nan, math.nan, math.nan, len(pairs), level=level)
+            found[name] = Estimate(mean, math.nan, math.nan, math.nan, len(pairs), level=level or LEVEL)
         elif not any(pairs):
-            found[name] = Estimate(0.0, 0.0, math.inf, 0.0, len(pairs), 1.0, images=images, level=level)
+            found[name] = Estimate(0.0, 0.0, math.inf, 0.0, len(pairs), 1.0, images=images, level=level or LEVEL)
         else:
-            found[name] = Estimate(mean, math.nan, math.nan, math.nan, len(pairs), level=level)
+            found[name] = Estimate(mean, math.nan, math.nan, math.nan, len(pairs), level=level or LEVEL)
             family.append(name)
     if not family:
         return found, None
@@ -132,9 +132,12 @@ def estimate_differences(
     narrower = alone[1] < alone[0]
     variance, df = np.where(narrower, fit.variance, variance), np.where(narrower, fit.df, df)
     shared = fit.shared / variance
-    critical = critical_values(df, shared, level)
-    t = np.abs(fit.mean) / np.sqrt(variance)
-    p = 1 - simultaneous_coverage(t, df, np.broadcast_to(shared, (len(family), len(family))))
+    if level is None:
+        critical, p = special.stdtrit(df, (1 + LEVEL) / 2), np.full(len(family), math.nan)
+    else:
+        critical = critical_values(df, shared, level)
+        t = np.abs(fit.mean) / np.sqrt(variance)
+        p = 1 - simultaneous_coverage(t, df, np.broadcast_to(shared, (len(family), len(family))))
     for i, name in enumerate(family):
         found[name] = replace(
             found[name],

@@ -1,0 +1,125 @@
+"""Rounds of seeds: after each, what is decided needs no more runs, and what will not be decided gets none.
+
+A round is a look at the data, and many looks at 95 % find a difference where there is none. The 5 % are spent over the
+looks as O'Brien and Fleming's boundaries spend them (Lan and DeMets 1983, doi 10.1093/biomet/70.3.659): little at the
+first, most at the last. The intervals of a look hold with 1 minus what is spent at it, so that all that is ever called
+better or worse is wrong with 5 % at most.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import special
+
+from yolo_losses.comparison.stats.differences import Estimate, Values, estimate_differences
+from yolo_losses.comparison.stats.model import LEVEL, Array
+from yolo_losses.comparison.stats.verdict import DECIDED, outcome, power
+
+FIRST_LOOK = 3
+GROWTH = 1.5
+FUTILE = 0.1  # the probability that the last look decides, below which no more seeds are spent
+
+Reason = Literal["decided", "will not be decided", "the last round", "open"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Where a configuration stands.
+
+    Attributes:
+        look: the number of the look that it was judged at last, from 1; 0 before the first.
+        seeds: the seeds of that look.
+        level: of its simultaneous intervals.
+        reason: why no more runs are spent, or `open`.
+    """
+
+    look: int
+    seeds: tuple[Hashable, ...]
+    level: float
+    reason: Reason
+
+
+def looks(max_seeds: int) -> list[int]:
+    """Return after how many seeds there is a look: 3, 5, 8, 12 for a maximum of 12."""
+    found = [min(FIRST_LOOK, max_seeds)]
+    while found[-1] < max_seeds:
+        found.append(min(math.ceil(GROWTH * found[-1]), max_seeds))
+    return found
+
+
+def levels(counts: Sequence[int]) -> list[float]:
+    """Return the level of each look's intervals: 1 minus the part of the 5 % that is spent at it."""
+    fractions = np.sqrt(np.array(counts) / counts[-1])
+    spent = 2 * special.ndtr(special.ndtri((1 - LEVEL) / 2) / fractions)
+    return [1 - float(part) for part in np.diff(spent, prepend=0.0)]
+
+
+def decide(
+    values: Values,
+    baseline: str,
+    rope: float,
+    seeds: Sequence[Hashable],
+    over: Mapping[str, Collection[Hashable]],
+    samples: Mapping[tuple[str, Hashable], Array] | None = None,
+    images: int = 0,
+) -> tuple[dict[str, Decision], dict[str, list[Hashable]]]:
+    """Return where each configuration of a data set stands, and which seeds come next.
+
+    It depends on the runs alone: a comparison that is stopped and started again decides the same.
+
+    Args:
+        values: the metric of the finished runs, by configuration and seed.
+        baseline: the configuration that the others are compared with.
+        rope: the largest difference that does not matter.
+        seeds: the plan, as many as may be run of a configuration, in order.
+        over: the seeds of each configuration whose runs are over, finished or failed.
+        samples: as for `estimate_differences`.
+        images: likewise.
+
+    Returns:
+        The decisions, and the seeds of the runs that the next look needs, none where all is decided.
+    """
+    counts = looks(len(seeds))
+    spent = levels(counts)
+    start = Decision(0, tuple(seeds[: counts[0]]), spent[0], "open")
+    decisions = dict.fromkeys((name for name in over if name != baseline), start)
+    for look, (count, level) in enumerate(zip(counts, spent, strict=True), 1):
+        active = [name for name, decision in decisions.items() if decision.reason == "open"]
+        if not active:
+            break
+        needed = seeds[:count]
+        missing = {name: [seed for seed in needed if seed not in over[name]] for name in (baseline, *active)}
+        if any(missing.values()):
+            return decisions, {name: own for name, own in missing.items() if own}
+        estimates, _ = estimate_differences(restrict(values, needed), baseline, samples, images, level)
+        for name in active:
+            estimate = estimates.get(name)
+            reason: Reason = "the last round" if count == counts[-1] else "open"
+            if estimate is not None and not math.isnan(estimate.se):
+                if not estimate.se or outcome(estimate, rope) in DECIDED:
+                    reason = "decided"
+                elif reason == "open" and _power_at_the_end(estimate, rope, counts[-1], spent[-1]) < FUTILE:
+                    reason = "will not be decided"
+            decisions[name] = Decision(look, tuple(needed), level, reason)
+    return decisions, {}
+
+
+def _power_at_the_end(estimate: Estimate, rope: float, count: int, level: float) -> float:
+    return float(power(estimate, rope, np.array([float(count)]), level=level)[0])
+
+
+def restrict(values: Values, seeds: Collection[Hashable]) -> Values:
+    """Return the values of some seeds."""
+    return {name: {seed: own[seed] for seed in own if seed in seeds} for name, own in values.items()}
+
+
+def plan_seeds(given: Sequence[int], max_seeds: int) -> list[int]:
+    """Return the seeds of the plan: those given, then the next free ones, up to the maximum."""
+    more = (seed for seed in itertools.count() if seed not in given)
+    return [*given, *itertools.islice(more, max(0, max_seeds - len(given)))][:max_seeds]
