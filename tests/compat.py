@@ -394,7 +394,7 @@ def check_training(bench: Bench, model: str) -> str | None:
     assert len(run.branches) == branches
     for path, branch in run.branches.items():
         assert branch.calls == BATCHES * trainer.epochs, f"{path}: {branch.calls} calls"
-        assert branch.validations, f"{path}: validation had other losses"
+        assert branch.ledger.validations, f"{path}: validation had other losses"
     assert any("equipped for training and validation" in line for line in bench.own_lines())
     rows = read_results(Path(trainer.save_dir))
     losses = [float(value) for row in rows for key, value in row.items() if "loss" in key]

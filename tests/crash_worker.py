@@ -36,6 +36,7 @@ def resumed_rank(rank: int, folder: Path, given: dict[str, Any], epochs: int) ->
     import ddp_worker
     import torch
     import torch.distributed as dist
+    from conftest import Model
     from ultralytics import utils
 
     from yolo_losses.config.settings import LossSettings
@@ -45,7 +46,7 @@ def resumed_rank(rank: int, folder: Path, given: dict[str, Any], epochs: int) ->
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     mine = folder / f"rank{rank}"
     trainer = SimpleNamespace(
-        model=SimpleNamespace(criterion=ddp_worker.criterion()),
+        model=Model(criterion=ddp_worker.criterion()),
         ema=None,
         args=SimpleNamespace(imgsz=64, resume=str(mine / "last.pt")),
         resume=True,

@@ -34,7 +34,7 @@ from yolo_losses import registry
 from yolo_losses.config.settings import KEYS as CHOICE_KEYS
 from yolo_losses.config.settings import LossSettings, default_keys
 from yolo_losses.integration import arguments as policy
-from yolo_losses.integration.criteria.parts import Branch
+from yolo_losses.integration.criteria.branch import Branch
 
 KEYS = default_keys()
 PARAMETERS = {p.key: p for spec in registry.specs() for p in spec.parameters}

@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import (
     TINY,
+    Model,
     criterion_of,
     logged,
     made_up_batch,
@@ -32,8 +33,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.loss import v8DetectionLoss
 
 import yolo_losses
-from yolo_losses.integration import hook
-from yolo_losses.integration import run as runs
+from yolo_losses.integration import callbacks, hook
 from yolo_losses.integration.criteria import anchors
 
 
@@ -286,8 +286,8 @@ def test_someone_s_own_trainer_model_criterion_and_callbacks_get_the_loss(tmp_pa
     with logged() as messages:
         trainer.train()
     assert called == ["theirs"]
-    assert trainer.yolo_losses_run.proven
-    assert list(trainer.yolo_losses_run.criteria) == ["training", "validation"]
+    assert trainer.yolo_losses_run.equipment.proven
+    assert list(trainer.yolo_losses_run.equipment.criteria) == ["training", "validation"]
     assert isinstance(trainer.model.criterion, OwnLoss)
     assert any("ran in the first batch" in message for message in messages)
 
@@ -310,7 +310,7 @@ def test_a_trainer_s_own_callbacks_are_kept_in_their_order_and_ours_come_once(da
         hook._add_callbacks(trainer)  # as its training begins
         # Ultralytics' integrations add some of their own.
         assert trainer.callbacks["on_pretrain_routine_end"][0] is theirs
-        for event, callback in runs.CALLBACKS.items():
+        for event, callback in callbacks.CALLBACKS.items():
             assert trainer.callbacks[event].count(callback) == 1
 
 
@@ -324,7 +324,7 @@ assert "yolo_losses" not in sys.modules
 import yolo_losses
 model.reset_callbacks()
 model.train(data=sys.argv[1], project=sys.argv[2], cls_loss="slide", **json.loads(sys.argv[3]))
-assert model.trainer.yolo_losses_run.proven
+assert model.trainer.yolo_losses_run.equipment.proven
 print("DONE")
 """
 
@@ -340,16 +340,16 @@ def test_importing_the_package_after_the_model_was_built_is_enough(tmp_path: Pat
 def test_callbacks_that_were_reset_before_training_do_not_lose_the_loss(tmp_path: Path, data: Path) -> None:
     model = YOLO("yolov8n.yaml")
     model.reset_callbacks()
-    assert train(model, tmp_path, "reset", data, cls_loss="focal").yolo_losses_run.proven
+    assert train(model, tmp_path, "reset", data, cls_loss="focal").yolo_losses_run.equipment.proven
 
 
 def test_callbacks_that_were_replaced_after_the_trainer_was_built_end_the_run() -> None:
     """Nobody equipped the criterion: the end of the set-up says so, where it would have been a silent stock run."""
     args = SimpleNamespace(cls_loss="focal", imgsz=64, resume=False)
-    model = SimpleNamespace(criterion=criterion_of("v8"))
+    model = Model(criterion=criterion_of("v8"))
     trainer = SimpleNamespace(args=args, model=model, ema=SimpleNamespace(ema=None), resume=False)
     with pytest.raises(RuntimeError, match="on_pretrain_routine_end"):
-        runs.check_started(trainer)
+        callbacks.check_started(trainer)
 
 
 # Other import hooks, broken plug-ins, an Ultralytics that has moved.

@@ -15,7 +15,7 @@ import yaml
 from conftest import TINY, logged, start, start_without_plugin
 from ultralytics import YOLO
 
-from yolo_losses.integration.run import STATE_FILE
+from yolo_losses.integration.state import STATE_FILE
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,10 @@ import yaml
 from conftest import TINY, logged
 
 from yolo_losses.config.settings import default_keys
-from yolo_losses.integration.criteria.anchor_parts import AssignerPart, BoxPart, ClassPart
-from yolo_losses.integration.run import STATE_FILE
+from yolo_losses.integration.criteria.anchor_branch import AssignerPart
+from yolo_losses.integration.criteria.box_part import BoxPart
+from yolo_losses.integration.criteria.class_part import ClassPart
+from yolo_losses.integration.state import STATE_FILE
 
 pytestmark = pytest.mark.slow
 

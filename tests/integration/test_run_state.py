@@ -14,11 +14,12 @@ from typing import Any
 import crash_worker
 import pytest
 import torch
-from conftest import TINY, criterion_of, logged, made_up_batch, predictions
+from conftest import TINY, Model, criterion_of, logged, made_up_batch, predictions
 from conftest import run as step
 
 from yolo_losses.config.settings import LossSettings
-from yolo_losses.integration.run import STATE_FILE, Run
+from yolo_losses.integration.run import Run
+from yolo_losses.integration.state import STATE_FILE
 
 KEYS: dict[str, dict[str, Any]] = {
     "ema_slide": {"cls_loss": "ema_slide"},
@@ -36,8 +37,8 @@ def trainer_of(folder: Path, head: str = "v8", resume: bool = False, epoch: int 
     criterion = criterion_of(head)
     last = folder / "last.pt"
     return SimpleNamespace(
-        model=SimpleNamespace(criterion=criterion),
-        ema=SimpleNamespace(ema=SimpleNamespace(criterion=copy.deepcopy(criterion))),
+        model=Model(criterion=criterion),
+        ema=SimpleNamespace(ema=Model(criterion=copy.deepcopy(criterion))),
         args=SimpleNamespace(imgsz=64, resume=str(last) if resume else False),
         resume=resume,
         last=last,
@@ -231,7 +232,7 @@ def test_a_state_that_cannot_be_written_is_told_once_and_leaves_nothing_half_wri
         file.write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("yolo_losses.integration.run.torch.save", full)
+    monkeypatch.setattr("yolo_losses.integration.state.torch.save", full)
     with logged() as said:
         run.save_state(trainer)
         run.save_state(trainer)

@@ -16,11 +16,12 @@ import polars as pl
 import pytest
 import torch
 import yaml
-from conftest import TINY, criterion_of, logged, made_up_batch, predictions
+from conftest import TINY, Model, criterion_of, logged, made_up_batch, predictions
 from conftest import run as step
 from matplotlib import font_manager
 
 from yolo_losses.config.settings import LossSettings
+from yolo_losses.integration import callbacks
 from yolo_losses.integration import run as runs
 from yolo_losses.monitor import picture, table
 from yolo_losses.monitor.loss_stats import LOGGED_CLASSES, PICTURE, LossStats, plain_names
@@ -232,7 +233,7 @@ class Trainer(SimpleNamespace):
 def trainer_of(folder: Path, head: str = "v8") -> Any:
     """Return what a `Run` and the loggers ask of a trainer."""
     return Trainer(
-        model=SimpleNamespace(criterion=criterion_of(head)),
+        model=Model(criterion=criterion_of(head)),
         ema=None,
         args=SimpleNamespace(imgsz=64, save=True, save_period=-1),
         save_dir=folder,
@@ -255,11 +256,12 @@ def trainer_of(folder: Path, head: str = "v8") -> Any:
 def one_epoch(trainer: Any, keys: dict[str, Any], head: str = "v8") -> runs.Run:
     run = runs.Run(trainer, LossSettings.from_mapping(keys))
     trainer.yolo_losses_run = run
-    for event, callback in runs.CALLBACKS.items():
+    for event, callback in callbacks.CALLBACKS.items():
         trainer.callbacks.setdefault(event, []).append(callback)
     run.begin_epoch()
     step(trainer.model.criterion, predictions(head), made_up_batch(head))
-    run.write_statistics(trainer)
+    if run.statistics is not None:
+        run.statistics.write(trainer, run.branches)
     return run
 
 
@@ -339,7 +341,7 @@ def test_a_run_without_statistics_adds_nothing_to_metrics_and_writes_no_file(tmp
     one_epoch(trainer, {"cls_loss": "slide"})
     runs.show_statistics(trainer)
     assert trainer.metrics == {"metrics/mAP50(B)": 0.5}
-    assert trainer.callbacks["on_fit_epoch_end"] == [runs.hide_statistics]
+    assert trainer.callbacks["on_fit_epoch_end"] == [callbacks.hide_statistics]
     assert not list(tmp_path.iterdir())
 
 
@@ -349,7 +351,7 @@ def test_a_run_of_stock_terms_is_looked_at_and_claims_nothing(head: str, tmp_pat
         trainer = trainer_of(tmp_path, head)
         run = one_epoch(trainer, {"loss_stats": True}, head)
         run.after_batch(trainer)
-        run.end_epoch(0)
+        run.end_epoch(trainer)
     assert [line for line in said if line.startswith("yolo_losses")] == [
         f"yolo_losses: statistics of the losses, an epoch at a time: {tmp_path / FILE}"
     ]
@@ -366,7 +368,7 @@ def test_terms_without_names_get_those_of_the_trainer(tmp_path: Path) -> None:
     assert branch.statistics is not None
     branch.statistics.begin()
     branch.statistics.end({"0": torch.tensor(1.0), "1": torch.tensor(2.0), "2": torch.tensor(1.0)}, by_class=True)
-    run.write_statistics(trainer)
+    run.statistics.write(trainer, run.branches)
     (row,) = read(tmp_path)
     assert (row["share/box"], row["share/cls"], row["share/dfl"]) == (0.25, 0.5, 0.25)
 

@@ -1,8 +1,9 @@
 """Patches Ultralytics: registers the training keys, and makes its engines call this package.
 
 Nothing else touches Ultralytics' global state. Keys are checked as `BaseTrainer.check_resume` returns, before anything
-is read or written; `run.CALLBACKS` are added to every trainer: the criterion is equipped at `on_pretrain_routine_end`,
-the last event of the set-up, and every batch, epoch and validation is checked. `uninstall` puts everything back.
+is read or written; `callbacks.CALLBACKS` are added to every trainer: the criterion is equipped at
+`on_pretrain_routine_end`, the last event of the set-up, and every batch, epoch and validation is checked. Models and
+criteria are followed where they compute a loss (`guard`). `uninstall` puts everything back.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def install() -> None:
 def uninstall() -> None:
     """Put everything back that `install` changed; trainers that exist already keep their callbacks."""
     autoload.uninstall()
+    if "yolo_losses.integration.guard" in sys.modules:
+        _guard().release()
     while _originals:
         owner, name, original = _originals.pop()
         setattr(owner, name, original)
@@ -101,8 +104,8 @@ def patch_trainer(module: Any) -> None:
     _wrap(
         trainer, "check_resume", after=lambda self, _, overrides=None, *args, **kwargs: arguments.check(self, overrides)
     )
-    _wrap(trainer, "_setup_train", after=lambda self, _, *args, **kwargs: _run().check_started(self))
-    _wrap(trainer, "save_model", before=lambda self, *args, **kwargs: _run().check_before_saving(self))
+    _wrap(trainer, "_setup_train", after=lambda self, _, *args, **kwargs: _callbacks().check_started(self))
+    _wrap(trainer, "save_model", before=lambda self, *args, **kwargs: _callbacks().check_before_saving(self))
     if hasattr(module, "MultiTrainer"):
         _wrap(
             module.MultiTrainer,
@@ -128,6 +131,43 @@ def patch_tuner(module: Any) -> None:
     _wrap(module.Tuner, "_mutate", after=rounded)
 
 
+def patch_models(module: Any) -> None:
+    """Follow the models where they build their criterion and compute their loss."""
+    for kind in list(vars(module).values()):
+        if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "init_criterion"):
+            if "loss" in vars(kind):
+                _wrap_around(kind, "loss", lambda *args, **kwargs: _guard().compute_loss(*args, **kwargs))
+            if "init_criterion" in vars(kind):
+                _wrap(kind, "init_criterion", after=lambda model, made: _guard().guard_criterion(model, made))
+
+
+def patch_assigners(module: Any) -> None:
+    """Follow the assigners: a stock one that is called in a batch's loss is noticed."""
+    kind = module.TaskAlignedAssigner
+    _wrap_around(kind, "forward", lambda *args, **kwargs: _guard().call_assigner(*args, **kwargs))
+
+
+def patch_criteria(module: Any) -> None:
+    """Follow the criteria with anchors to the end of their calls."""
+    for kind in list(vars(module).values()):
+        if isinstance(kind, type) and issubclass(kind, module.v8DetectionLoss):
+            name = "loss" if "loss" in vars(kind) else "" if hasattr(kind, "loss") else "__call__"
+            if name in vars(kind):
+                _wrap(kind, name, after=lambda *args, **kwargs: _guard().end_call(*args, **kwargs))
+
+
+def patch_queries(module: Any) -> None:
+    """Follow RT-DETR's criterion: a stock one that is called in a batch's loss is noticed."""
+    kind = module.RTDETRDetectionLoss
+    _wrap_around(kind, "forward", lambda *args, **kwargs: _guard().call_assigner(*args, **kwargs))
+
+
+def _guard() -> Any:
+    from yolo_losses.integration import guard  # imports Ultralytics' losses, which a model has loaded already
+
+    return guard
+
+
 def _patch_engine(module: Any, kind: str, mode: str) -> None:
     def check(self: Any, _: None, *args: Any, **kwargs: Any) -> None:
         arguments.check_without_training(self.args, mode)
@@ -142,6 +182,10 @@ PATCHES: Mapping[str, Callable[[Any], None]] = {
     "ultralytics.engine.validator": functools.partial(_patch_engine, kind="BaseValidator", mode="val"),
     "ultralytics.engine.predictor": functools.partial(_patch_engine, kind="BasePredictor", mode="predict"),
     "ultralytics.engine.exporter": functools.partial(_patch_engine, kind="Exporter", mode="export"),
+    "ultralytics.nn.tasks": patch_models,
+    "ultralytics.utils.tal": patch_assigners,
+    "ultralytics.utils.loss": patch_criteria,
+    "ultralytics.models.utils.loss": patch_queries,
 }
 
 
@@ -162,17 +206,26 @@ def _wrap(
         after: called with `self`, the method's result and its other arguments; what it returns, unless `None`, is
             returned in place of the result.
     """
+
+    def around(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+        if before is not None:
+            before(self, *args, **kwargs)
+        result = original(self, *args, **kwargs)
+        instead = None if after is None else after(self, result, *args, **kwargs)
+        return result if instead is None else instead
+
+    _wrap_around(owner, name, around)
+
+
+def _wrap_around(owner: Any, name: str, around: Callable[..., Any]) -> None:
+    """Replace a method by a function that is called with the method, `self` and its arguments, once."""
     original = getattr(owner, name)
     if hasattr(original, "yolo_losses_original"):
         return
 
     @functools.wraps(original)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if before is not None:
-            before(self, *args, **kwargs)
-        result = original(self, *args, **kwargs)
-        instead = None if after is None else after(self, result, *args, **kwargs)
-        return result if instead is None else instead
+        return around(original, self, *args, **kwargs)
 
     wrapper.yolo_losses_original = original  # type: ignore[attr-defined]
     setattr(owner, name, wrapper)
@@ -239,14 +292,14 @@ def _on_remove(spec: registry.LossSpec) -> None:
     _remove_keys({renaming.argument(p.key) for p in spec.parameters if p.key not in settings.declared_parameters()})
 
 
-def _run() -> Any:
-    from yolo_losses.integration import run  # imports Ultralytics' losses, which a trainer has loaded already
+def _callbacks() -> Any:
+    from yolo_losses.integration import callbacks  # imports Ultralytics' losses, which a trainer has loaded already
 
-    return run
+    return callbacks
 
 
 def _add_callbacks(trainer: Any) -> None:
-    for event, callback in _run().CALLBACKS.items():
+    for event, callback in _callbacks().CALLBACKS.items():
         listed = trainer.callbacks.setdefault(event, [])
         if callback not in listed:
             listed.append(callback)

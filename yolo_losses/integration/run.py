@@ -1,9 +1,8 @@
-"""One training run: its criteria equipped, the proof that they ran, their state kept beside the checkpoint."""
+"""One training run of an Ultralytics trainer: its criteria stay equipped, its batches are proven, its state is kept."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,38 +10,265 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from torch import Tensor
 
-from yolo_losses._log import PREFIX, is_first_rank, say
+from yolo_losses._log import PREFIX, is_first_rank
+from yolo_losses._log import say as log
 from yolo_losses.config import class_weights
-from yolo_losses.config.settings import LossSettings, format_number, own_arguments
-from yolo_losses.integration import arguments, criteria
-from yolo_losses.integration.criteria.parts import Branch
+from yolo_losses.config.settings import LossSettings
+from yolo_losses.integration import arguments, context, guard, messages
+from yolo_losses.integration.context import Context
+from yolo_losses.integration.criteria.branch import Branch
+from yolo_losses.integration.equipment import ROLES, Equipment
+from yolo_losses.integration.state import State, StateFile, state_of
 from yolo_losses.monitor.gather import read
 from yolo_losses.monitor.loss_stats import LossStats, plain_names
 
-STATE_FILE = "yolo_losses_state.pt"
 ATTRIBUTE = "yolo_losses_run"
 TRAINER = "yolo_losses_trainer"
-NETS = ("training", "validation")  # what the criteria of the model and of its EMA are for
-UNUSUAL = 3  # a class term that is larger or smaller by this is another task than the gains were tuned for
 WARMUP_BATCHES = 100  # Ultralytics' warm-up takes as many at least
-TARGET_NAMES = {"tal": "assigner score", "iou": "IoU", "ciou": "CIoU", "hard": "1"}
 
 
-def start(trainer: Any) -> None:
-    """Equip the criteria of a trainer whose set-up is done, unless every key is at its default."""
-    chosen = _with_balanced_weights(trainer, arguments.of(trainer))
-    arguments.pin(trainer, chosen)
-    setattr(trainer, ATTRIBUTE, None)
-    if chosen.swaps_nothing:
-        _tell_of_checkpoint(trainer)
-    if not chosen.is_default:
-        setattr(trainer, ATTRIBUTE, Run(trainer, chosen))
+class Run:
+    """The chosen losses in one trainer.
+
+    Args:
+        trainer: an Ultralytics trainer whose set-up is done.
+        settings: the parsed keys, of which at least one is not at its default.
+
+    Raises:
+        ValueError: where the head cannot use a chosen loss.
+        RuntimeError: where nothing could be swapped.
+    """
+
+    def __init__(self, trainer: Any, settings: LossSettings) -> None:
+        model, ema = models_of(trainer)
+        self.settings = settings
+        weighted = settings.cls_weights != class_weights.NONE
+        names = class_weights.in_order(trainer.data["names"]) if weighted else ()
+        self.equipment = Equipment(model, settings, names, trainer.args.imgsz)
+        self.state_file = StateFile(settings)
+        self.batches = 0
+        self.calls_seen = 0
+        self.calls_before_epoch = 0
+        self.validations = 0
+        self.started = False
+        self.warmed_up = False
+        self.built = False
+        self.statistics = Statistics(trainer, settings) if settings.loss_stats else None
+        if not guard.chooses_by_batch(model):
+            # Now, so that a loss that the head cannot use is refused here. That of the EMA is built as it validates:
+            # gains and class weights are its own by then.
+            if getattr(model, "criterion", None) is None:
+                model.criterion, self.built = model.init_criterion(), True
+            self.equipment.equip("training", model.criterion)
+            if getattr(ema, "criterion", None) is not None:
+                self.equipment.equip("validation", ema.criterion)
+            self.start(trainer)
+        guard.register(model, self.equipment, in_run=True)
+        if getattr(trainer, "optimizer", None) is not None:
+            self.equipment.follow(trainer.optimizer)
+        if getattr(trainer, "validator", None) is not None:
+            setattr(trainer.validator, TRAINER, weakref.ref(trainer))
+
+    @property
+    def branches(self) -> dict[str, Branch]:
+        """The branches by path."""
+        return self.equipment.branches
+
+    def start(self, trainer: Any) -> None:
+        """Log what runs where, and restore the state of a resumed run."""
+        self.started = True
+        if not self.branches:
+            raise RuntimeError(f"{PREFIX}{self.settings.describe()} is set, but nothing was swapped")
+        if self.statistics is not None:
+            log(f"statistics of the losses, an epoch at a time: {self.statistics.table.path}")
+        if self.settings.swaps_nothing:
+            return
+        messages.log_start(self.equipment)
+        for branch in self.branches.values():
+            if branch.needs_image_size:
+                _follow_image_size(trainer, branch)
+        if getattr(trainer, "resume", False):
+            resumed = trainer.args.resume
+            checkpoint = Path(resumed) if isinstance(resumed, str) else Path(trainer.last)
+            self.state_file.load(self.branches, checkpoint, trainer.start_epoch)
+
+    # ---------------------------------------------------------------------------------------------------- criteria
+
+    def keep_equipped(self, trainer: Any, *wanted: str) -> None:
+        """Equip the criteria that were replaced or rebuilt since they were equipped, and log so."""
+        for role, model in zip(ROLES, models_of(trainer), strict=True):
+            if model is None or (wanted and role not in wanted):
+                continue
+            criterion = getattr(model, "criterion", None)
+            if criterion is None:
+                if guard.chooses_by_batch(model) or (role == "validation" and role not in wanted):
+                    continue  # it is built by the first batch, or as it validates
+                criterion = model.criterion = model.init_criterion()
+            if not self.equipment.is_equipped(criterion):
+                replaced = role in self.equipment.criteria
+                self.equipment.equip(role, criterion)
+                if replaced:
+                    log(f"the criterion for {role} was replaced after set-up; it is equipped again", warn=True)
+            self.equipment.criteria[role] = criterion
+
+    def _rebuild(self, trainer: Any) -> None:
+        """Build the model's criterion anew before the first batch, when upstream does: callbacks may have set it up."""
+        model = models_of(trainer)[0]
+        if self.built and getattr(model, "criterion", None) is self.equipment.criteria["training"]:
+            model.criterion = model.init_criterion()
+            self.equipment.equip("training", model.criterion)
+        self.built = False
+
+    # ----------------------------------------------------------------------------------------------------- batches
+
+    def begin_epoch(self) -> None:
+        """Have the first batch of the epoch compared."""
+        self.calls_before_epoch = self.equipment.calls_proven
+        for branch in self.branches.values():
+            branch.ledger.due = True
+            if branch.statistics is not None:
+                branch.statistics.begin_epoch()
+
+    def before_batch(self, trainer: Any) -> None:
+        """Check that the model's criterion is the one that was equipped, and follow what the batch's loss calls."""
+        if not self.batches:
+            self._rebuild(trainer)
+        self.keep_equipped(trainer, "training")
+        self.equipment.discard()  # of a batch that ended in an error, as one without memory does
+        context.enter(Context(models_of(trainer)[0], self.equipment))
+
+    def after_batch(self, trainer: Any) -> None:
+        """Check that the batch trained the chosen losses; after the first one with objects, log what ran.
+
+        Raises:
+            UnprovenError: where a part did not run, or its result was not used.
+        """
+        context.enter(None)
+        self.batches += 1
+        if not self.started:  # the model has chosen its criterion by now
+            self.keep_equipped(trainer, "training")
+            if self.branches:
+                self.start(trainer)
+        if not self.settings.swaps_nothing:
+            self.equipment.check_called(self.calls_seen, getattr(trainer, "loss", 0.0))
+            self.calls_seen = self.equipment.calls_begun
+        self.equipment.settle(stepping=False)
+        self.equipment.commit(joined=True)
+        if self.equipment.newly_proven():
+            messages.log_proof(self.equipment, getattr(unwrap(trainer.model), "criterion", None))
+
+    def end_epoch(self, trainer: Any) -> None:
+        """Warn if no batch had objects; write statistics; log the running factor after warm-up."""
+        if self.equipment.calls_proven == self.calls_before_epoch and not self.settings.swaps_nothing:
+            log(
+                f"no batch of epoch {trainer.epoch + 1} had objects: nothing shows that the chosen losses ran",
+                warn=True,
+            )
+        if self.statistics is not None:
+            self.statistics.write(trainer, self.branches)
+        self.log_factor_after_warmup(trainer)
+        if getattr(getattr(trainer, "validator", None), "callbacks", None) is not trainer.callbacks:
+            self.keep_equipped(trainer, "validation")  # a validator that would not say when it starts
+
+    # -------------------------------------------------------------------------------------------------- validation
+
+    def before_validation(self, trainer: Any) -> None:
+        """Equip the EMA's criterion, or follow the EMA where it chooses its criterion by its first batch."""
+        self.keep_equipped(trainer, "validation")
+        context.enter(Context(models_of(trainer)[1], self.equipment, "validation"))
+        self.validations = self._validation_calls()
+
+    def after_validation(self, validator: Any) -> None:
+        """Warn where a validation that computed a loss did not call the equipped criterion."""
+        context.enter(None)
+        computed = float(torch.as_tensor(sum(_items(getattr(validator, "loss", 0.0)))).abs()) > 0
+        if computed and self._validation_calls() == self.validations:
+            log("validation did not call the criterion that was equipped: its losses are of another one", warn=True)
+
+    def _validation_calls(self) -> int:
+        return sum(branch.ledger.validations for branch in self.branches.values())
+
+    # ------------------------------------------------------------------------------------------- factor, state, metrics
+
+    def log_factor_after_warmup(self, trainer: Any) -> None:
+        """Log the running factor on the class term at the end of the epoch in which warm-up ended."""
+        if self.settings.cls_scale != "auto" or self.warmed_up:
+            return
+        batches, epochs = len(trainer.train_loader), float(trainer.args.warmup_epochs)
+        if epochs <= 0 or (trainer.epoch + 1) * batches >= max(round(epochs * batches), WARMUP_BATCHES):
+            self.warmed_up = True
+            log(f"cls_scale=auto is {messages.format_factors(self.branches)} after warm-up")
+
+    def log_final_factor(self) -> None:
+        """Log the running factor on the class term as training ends."""
+        if self.settings.cls_scale == "auto":
+            messages.log_final_factor(self.branches)
+
+    def state(self) -> State:
+        """Return the losses' state by branch and term, empty where none of them has any."""
+        return state_of(self.branches)
+
+    def save_state(self, trainer: Any) -> None:
+        """Write the losses' state beside the checkpoint."""
+        self.state_file.save(self.branches, Path(trainer.last), trainer.epoch)
+
+    def hide_statistics(self, trainer: Any) -> None:
+        """Put an epoch's metrics back."""
+        if self.statistics is not None:
+            self.statistics.hide(trainer)
 
 
-def _with_balanced_weights(trainer: Any, chosen: LossSettings) -> LossSettings:
+class Statistics:
+    """What `loss_stats` writes of a run, and shows to the loggers."""
+
+    def __init__(self, trainer: Any, settings: LossSettings) -> None:
+        epochs = trainer.start_epoch if getattr(trainer, "resume", False) else 0
+        self.table = LossStats(Path(trainer.save_dir), epochs, settings.describe())
+        self.unlogged = False
+        self.metrics: dict[str, Any] | None = None
+        # Ahead of all others, the loggers' among them.
+        for event, callback in (("on_fit_epoch_end", show_statistics), ("on_train_end", draw_statistics)):
+            listed = trainer.callbacks.setdefault(event, [])
+            listed[:] = [callback, *(other for other in listed if other is not callback)]
+
+    def write(self, trainer: Any, branches: Mapping[str, Branch]) -> None:
+        """Write what the losses did in an epoch; every rank has to call this, since their sums are added up."""
+        names = trainer.data["names"]
+        classes = plain_names(names[key] for key in sorted(names)) if isinstance(names, dict) else plain_names(names)
+        columns = read(branches, classes, getattr(trainer, "loss_names", ()))
+        if is_first_rank() and columns:
+            self.table.add(trainer.epoch + 1, columns)
+            self.unlogged = True
+
+    def show(self, trainer: Any) -> None:
+        """Let the loggers, which come after this, find an epoch's statistics among its metrics."""
+        if self.unlogged:
+            self.metrics, self.unlogged = trainer.metrics, False
+            trainer.metrics = {**trainer.metrics, **self.table.logged()}
+
+    def hide(self, trainer: Any) -> None:
+        """Put an epoch's metrics back."""
+        if self.metrics is not None:
+            trainer.metrics, self.metrics = self.metrics, None
+
+
+def show_statistics(trainer: Any) -> None:
+    """Let the loggers find an epoch's statistics among its metrics."""
+    run: Run | None = getattr(trainer, ATTRIBUTE, None)
+    if run is not None and run.statistics is not None:
+        run.statistics.show(trainer)
+
+
+def draw_statistics(trainer: Any) -> None:
+    """Draw the statistics of a training that has ended, for the loggers to find the picture."""
+    run: Run | None = getattr(trainer, ATTRIBUTE, None)
+    picture = run.statistics.table.draw() if run is not None and run.statistics is not None else None
+    if picture is not None:
+        trainer.on_plot(picture)
+
+
+def with_balanced_weights(trainer: Any, chosen: LossSettings) -> LossSettings:
     """Return the settings with the numbers that `cls_weights=balanced` means for the training set, for good.
 
     Raises:
@@ -89,534 +315,6 @@ def _label_counts(trainer: Any) -> list[int]:
     return counts
 
 
-def check_started(trainer: Any) -> None:
-    """Raise where the events of this package did not reach the trainer's callbacks during its set-up.
-
-    Raises:
-        RuntimeError: the message says what to do.
-    """
-    if not hasattr(trainer, ATTRIBUTE) and not arguments.of(trainer).is_default:
-        raise RuntimeError(
-            f"{PREFIX}{arguments.of(trainer).describe()} is set, but {type(trainer).__name__} did not call the"
-            " callbacks of 'on_pretrain_routine_end': add to its callbacks rather than replace them, and have an"
-            " overridden run_callbacks call super().run_callbacks(event)"
-        )
-
-
-def check_before_saving(trainer: Any) -> None:
-    """Raise where a checkpoint would name a loss that did not run.
-
-    Raises:
-        RuntimeError: the message names the key, or the callbacks that were not called.
-    """
-    run: Run | None = getattr(trainer, ATTRIBUTE, None)
-    if run is not None:
-        arguments.check_unchanged(trainer, run.settings)
-        if not run.batches and not run.settings.swaps_nothing:
-            raise RuntimeError(
-                f"{PREFIX}{type(trainer).__name__} did not call the callbacks of 'on_train_batch_end', so that nothing"
-                " shows that the chosen loss ran: have an overridden run_callbacks call super().run_callbacks(event)"
-            )
-    elif own_arguments(vars(trainer.args)):
-        arguments.check_unchanged(trainer, LossSettings())
-
-
-def before_epoch(trainer: Any) -> None:
-    """Check that criteria and keys are as they were set up."""
-    run: Run | None = getattr(trainer, ATTRIBUTE, None)
-    if run is not None:
-        arguments.check_unchanged(trainer, run.settings)
-        run.keep_equipped(trainer)
-        run.begin_epoch()
-
-
-def before_batch(trainer: Any) -> None:
-    """Check that the model's criterion is the one that was equipped."""
-    run: Run | None = getattr(trainer, ATTRIBUTE, None)
-    if run is not None:
-        if not run.batches:
-            run.rebuild(trainer)
-        run.keep_equipped(trainer, "training")
-
-
-def after_batch(trainer: Any) -> None:
-    """Check that the batch called the equipped criterion, and say so once."""
-    run: Run | None = getattr(trainer, ATTRIBUTE, None)
-    if run is not None:
-        run.after_batch(trainer)
-    elif not hasattr(trainer, ATTRIBUTE):
-        check_started(trainer)
-
-
-def after_epoch(trainer: Any) -> None:
-    """Read what the epoch's batches have shown; warn of an epoch that proved nothing."""
-    run: Run | None = getattr(trainer, ATTRIBUTE, None)
-    if run is not None:
-        run.end_epoch(trainer.epoch)
-        run.write_statistics(trainer)
-        run.say_scale_after_warmup(trainer)
-        if getattr(getattr(trainer, "validator", None), "callbacks", None) is not trainer.callbacks:
-            run.keep_equipped(trainer, "validation")  # a validator that would not say when it starts
-
-
-def before_validation(validator: Any) -> None:
-    """Check that the EMA's criterion is equipped, as the trainer's validator begins."""
-    trainer, run = _validated_by(validator)
-    if run is not None:
-        run.keep_equipped(trainer, "validation")
-        run.validations = sum(branch.validations for branch in run.branches.values())
-
-
-def after_validation(validator: Any) -> None:
-    """Check that the trainer's validator has called the equipped criterion."""
-    _, run = _validated_by(validator)
-    if run is not None:
-        run.check_validated(validator)
-
-
-def _validated_by(validator: Any) -> tuple[Any, Run | None]:
-    """Return the trainer whose EMA is validated, and its run; none where the best weights are, once all is done."""
-    trainer = getattr(validator, TRAINER, lambda: None)() if getattr(validator, "training", False) else None
-    return trainer, getattr(trainer, ATTRIBUTE, None)
-
-
-def save_state(trainer: Any) -> None:
-    """Write the losses' state beside the checkpoint."""
-    run: Run | None = getattr(trainer, ATTRIBUTE, None)
-    if run is not None:
-        run.save_state(trainer)
-
-
-def after_training(trainer: Any) -> None:
-    """Say what the running factor on the class term came to."""
-    run: Run | None = getattr(trainer, ATTRIBUTE, None)
-    if run is not None:
-        run.say_final_scale()
-
-
-def show_statistics(trainer: Any) -> None:
-    """Let the loggers, which come after this, find an epoch's statistics among its metrics."""
-    run: Run | None = getattr(trainer, ATTRIBUTE, None)
-    if run is not None and run.unlogged:
-        run.metrics, run.unlogged = trainer.metrics, False
-        if run.statistics is not None:
-            trainer.metrics = {**trainer.metrics, **run.statistics.logged()}
-
-
-def hide_statistics(trainer: Any) -> None:
-    """Put an epoch's metrics back: `results.csv` and checkpoints are to have no more of them than without."""
-    run: Run | None = getattr(trainer, ATTRIBUTE, None)
-    if run is not None and run.metrics is not None:
-        trainer.metrics, run.metrics = run.metrics, None
-
-
-def draw_statistics(trainer: Any) -> None:
-    """Draw the statistics of a training that has ended, for the loggers to find the picture."""
-    run: Run | None = getattr(trainer, ATTRIBUTE, None)
-    picture = run.statistics.draw() if run is not None and run.statistics is not None else None
-    if picture is not None:
-        trainer.on_plot(picture)
-
-
-# Named functions: the state of distributed training travels by pickle, callbacks included.
-CALLBACKS: Mapping[str, Callable[[Any], None]] = {
-    "on_pretrain_routine_end": start,
-    "on_train_epoch_start": before_epoch,
-    "on_train_batch_start": before_batch,
-    "on_train_batch_end": after_batch,
-    "on_train_epoch_end": after_epoch,
-    "on_val_start": before_validation,
-    "on_val_end": after_validation,
-    "on_model_save": save_state,
-    "on_fit_epoch_end": hide_statistics,
-    "on_train_end": after_training,
-}
-# Ahead of all others, the loggers' among them, where statistics are gathered.
-FIRST_CALLBACKS: Mapping[str, Callable[[Any], None]] = {
-    "on_fit_epoch_end": show_statistics,
-    "on_train_end": draw_statistics,
-}
-
-
-class Run:
-    """The chosen losses in one trainer.
-
-    Args:
-        trainer: an Ultralytics trainer whose set-up is done.
-        settings: the parsed keys, of which at least one is not at its default.
-
-    Raises:
-        ValueError: where the head cannot use a chosen loss.
-        RuntimeError: where nothing could be swapped.
-    """
-
-    def __init__(self, trainer: Any, settings: LossSettings) -> None:
-        self.settings = settings
-        self.names: list[str] = []
-        if settings.cls_weights != class_weights.NONE:
-            self.names = class_weights.in_order(trainer.data["names"])
-        # By name in the arguments, in the order of the classes in the criteria.
-        self.equipped = settings.weighted_by(class_weights.by_class(settings.cls_weights, self.names))
-        self.branches: dict[str, Branch] = {}
-        self.criteria: dict[str, Any] = {}
-        self.batches = 0
-        self.batches_seen = 0
-        self.validations = 0
-        self.built = False
-        self.calls = 0
-        self.calls_before_epoch = 0
-        self.proven: list[str] = []
-        self.state_problem = False
-        self.warmed_up = False
-        self.image_size: float = trainer.args.imgsz
-        self.statistics: LossStats | None = None
-        self.unlogged = False
-        self.metrics: dict[str, Any] | None = None
-        if settings.loss_stats:
-            epochs = trainer.start_epoch if getattr(trainer, "resume", False) else 0
-            self.statistics = LossStats(Path(trainer.save_dir), epochs, settings.describe())
-            for event, callback in FIRST_CALLBACKS.items():
-                listed = trainer.callbacks.setdefault(event, [])
-                listed[:] = [callback, *(other for other in listed if other is not callback)]
-        model, ema = nets(trainer)
-        if _chooses_by_batch(model):
-            _Waiting(self, trainer, model, ema)
-        else:
-            # Now, so that a loss that the head cannot use is refused here. That of the EMA is built as it validates:
-            # gains and class weights are its own by then.
-            if getattr(model, "criterion", None) is None:
-                model.criterion, self.built = model.init_criterion(), True
-            self.equip("training", model.criterion)
-            if getattr(ema, "criterion", None) is not None:
-                self.equip("validation", ema.criterion)
-            self.start(trainer)
-        if getattr(trainer, "validator", None) is not None:
-            setattr(trainer.validator, TRAINER, weakref.ref(trainer))
-
-    def equip(self, which: str, criterion: Any) -> None:
-        """Equip the criterion for `training` or `validation`, with one set of losses and state for both."""
-        self.branches.update(criteria.equip(criterion, self.equipped, self.branches, self.image_size))
-        self.criteria[which] = criterion
-
-    def start(self, trainer: Any) -> None:
-        """Say what runs where, and take up the state of a resumed run."""
-        if not self.branches:
-            raise RuntimeError(f"{PREFIX}{self.settings.describe()} is set, but nothing was swapped")
-        if self.statistics is not None:
-            say(f"statistics of the losses, an epoch at a time: {self.statistics.path}")
-        if self.settings.swaps_nothing:
-            return
-        branch = next(branch for branch in self.branches.values() if branch.expected)
-        terms = [
-            f"cls_loss={self.settings.cls_loss}"
-            + (f" {_one_line(branch.cls)}, target: {TARGET_NAMES[branch.settings.target]}" if branch.cls else ""),
-            f"box_loss={self.settings.box_loss}" + (f" {_one_line(branch.box)}" if branch.box else ""),
-            f"dfl_loss={self.settings.dfl_loss}",
-        ]
-        if self.settings.cls_scale != 1:
-            terms[0] += f", times {format_number(self.settings.cls_scale)}"
-        if self.names:
-            terms[0] += f", {self.class_weights}"
-        if branch.seg:
-            terms.append(f"seg_loss={self.settings.seg_loss} {_one_line(branch.seg)}")
-            if self.settings.seg_scale != 1:
-                terms[-1] += f", times {self.settings.seg_scale:g}"
-        names = ", ".join(name for name, own in self.branches.items() if name and own.expected)
-        say(f"{'; '.join(terms)}; equipped for {' and '.join(NETS)}{f' ({names})' if names else ''}")
-        for module in branch.modules.values():
-            warning = getattr(type(module), "one2one_warning", "")
-            if warning and "one2one" in self.branches and self.branches["one2one"].expected:
-                say(warning, warn=True)
-            warning = getattr(type(module), "tal_warning", "")
-            if warning and branch.settings.target == "tal":
-                say(warning, warn=True)
-        if branch.needs_image_size:
-            _follow_image_size(trainer, branch)
-        if getattr(trainer, "resume", False):
-            self.load_state(trainer)
-
-    @property
-    def class_weights(self) -> str:
-        """The class weights in words."""
-        weights = self.equipped.cls_weights
-        assert isinstance(weights, tuple)
-        return f"class weights: {class_weights.summary(weights, self.names)}"
-
-    def rebuild(self, trainer: Any) -> None:
-        """Build the model's criterion anew before the first batch, when upstream does: callbacks may have set it up."""
-        model = nets(trainer)[0]
-        if self.built and getattr(model, "criterion", None) is self.criteria["training"]:
-            model.criterion = model.init_criterion()
-            self.equip("training", model.criterion)
-        self.built = False
-
-    def keep_equipped(self, trainer: Any, *wanted: str) -> None:
-        """Equip the criteria that were replaced or rebuilt since they were equipped, and say so."""
-        for which, net in zip(NETS, nets(trainer), strict=True):
-            if net is None or (wanted and which not in wanted) or _waits(net):
-                continue
-            criterion = getattr(net, "criterion", None)
-            if criterion is None:
-                if which == "validation" and which not in wanted:
-                    continue  # it is built as it validates
-                criterion = net.criterion = net.init_criterion()
-            kind = criteria.kind_of(criterion)
-            if kind is None or not kind.is_equipped(criterion, self.branches):
-                replaced = which in self.criteria
-                self.equip(which, criterion)
-                if replaced:
-                    say(f"the criterion for {which} was replaced after set-up; it is equipped again", warn=True)
-            self.criteria[which] = criterion
-
-    def check_validated(self, validator: Any) -> None:
-        """Warn where a validation that computed a loss did not call the equipped criterion."""
-        computed = float(torch.as_tensor(sum(_items(getattr(validator, "loss", 0.0)))).abs()) > 0
-        if computed and sum(branch.validations for branch in self.branches.values()) == self.validations:
-            say("validation did not call the criterion that was equipped: its losses are of another one", warn=True)
-
-    def begin_epoch(self) -> None:
-        """Have the first batch of the epoch compare the reported class term with the one that was returned."""
-        self.calls_before_epoch = self.calls
-        for branch in self.branches.values():
-            branch.check_due = True
-            if branch.statistics is not None:
-                branch.statistics.begin_epoch()
-
-    def end_epoch(self, epoch: int) -> None:
-        """Read what could not be read batch by batch without synchronising; warn if no batch had objects.
-
-        Raises:
-            RuntimeError: where a batch's class term was not the one that was returned.
-        """
-        for branch in self.branches.values():
-            branch.check_deviation()
-        if self.calls == self.calls_before_epoch and not self.settings.swaps_nothing:
-            say(f"no batch of epoch {epoch + 1} had objects: nothing shows that the chosen losses ran", warn=True)
-
-    def write_statistics(self, trainer: Any) -> None:
-        """Write what the losses did in this epoch; every rank has to call this, since their sums are added up."""
-        if self.statistics is None:
-            return
-        names = trainer.data["names"]
-        classes = plain_names(names[key] for key in sorted(names)) if isinstance(names, dict) else plain_names(names)
-        columns = read(self.branches, classes, getattr(trainer, "loss_names", ()))
-        if is_first_rank() and columns:
-            self.statistics.add(trainer.epoch + 1, columns)
-            self.unlogged = True
-
-    def after_batch(self, trainer: Any) -> None:
-        """Check that the batch called the equipped criterion; after the first batch with objects, say what ran.
-
-        Raises:
-            RuntimeError: where the loss of the batch was computed without it.
-        """
-        self.batches += 1
-        if self.settings.swaps_nothing:
-            return
-        batches = sum(branch.batches for branch in self.branches.values())
-        if batches == self.batches_seen and float(torch.as_tensor(trainer.loss).detach().abs().sum()) > 0:
-            raise RuntimeError(
-                f"{PREFIX}{self.settings.describe()} is set, but the loss of this batch was computed without the"
-                " criterion that holds it: the model's 'loss' or its criterion was replaced"
-            )
-        self.batches_seen = batches
-        self.calls = sum(branch.calls for branch in self.branches.values())
-        proven = [path for path, branch in self.branches.items() if branch.expected and branch.proven]
-        if proven != self.proven:
-            self.proven = proven
-            self.say_what_ran(trainer)
-
-    def say_what_ran(self, trainer: Any) -> None:
-        """Say which parts were called in batches with objects, and how the class term compares with BCE's."""
-        ran, ratios, unusual = [], [], ""
-        for path, branch in self.branches.items():
-            if not branch.expected:
-                continue
-            where = f"{path} " if path else ""
-            if branch.proven:
-                ran.append(f"{where}{', '.join(branch.expected)}")
-            else:
-                ran.append(f"{where}not shown yet")
-            if branch.ratios:
-                value, pull = branch.ratios["value"], branch.ratios.get("pull")
-                also = "" if pull is None else f", {pull:.3g} times in gradient on the positives"
-                ratios.append(f"{where}class term {value:.3g} times {branch.reference}'s on the same predictions{also}")
-                if not all(1 / UNUSUAL <= ratio <= UNUSUAL for ratio in branch.ratios.values()):
-                    unusual = branch.reference
-        if self.names:
-            ratios.append(self.class_weights)
-        criterion = getattr(unwrap(trainer.model), "criterion", None)
-        kind = criteria.kind_of(criterion)
-        shown = kind.shown(criterion) if kind else ""
-        notes = ran + ratios
-        if self.settings.cls_scale == "auto":
-            notes.append(f"cls_scale=auto is {self.class_factors()}")
-        elif self.settings.cls_scale == 1 and unusual:
-            notes.append(f"the gains were tuned for {unusual}: cls_scale=auto keeps the class term at its strength")
-        if shown:
-            notes.append(f"the log shows {shown}")
-        say(f"ran in the first batch with objects: {'; '.join(notes)}", over_bar=True)
-        if any(branch.ratios.get("value") == 0 for branch in self.branches.values()):
-            say("the class term is 0: the classes learn nothing from it", warn=True)
-
-    def class_factors(self) -> str:
-        """Return the running factor on the class term of each branch; this synchronises."""
-        factors = {path: branch.scale for path, branch in self.branches.items() if branch.scale is not None}
-        return ", ".join(
-            f"{path} {float(scale.factor):.3g}".strip() + (" (its bound)" if scale.bounded else "")
-            for path, scale in factors.items()
-        )
-
-    def say_scale_after_warmup(self, trainer: Any) -> None:
-        """Say the running factor on the class term at the end of the epoch in which warm-up ended."""
-        if self.settings.cls_scale != "auto" or self.warmed_up:
-            return
-        batches, epochs = len(trainer.train_loader), float(trainer.args.warmup_epochs)
-        if epochs <= 0 or (trainer.epoch + 1) * batches >= max(round(epochs * batches), WARMUP_BATCHES):
-            self.warmed_up = True
-            say(f"cls_scale=auto is {self.class_factors()} after warm-up")
-
-    def say_final_scale(self) -> None:
-        """Say the running factor on the class term as training ends, and how to have it fixed."""
-        if self.settings.cls_scale == "auto":
-            scales = [branch.scale for branch in self.branches.values() if branch.scale is not None]
-            settled = len(scales) == 1 and float(scales[0].seen) > 0 and not scales[0].bounded
-            fixed = f"; cls_scale={float(scales[0].factor):.3g} fixes it there" if settled else ""
-            say(f"cls_scale=auto ended at {self.class_factors()}{fixed}")
-
-    def state(self) -> dict[str, dict[str, Any]]:
-        """Return the losses' state by branch and term, empty where none of them has any."""
-        states = {
-            f"{path}/{term}": module.state_dict()
-            for path, branch in self.branches.items()
-            for term, module in branch.modules.items()
-        }
-        return {name: state for name, state in states.items() if state}
-
-    def save_state(self, trainer: Any) -> None:
-        """Write the state beside the checkpoint; a full disk or an unwritable folder is told once and borne."""
-        state = self.state()
-        if not state:
-            return
-        path = Path(trainer.last).with_name(STATE_FILE)
-        part = path.with_suffix(".part")
-        try:
-            torch.save({"epoch": trainer.epoch, "losses": self.losses(), "state": state}, part)
-            os.replace(part, path)
-        except Exception as error:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            if not self.state_problem:
-                say(f"the losses' state could not be written to {path} ({error}); training goes on", warn=True)
-            self.state_problem = True
-
-    def load_state(self, trainer: Any) -> None:
-        """Take up the state of the run that is resumed; where it is missing or of no use, say so and start afresh.
-
-        The first rank reads it for all of them: on several machines, the file may be on one alone.
-        """
-        state = self.state()
-        if not state:
-            return
-        resumed = trainer.args.resume
-        path = (Path(resumed) if isinstance(resumed, str) else Path(trainer.last)).with_name(STATE_FILE)
-        found: list[Any] = [None]
-        if is_first_rank():
-            try:
-                found[0] = self.read_state(path, trainer.start_epoch)
-            except Exception as error:
-                say(f"the losses' state starts afresh: {path} {_reason(error)}", warn=True)
-        if dist.is_available() and dist.is_initialized():
-            dist.broadcast_object_list(found, 0)
-        if found[0] is not None:
-            for name, tensors in state.items():
-                for key, tensor in tensors.items():
-                    tensor.copy_(found[0][name][key])
-
-    def read_state(self, path: Path, epochs: int) -> dict[str, dict[str, Tensor]]:
-        """Return the state in a file, all of it looked at before any of it is used.
-
-        Args:
-            path: the file.
-            epochs: how many the checkpoint has done. A run that is killed after its checkpoint is written, but before
-                its state is, leaves one of the epoch before: still a good start, which is said.
-
-        Raises:
-            Exception: where it cannot be read; a `_UselessError` where it is of something else.
-        """
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        if saved["losses"] != self.losses():
-            raise _UselessError(f"is that of {', '.join(f'{k}={v}' for k, v in saved['losses'].items())}")
-        done = int(saved["epoch"]) + 1
-        if abs(done - epochs) > 1:
-            raise _UselessError(f"is of epoch {done}, the checkpoint of epoch {epochs}")
-        found: dict[str, dict[str, Tensor]] = saved["state"]
-        for name, tensors in self.state().items():
-            for key, tensor in tensors.items():
-                if found[name][key].shape != tensor.shape or not found[name][key].isfinite().all():
-                    raise _UselessError(f"has no usable '{key}' of {name}")
-        other = f", the checkpoint of epoch {epochs}" if done != epochs else ""
-        say(f"the losses' state is that of epoch {done}{other}, from {path}", warn=bool(other))
-        return found
-
-    def losses(self) -> dict[str, str]:
-        """Return the names of the losses that a state belongs to."""
-        return {"cls_loss": self.settings.cls_loss, "box_loss": self.settings.box_loss}
-
-
-class _UselessError(Exception):
-    """A state file that can be read but not used."""
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, _UselessError):
-        return str(error)
-    return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
-
-
-class _Waiting:
-    """Equips what a model's own `loss()` builds, for models that choose their criterion by the first batch.
-
-    The model's `loss` is stood in for until its first call; then the criteria of model and EMA are built by handing
-    their own `loss()` predictions that end the call as soon as they are looked at.
-    """
-
-    def __init__(self, run: Run, trainer: Any, model: Any, ema: Any) -> None:
-        def loss(batch: Any, preds: Any = None) -> Any:
-            del model.__dict__["loss"]
-            for which, net in zip(NETS, (model, ema), strict=True):
-                if net is not None:
-                    if getattr(net, "criterion", None) is None:
-                        with contextlib.suppress(_TouchedError):
-                            net.loss(batch, _Untouchable())
-                    run.equip(which, net.criterion)
-            run.start(trainer)
-            return model.loss(batch, preds)
-
-        model.__dict__["loss"] = loss
-
-
-class _TouchedError(Exception):
-    pass
-
-
-class _Untouchable:
-    """Predictions that cannot be looked at."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise _TouchedError
-
-    def __getitem__(self, key: Any) -> Any:
-        raise _TouchedError
-
-    def __iter__(self) -> Any:
-        raise _TouchedError
-
-
-def _one_line(module: Any) -> str:
-    return f"{type(module).__name__}({module.extra_repr()})"
-
-
 def unwrap(model: Any) -> Any:
     """Return the model inside DDP's and `torch.compile`'s wrappers."""
     while True:
@@ -633,19 +331,7 @@ def _items(losses: Any) -> list[Any]:
     return list(torch.as_tensor(losses).flatten())
 
 
-def _waits(model: Any) -> bool:
-    """Return whether a model's criterion is not chosen before its first batch."""
-    return _chooses_by_batch(model) and getattr(model, "criterion", None) is None
-
-
-def _chooses_by_batch(model: Any) -> bool:
-    from ultralytics.nn import tasks
-
-    kind = getattr(tasks, "YOLOEModel", None)
-    return kind is not None and isinstance(model, kind)
-
-
-def nets(trainer: Any) -> tuple[Any, Any]:
+def models_of(trainer: Any) -> tuple[Any, Any]:
     """Return a trainer's model and its EMA, `None` where a rank has none."""
     return unwrap(trainer.model), unwrap(getattr(trainer.ema, "ema", None))
 
@@ -666,8 +352,8 @@ def _follow_image_size(trainer: Any, branch: Any) -> None:
         trainer.validator.preprocess = following(trainer.validator.preprocess)
 
 
-def _tell_of_checkpoint(trainer: Any) -> None:
-    """Say that a stock run starts from a checkpoint that was trained with other losses."""
+def log_checkpoint_losses(trainer: Any) -> None:
+    """Log that a stock run starts from a checkpoint that was trained with other losses."""
     sources = (Path(str(source)) for source in (trainer.args.model, trainer.args.pretrained))
     path = next((source for source in sources if source.suffix == ".pt" and source.is_file()), None)
     if path is None or not is_first_rank() or getattr(trainer, "resume", False):
@@ -678,4 +364,4 @@ def _tell_of_checkpoint(trainer: Any) -> None:
         chosen = LossSettings.from_arguments(trained)
         if not chosen.swaps_nothing:
             keys = ", ".join(f"{key}={value}" for key, value in chosen.non_default().items())
-            say(f"{path.name} was trained with {keys}; this run is stock, since these keys were not given", warn=True)
+            log(f"{path.name} was trained with {keys}; this run is stock, since these keys were not given", warn=True)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import copyreg
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
+from ultralytics.nn.tasks import BaseModel
+from ultralytics.utils import DEFAULT_CFG_DICT, IterableSimpleNamespace
 from ultralytics.utils.loss import v8DetectionLoss, v8OBBLoss, v8PoseLoss, v8SegmentationLoss
 
 from yolo_losses.config.class_weights import by_class, in_order
 from yolo_losses.config.settings import LossSettings
-from yolo_losses.integration.criteria import equip
+from yolo_losses.integration.criteria import branches_of, equip
+from yolo_losses.integration.criteria.branch import Branch
 
 
 class _Equipped:
@@ -21,16 +26,47 @@ class _Equipped:
     def __init__(
         self, model: nn.Module, *args: Any, settings: LossSettings | Mapping[str, Any] | None = None, **kwargs: Any
     ) -> None:
+        inner = getattr(model, "model", None)
+        if isinstance(inner, BaseModel):  # a `YOLO(...)`
+            model = inner
+        head = getattr(model, "model", [None])[-1]
+        if getattr(head, "one2one_cv2", None) is not None:
+            raise ValueError(
+                f"{type(self).__name__} is not for a {type(head).__name__} head with two branches (end2end): use"
+                " yolo_losses.equip(model.init_criterion(), keys)"
+            )
+        arguments: Any = model.args
+        given = arguments if isinstance(arguments, Mapping) else vars(arguments)
         super().__init__(model, *args, **kwargs)  # type: ignore[call-arg]
+        if isinstance(arguments, Mapping):  # of a model that no trainer has had
+            self.hyp = IterableSimpleNamespace(**{**DEFAULT_CFG_DICT, **given})
         if settings is None:
-            arguments: Any = model.args
-            settings = LossSettings.from_arguments(arguments if isinstance(arguments, dict) else vars(arguments))
+            settings = LossSettings.from_arguments(given)
         elif not isinstance(settings, LossSettings):
             settings = LossSettings.from_mapping(settings)
         if isinstance(settings.cls_weights, Mapping):
             names: Any = model.names
             settings = settings.weighted_by(by_class(settings.cls_weights, in_order(names)))
-        self.branches = equip(self, settings)
+        equip(self, settings)
+
+    @property
+    def branches(self) -> dict[str, Branch]:
+        """What `equip` returned; empty where every term is stock."""
+        return branches_of(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # `copyreg.__newobj__` insists on the class of the object itself.
+        return copyreg._reconstructor, (self.stock_class, object, None), self.__dict__  # type: ignore[attr-defined]
+
+    def __copy__(self) -> Any:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        other = memo[id(self)] = object.__new__(type(self))
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
 
 
 class DetectionLoss(_Equipped, v8DetectionLoss):
@@ -43,7 +79,7 @@ class DetectionLoss(_Equipped, v8DetectionLoss):
         **kwargs: passed on to the stock class.
 
     Raises:
-        ValueError: on a key's value that is not valid, or that this head cannot use.
+        ValueError: on a key's value that is not valid, or that this head cannot use; on an end-to-end head.
     """
 
     stock_class = v8DetectionLoss

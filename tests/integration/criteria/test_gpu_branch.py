@@ -64,7 +64,7 @@ def equipped(name: str, target: str) -> tuple[Any, Any]:
     """Return a criterion with a class loss, and its branch."""
     criterion = criterion_of("v8")
     branch: Any = yolo_losses.equip(criterion, {"cls_loss": name, "cls_target": target})[""]
-    branch.check_due = False  # what compares terms synchronises, once an epoch
+    branch.ledger.due = False  # a call that is compared synchronises, once an epoch
     return criterion, branch
 
 

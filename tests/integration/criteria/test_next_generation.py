@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import logged
+from conftest import Model, logged
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss
 from ultralytics.models.utils.loss import RTDETRDetectionLoss
@@ -77,7 +77,7 @@ def test_a_criterion_of_an_unknown_kind_is_refused_by_its_class_and_left_as_it_w
 
 
 def test_a_training_with_such_a_criterion_does_not_start() -> None:
-    model = SimpleNamespace(criterion=MatchingCriterion())
+    model = Model(criterion=MatchingCriterion())
     trainer = SimpleNamespace(model=model, ema=None, args=SimpleNamespace(imgsz=64), resume=False)
     with logged() as lines, pytest.raises(ValueError, match="MatchingCriterion"):
         Run(trainer, LossSettings.from_mapping({"cls_loss": "focal"}))

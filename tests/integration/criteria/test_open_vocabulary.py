@@ -11,7 +11,9 @@ import torch
 from conftest import logged
 
 from yolo_losses.config.settings import LossSettings
-from yolo_losses.integration.criteria.anchor_parts import AssignerPart, BoxPart, ClassPart
+from yolo_losses.integration.criteria.anchor_branch import AssignerPart
+from yolo_losses.integration.criteria.box_part import BoxPart
+from yolo_losses.integration.criteria.class_part import ClassPart
 from yolo_losses.integration.run import Run
 
 SIZE = 64
@@ -55,11 +57,16 @@ def test_yoloe_is_equipped_once_its_first_batch_has_chosen_the_criterion(config:
             given = batch(txt_feats=torch.randn(2, model.model[-1].nc, 512))
         else:
             given = batch(visuals=torch.rand(2, CLASSES, SIZE // 8, SIZE // 8))
-        loss, _ = model.loss(given)
-        loss.sum().backward()
+        run.before_batch(trainer)
+        trainer.loss = model.loss(given)[0].sum()
+        trainer.loss.backward()
         run.after_batch(trainer)
-    assert "loss" not in vars(model)
-    assert list(run.criteria) == ["training", "validation"]
+        run.before_validation(trainer)
+        with torch.no_grad():
+            trainer.ema.ema.loss(given)
+        run.after_validation(SimpleNamespace())
+    assert not [line for line in lines if "validation did not call" in line]
+    assert list(run.equipment.criteria) == ["training", "validation"]
     assert any("equipped for training and validation" in line for line in lines)
     assert any("ran in the first batch with objects" in line and "class, box" in line for line in lines)
     for net in (model, trainer.ema.ema):
@@ -84,16 +91,18 @@ def test_a_batch_with_as_many_visual_prompts_as_classes_is_no_alarm_and_no_proof
         run = Run(trainer, LossSettings.from_mapping({"cls_loss": "ema_slide"}))
         own = model.model[-1].nc
         trainer.loss = model.loss(batch(visuals=torch.rand(2, own, SIZE // 8, SIZE // 8)))[0].sum()
+        trainer.loss.backward()
         run.after_batch(trainer)
     if float(trainer.loss.detach()) == 0:
-        assert not run.proven
+        assert not run.equipment.proven
         assert not [line for line in lines if "ran in the first batch" in line]
     for path, branch in run.branches.items():
         assert branch.joined == ("vp_criterion" not in path.split("."))
     with logged() as lines:
         trainer.loss = model.loss(batch(visuals=torch.rand(2, own - 1, SIZE // 8, SIZE // 8)))[0].sum()
+        trainer.loss.backward()
         run.after_batch(trainer)
-    assert run.proven
+    assert run.equipment.proven
     assert [line for line in lines if "ran in the first batch" in line]
 
 
@@ -103,8 +112,8 @@ def test_yolo_world_is_equipped_before_its_first_batch() -> None:
     model = WorldModel("yolov8s-world.yaml", nc=CLASSES, verbose=False)
     trainer = trainer_of(model)
     run = Run(trainer, LossSettings.from_mapping({"cls_loss": "vfl"}))
-    assert list(run.criteria) == ["training"]  # that of the EMA is built as it validates
+    assert list(run.equipment.criteria) == ["training"]  # that of the EMA is built as it validates
     loss, _ = model.loss(batch(txt_feats=torch.randn(2, CLASSES, 512)))
     loss.sum().backward()
     run.after_batch(trainer)
-    assert run.proven
+    assert run.equipment.proven

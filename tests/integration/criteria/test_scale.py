@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, criterion_of, logged, made_up_batch, predictions, run
+from conftest import TINY, Model, criterion_of, logged, made_up_batch, predictions, run
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from yolo_losses import registry
 from yolo_losses.config.settings import LossSettings
+from yolo_losses.integration import messages
 from yolo_losses.integration.criteria import equip
 from yolo_losses.integration.criteria.scale import LARGEST_STEP, LIMIT, ClassScale
 from yolo_losses.integration.run import Run
@@ -179,7 +180,7 @@ def test_another_word_is_refused_with_what_is_allowed(value: Any) -> None:
 
 def trainer(head: str = "v8") -> Any:
     """Return what a `Run` asks of a trainer of 50 batches an epoch."""
-    model = SimpleNamespace(criterion=criterion_of(head))
+    model = Model(criterion=criterion_of(head))
     return SimpleNamespace(
         model=model,
         ema=SimpleNamespace(ema=SimpleNamespace()),
@@ -205,8 +206,8 @@ def test_the_log_tells_it_at_the_start_after_the_first_batch_after_warmup_and_at
         step_of(run_, of, head)
         assert ("cls_scale=auto is 1.05" if head == "v8" else "one2many 1.05, one2one 1.05") in said[-1]
         for of.epoch in range(5):
-            run_.say_scale_after_warmup(of)
-        run_.say_final_scale()
+            run_.log_factor_after_warmup(of)
+        run_.log_final_factor()
     factors = "1.05" if head == "v8" else "one2many 1.05, one2one 1.05"
     assert [line for line in said if "after warm-up" in line] == [
         f"yolo_losses: cls_scale=auto is {factors} after warm-up"
@@ -221,7 +222,7 @@ def test_warmup_is_over_where_ultralytics_ends_it() -> None:
         run_.warmed_up = False
         of = SimpleNamespace(args=SimpleNamespace(warmup_epochs=epochs), train_loader=range(batches), epoch=0)
         while not run_.warmed_up:
-            run_.say_scale_after_warmup(of)
+            run_.log_factor_after_warmup(of)
             of.epoch += 1
         assert of.epoch - 1 == last
 
@@ -231,7 +232,7 @@ def test_a_bound_is_said() -> None:
     (branch,) = run_.branches.values()
     assert branch.scale is not None
     branch.scale.log_factor.fill_(math.log(LIMIT))
-    assert run_.class_factors() == "100 (its bound)"
+    assert messages.format_factors(run_.branches) == "100 (its bound)"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,10 @@ TARGETS = (
     "ultralytics.engine.validator",
     "ultralytics.engine.predictor",
     "ultralytics.engine.exporter",
+    "ultralytics.nn.tasks",
+    "ultralytics.utils.tal",
+    "ultralytics.utils.loss",
+    "ultralytics.models.utils.loss",
 )
 
 _failure_reported = False

@@ -3,10 +3,12 @@
 A file of a kind is found by being there, and has
 
 - `matches(criterion)`: whether the criterion is of this kind;
-- `equip(criterion, settings, branches, image_size)`: swaps in every term of `settings.terms` or raises; returns a
-  `Branch` for each criterion, whose `expected` are these terms. Each part is a `Part`, marks its term in `called`, and
-  the criterion's call goes through `watch`, which checks them (`parts`);
-- `is_equipped(criterion, branches)`: whether the parts are in place;
+- `equip(criterion, settings, branches, image_size)`: puts in a part for every term of `settings.terms` or raises;
+  returns a `Branch` for each criterion, whose `expected` are these terms. The part that is called first calls
+  `Branch.begin`, and each part returns `self.record(term, output)`: so a part that does not run, or whose result
+  is not used, is an error before the optimizer's step (`ledger`). Parts are pickled as the stock ones (`parts`);
+- `branches_of(criterion)`: the branches of the parts that are in place, by path;
+- `first_parts(criterion)`: yields where the part is that a criterion calls first: its owner, and its name;
 - `shown(criterion)`: which of several losses the log shows.
 """
 
@@ -19,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from yolo_losses.config.settings import LossSettings
-from yolo_losses.integration.criteria.parts import Branch
+from yolo_losses.integration.criteria.branch import Branch
 
 _modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
 KINDS: list[ModuleType] = sorted(
@@ -72,3 +74,10 @@ def equip(
                 f"yolo_losses: {kind.__name__} left the {min(left)} term of {type(criterion).__name__} stock"
             )
     return equipped
+
+
+def branches_of(criterion: Any) -> dict[str, Branch]:
+    """Return the branches of a criterion that is equipped, by path; empty for a stock one."""
+    kind = kind_of(criterion)
+    found: dict[str, Branch] = kind.branches_of(criterion) if kind is not None else {}
+    return found

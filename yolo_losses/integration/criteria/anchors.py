@@ -1,31 +1,30 @@
 """Heads whose anchors are assigned to objects (v8, v10, 11, 26; detect, segment, pose, obb): `v8DetectionLoss` and kin.
 
-Puts the parts (`anchor_parts`) into a criterion, and finds the criteria that it is made of.
+Puts the parts into a criterion, and finds the criteria that it is made of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
 from ultralytics.utils.loss import RotatedBboxLoss
 
+from yolo_losses._log import say as log
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration.criteria import masks, parts
-from yolo_losses.integration.criteria.anchor_parts import (
-    AnchorBranch,
-    AssignerPart,
-    BoxPart,
-    DistributionPart,
-    distribution_name,
-)
-from yolo_losses.integration.criteria.class_part import ClassPart
-from yolo_losses.integration.criteria.parts import Branch, Part
-from yolo_losses.integration.criteria.proof import Watched, unwatched_class, watched_class
+from yolo_losses.integration.criteria.anchor_branch import AnchorBranch, AssignerPart
+from yolo_losses.integration.criteria.box_part import BoxPart
+from yolo_losses.integration.criteria.branch import Branch
+from yolo_losses.integration.criteria.class_part import ClassPart, is_plain_bce
+from yolo_losses.integration.criteria.distribution_part import DistributionPart, distribution_name
+from yolo_losses.integration.criteria.parts import Part
 
 PARTS = ("assigner", "bce", "bbox_loss")
-SKIPPED = ("hyp", "assigner", "bbox_loss", "bce", "yolo_losses_branch", "_modules")  # hold no criterion
+GAINS = {"class": "cls", "box": "box", "distribution": "dfl", "mask": "box"}
+SKIPPED = ("hyp", "assigner", "bbox_loss", "bce", "_modules")  # hold no criterion
 LAST = True  # matches by what a criterion holds: a kind that knows the criterion itself comes first
 
 
@@ -76,6 +75,8 @@ def equip(
                     equipped[path] = _equip_one(leaf, LossSettings(loss_stats=True), branches.get(path), path)
         found = chosen
     equipped |= {path: _equip_one(leaf, settings, branches.get(path), path) for path, leaf in found.items()}
+    for path, leaf in found.items():
+        equipped[path].ledger.gain = _gains(_weak(criterion), _weak(leaf), path)
     return equipped
 
 
@@ -86,6 +87,8 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
     restore(criterion)
     settings.check_boxes(isinstance(criterion.bbox_loss, RotatedBboxLoss))
     parts.check_class_weights(criterion, settings)
+    plain = is_plain_bce(criterion.bce)
+    _check_class_part(criterion, settings, plain)
     distribution = distribution_name(criterion.bbox_loss)
     swaps_distribution = settings.dfl_loss != "stock"
     if swaps_distribution and not distribution:
@@ -95,9 +98,12 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
     if settings.swaps_seg:
         masks.check(criterion, settings)
     if not isinstance(branch, AnchorBranch):
+        kind = type(criterion)
         branch = AnchorBranch.build(
             settings,
+            plain_bce=plain,
             expected=settings.terms,
+            name=f"{kind.__module__}.{kind.__qualname__}",
             # A rank whose batch has the classes' own prompts returns before this criterion: ranks must not wait there.
             joined="vp_criterion" not in path.split("."),
         )
@@ -116,10 +122,46 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
     if settings.swaps_seg:
         masks.put(criterion, branch)
     parts.put(criterion, "assigner", AssignerPart(criterion.assigner, branch))
-    criterion.yolo_losses_branch = branch
-    kind: type = type(criterion)
-    criterion.__class__ = watched_class(kind)
     return branch
+
+
+def _check_class_part(criterion: Any, settings: LossSettings, plain: bool) -> None:
+    """Refuse what the class part in place has no meaning for; log that it is replaced."""
+    if plain or not settings.swaps_cls:
+        return
+    part = type(criterion.bce).__name__
+    if settings.cls_loss != "stock":
+        log(f"cls_loss={settings.cls_loss} replaces the criterion's own class loss, a {part} that is not plain BCE")
+    elif settings.cls_scale == "auto" or settings.cls_target != "auto":
+        key = "cls_scale" if settings.cls_scale == "auto" else "cls_target"
+        default = "a number > 0" if key == "cls_scale" else "auto"
+        raise ValueError(
+            f"'{key}={getattr(settings, key)}' cannot be used with the criterion's own class loss, a {part} that is not"
+            f" plain BCE: allowed is {default}, or choose a cls_loss"
+        )
+
+
+def _weak(thing: Any) -> Callable[[], Any]:
+    """Return what returns a thing as long as it lives."""
+    try:
+        return weakref.ref(thing)
+    except TypeError:  # a list or a tuple of criteria
+        return lambda: None
+
+
+def _gains(root: Callable[[], Any], leaf: Callable[[], Any], path: str) -> Callable[[str], float]:
+    """Return what gives the gain of a term: of the criterion, times that of its branch in an end-to-end head."""
+
+    def gain(term: str) -> float:
+        hyp = getattr(leaf(), "hyp", None)
+        if "vp_criterion" in path.split(".") and term != "class":
+            return 0.0  # of visual prompts, Ultralytics trains the class term alone
+        name = GAINS[term]
+        own = hyp.get(name, 1.0) if isinstance(hyp, Mapping) else getattr(hyp, name, 1.0)
+        weight = {"one2many": "o2m", "one2one": "o2o"}.get(path.partition(".")[0], "")
+        return float(own) * float(getattr(root(), weight, 1.0))
+
+    return gain
 
 
 def shown(criterion: Any) -> str:
@@ -129,25 +171,19 @@ def shown(criterion: Any) -> str:
     return "one2one" if hasattr(criterion, "o2o") else "the sum of one2many and one2one"
 
 
-def is_equipped(criterion: Any, branches: Mapping[str, Branch]) -> bool:
-    """Return whether the parts of these branches are in place."""
-    return all(getattr(_at(criterion, path), "yolo_losses_branch", None) is b for path, b in branches.items())
+def branches_of(criterion: Any) -> dict[str, Branch]:
+    """Return the branches of the parts in place, by path."""
+    assigners = {path: leaf.__dict__.get("assigner") for path, leaf in leaves(criterion)}
+    return {path: part.branch for path, part in assigners.items() if isinstance(part, AssignerPart)}
 
 
-def _at(criterion: Any, path: str) -> Any:
-    """Return the criterion at a path, `None` where there is none."""
-    for name in filter(None, path.split(".")):
-        if isinstance(criterion, Mapping):
-            criterion = {str(key): value for key, value in criterion.items()}.get(name)
-        elif isinstance(criterion, list | tuple):
-            criterion = dict(enumerate(criterion)).get(int(name))
-        else:
-            criterion = getattr(criterion, name, None)
-    return criterion
+def first_parts(criterion: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the criteria, and the name of the part that each calls first."""
+    yield from ((leaf, "assigner") for _, leaf in leaves(criterion))
 
 
 def restore(criterion: Any) -> None:
-    """Put a criterion's stock parts, and its class, back."""
+    """Put a criterion's stock parts back."""
     for name in PARTS:
         part = getattr(criterion, name, None)
         if isinstance(part, Part):
@@ -157,6 +193,3 @@ def restore(criterion: Any) -> None:
     if isinstance(dfl, DistributionPart):
         parts.put(box, distribution_name(box), dfl.stock)
     masks.restore(criterion)
-    if isinstance(criterion, Watched):
-        del criterion.yolo_losses_branch
-        criterion.__class__ = unwatched_class(type(criterion))

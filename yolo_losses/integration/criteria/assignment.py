@@ -30,8 +30,7 @@ class Assignment:
         pred_boxes: the predicted boxes in pixels, shape `(b, anchors, 4 or 5)`.
         anchors: see above.
         assigned: what the assigner returned: labels, boxes, scores and which anchors are positives.
-        joined: whether ranks share the state of the losses.
-        again: whether the losses' state has been updated for this batch already.
+        training: whether the losses' state moves in this call.
     """
 
     def __init__(
@@ -39,14 +38,12 @@ class Assignment:
         pred_boxes: Tensor,
         anchors: Tensor,
         assigned: tuple[Tensor, ...],
-        joined: bool,
-        again: bool = False,
+        training: bool,
     ) -> None:
         self._labels, self._boxes, self.scores, self._foreground = assigned[:4]
         self._pred_boxes = pred_boxes
         self.anchors = anchors
-        self._joined = joined
-        self._again = again
+        self._training = training
         self.selects = self.scores.device.type == "cpu" and not fits_one_chunk(self.scores)
 
     def first(self, images: int) -> Assignment:
@@ -54,7 +51,7 @@ class Assignment:
         if images >= len(self.scores):
             return self
         assigned = [tensor[:images] for tensor in (self._labels, self._boxes, self.scores, self._foreground)]
-        return Assignment(self._pred_boxes[:images], self.anchors, tuple(assigned), False, self._again)
+        return Assignment(self._pred_boxes[:images], self.anchors, tuple(assigned), False)
 
     @property
     def rotated(self) -> bool:
@@ -174,12 +171,12 @@ class Assignment:
     @cached_property
     def step(self) -> Step:
         """The step as the losses see it."""
-        return Step(lambda: self.iou, self.valid, torch.is_grad_enabled(), self._joined, self._again)
+        return Step(lambda: self.iou, self.valid, self._training)
 
     @cached_property
     def ciou_step(self) -> Step:
         """The same with CIoU in place of IoU."""
-        return Step(lambda: self.ciou, self.valid, torch.is_grad_enabled(), self._joined, self._again)
+        return Step(lambda: self.ciou, self.valid, self._training)
 
     def step_of(self, target: str) -> Step:
         """Return the step of a loss that is trained toward `target`."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.integration.criteria.anchor_parts import AnchorBranch
+from yolo_losses.integration.criteria.anchor_branch import AnchorBranch
 from yolo_losses.integration.criteria.assignment import Assignment
 from yolo_losses.integration.criteria.parts import Part, bce_sum, full_precision
 from yolo_losses.integration.criteria.scale import squared_norms
@@ -30,9 +31,8 @@ class ClassPart(Part):
         branch: AnchorBranch = self.branch
         loss, statistics = branch.cls, branch.statistics
         if loss is None:
-            return self._observed(logits, targets)
+            return self._in_place(logits, targets)
         at = branch.take("class")
-        branch.called.add("class")
         target = branch.settings.target
         trains = torch.is_grad_enabled() and logits.requires_grad
         compares = branch.compares
@@ -47,7 +47,7 @@ class ClassPart(Part):
                 factor = at.divisor / max(logits.numel(), 1)
             elif target != "tal":
                 factor = at.divisor / at.count
-            if branch.scale is not None and trains and gradient is not None:
+            if branch.scale is not None and branch.training and gradient is not None:
                 norms = squared_norms(gradient, logits, at.scores)
                 norms[0] *= factor**2
                 factor = factor * branch.scale.advance(norms / at.divisor**2, at.scores.any())
@@ -60,22 +60,40 @@ class ClassPart(Part):
             if isinstance(factor, Tensor) or factor != 1:
                 term = term.mul_(factor)
             term = branch.weighted(term)
-            if compares:
-                branch.returned["class"] = term
             if statistics is not None and measuring:
                 statistics.term = term
-        return term
+        return self.record("class", term)
 
-    def _observed(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the stock class term, which `loss_stats` looks at."""
+    def _in_place(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return what the part in place returns, times the factor and the weights; `loss_stats` looks at it."""
         branch: AnchorBranch = self.branch
         term: Tensor = self.stock(logits, targets)
         statistics, at = branch.statistics, branch.assignment
-        if statistics is not None and statistics.measuring and at is not None and term.shape == logits.shape:
+        swapped = "class" in branch.expected
+        if swapped:
+            at = branch.take("class")
+        measures = statistics is not None and statistics.measuring and at is not None and term.shape == logits.shape
+        if at is not None and measures:
+            gradient = None
+            if logits.requires_grad and term.requires_grad:
+                (gradient,) = torch.autograd.grad(term.sum(), logits, retain_graph=True)
             with full_precision(logits):
-                _measure(branch, term, logits.detach().float().sigmoid() - at.scores, logits, at, 1.0)
+                _measure(branch, term, gradient, logits, at, branch.cls_factor)
+        if swapped:
+            term = branch.weighted(term * branch.cls_factor)
+        if statistics is not None and measures:
             statistics.term = term
-        return term
+        return self.record("class", term)
+
+
+def is_plain_bce(part: Any) -> bool:
+    """Return whether a class part is the stock one: BCE per element, without weights of its own."""
+    return (
+        type(part) is nn.BCEWithLogitsLoss
+        and part.reduction == "none"
+        and part.weight is None
+        and part.pos_weight is None
+    )
 
 
 @torch.no_grad()

@@ -21,7 +21,8 @@ from torch import Tensor
 from ultralytics.utils.ops import crop_mask
 
 from yolo_losses.config.settings import ONLY_STOCK_MASKS, LossSettings
-from yolo_losses.integration.criteria.parts import Branch, Part, full_precision
+from yolo_losses.integration.criteria.branch import Branch
+from yolo_losses.integration.criteria.parts import Part, full_precision
 from yolo_losses.losses.masks._base import cropped
 
 METHOD = "single_mask_loss"
@@ -69,9 +70,10 @@ class MaskPart(Part):
             xyxy: the object's box in pixels of the grid, shape `(N, 4)`.
             area: the share of the image that the box covers, shape `(N,)`.
         """
-        loss = self.branch.seg
-        assert loss is not None
-        self.branch.called.add("mask")
+        loss, scale = self.branch.seg, self.branch.settings.seg_scale
+        if loss is None:
+            stock: Tensor = self.stock(gt_mask, pred, proto, xyxy, area)
+            return self.record("mask", stock * scale)
         with torch.no_grad():
             inside = crop_mask(torch.ones_like(gt_mask, dtype=torch.float32), xyxy) > 0
 
@@ -85,7 +87,7 @@ class MaskPart(Part):
         at_a_time = max(min(max(gt_mask.numel() // SHARE, LEAST_PIXELS), MOST_PIXELS) // each, 1)
         with full_precision(pred):
             total: Tensor = _Summed.apply(pred, proto, of_some, at_a_time)
-            return total * self.branch.settings.seg_scale
+            return self.record("mask", total * scale)
 
 
 class _Summed(torch.autograd.Function):

@@ -1,138 +1,17 @@
-"""What the criteria of every kind of head share: the parts that stand in for stock parts, and the proof that they ran.
-
-A criterion's call is watched from outside (`watch`): before it, its parts must be in place; after a batch with
-objects, each of them must have been called. So a part that was replaced, or a body that computes a term by other means,
-is an error in the batch in which it happens, before the optimizer's step.
-"""
+"""What stands in for a stock part of a criterion, in every kind of head."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from yolo_losses import registry
 from yolo_losses.config import class_weights
 from yolo_losses.config.settings import LossSettings
-from yolo_losses.integration.criteria.scale import ClassScale
-from yolo_losses.losses import build as factory
-from yolo_losses.losses.boxes._base import BoxLoss
-from yolo_losses.losses.classification._base import ClassificationLoss
-from yolo_losses.losses.masks._base import MaskLoss
-from yolo_losses.monitor.gather import Statistics
-
-B = TypeVar("B", bound="Branch")
-
-
-@dataclass
-class Branch:
-    """The losses of one branch of the head, their state, and what its calls have shown.
-
-    Attributes:
-        settings: the parsed keys.
-        cls: the module of the class term; `None`: stock.
-        box: the module of the box term; `None`: stock.
-        seg: the module of the mask term; `None`: stock.
-        scale: the running factor of `cls_scale=auto`; `None`: a fixed one.
-        weights: weights of the classes, shape `(C,)`; `None`: none.
-        statistics: what `loss_stats` gathers; `None`: nothing.
-        expected: the swapped parts by the name of their term: `class`, `box`, `distribution`, `mask`.
-        joined: whether state is joined over ranks.
-        called: the terms whose part was called in the current call.
-        batches: number of training calls; `validations`, of calls without gradients.
-        calls: number of those with objects, in each of which every swapped part was called.
-        ratios: the class term against the reference's on the same predictions, in `value` and in gradient on the
-            positives, `pull`, of the first such batch.
-        check_due: whether the next training call with objects compares the reported class term with what was returned.
-    """
-
-    settings: LossSettings
-    cls: ClassificationLoss | None = None
-    box: BoxLoss | None = None
-    seg: MaskLoss | None = None
-    scale: ClassScale | None = None
-    weights: Tensor | None = None
-    statistics: Statistics | None = None
-    expected: tuple[str, ...] = ()
-    joined: bool = True
-    called: set[str] = field(default_factory=set)
-    batches: int = 0
-    validations: int = 0
-    calls: int = 0
-    ratios: dict[str, float] = field(default_factory=dict)
-    check_due: bool = True
-
-    reference: ClassVar[str] = "BCE"  # the stock class loss of this kind of head, for which the gains were tuned
-
-    @classmethod
-    def build(cls: type[B], settings: LossSettings, **options: Any) -> B:
-        """Return a branch with modules of its own, built from the parsed keys.
-
-        Raises:
-            ValueError: where a third party's loss is not usable; it is named.
-        """
-        class_loss = box_loss = None
-        if settings.swaps_cls:
-            spec = settings.cls_spec
-            class_loss = factory.build_cls_loss(spec, settings.parameters)
-            if not spec.built_in:
-                factory.check_cls_loss(spec, class_loss)
-        if settings.swaps_box:
-            modifiers, base = registry.split_box_name(settings.box_loss)
-            box_loss = factory.build_box_loss(modifiers, base, settings.parameters)
-            if not all(spec.built_in for spec in (*modifiers, base)):
-                factory.check_box_loss(base, box_loss)
-        mask_loss = settings.seg_spec.build(settings.parameters) if settings.swaps_seg else None
-        scale = ClassScale() if settings.cls_scale == "auto" else None
-        weights = torch.tensor(settings.cls_weights) if isinstance(settings.cls_weights, tuple) else None
-        statistics = Statistics() if settings.loss_stats else None
-        return cls(settings, class_loss, box_loss, mask_loss, scale, weights, statistics, **options)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Branch:
-        return self
-
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        """The modules of the swapped terms, and the running factor; their buffers are the state of the branch."""
-        found = {"cls": self.cls, "box": self.box, "seg": self.seg, "scale": self.scale}
-        return {term: module for term, module in found.items() if module is not None}
-
-    @property
-    def needs_image_size(self) -> bool:
-        """Whether `image_size` is to be set before each batch: a loss counts in pixels that the criterion has not."""
-        return False
-
-    @property
-    def cls_factor(self) -> Tensor | float:
-        """The factor on the class term, a tensor on the device where it is a running one."""
-        return float(self.settings.cls_scale) if self.scale is None else self.scale.factor
-
-    def weighted(self, loss: Tensor) -> Tensor:
-        """Return a class loss, whose last dimension is the classes, times their weights."""
-        if self.weights is None:
-            return loss
-        self.weights = self.weights.to(loss.device)
-        return loss * self.weights
-
-    def begin(self) -> None:
-        """Start a call of the criterion."""
-        self.called.clear()
-
-    def forget(self) -> None:
-        """Drop what belongs to the call that has ended."""
-
-    def check_deviation(self) -> None:
-        """Raise where a reported term differed from the returned one in this epoch; this synchronises."""
-
-    @property
-    def proven(self) -> bool:
-        """Whether every swapped part was called in a batch with objects, and its class term compared."""
-        return self.calls > 0 and (self.cls is None or bool(self.ratios))
 
 
 class Part:
@@ -144,6 +23,11 @@ class Part:
 
     def __init__(self, stock: Any, branch: Any) -> None:
         self.__dict__.update(stock=stock, branch=branch)
+
+    def record(self, term: str, output: Tensor) -> Tensor:
+        """Enter in the branch's ledger that the part of a term was called, and return its output."""
+        result: Tensor = self.branch.record(term, output)
+        return result
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -187,78 +71,6 @@ def objects_in(*candidates: Any) -> int | None:
         if isinstance(candidate, Mapping) and isinstance(candidate.get("cls"), Tensor):
             return len(candidate["cls"])
     return None
-
-
-def watch(
-    criterion: Any,
-    branch: Branch,
-    call: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    no_positives: Callable[[], bool],
-) -> Any:
-    """Call a criterion and check that every swapped part was called.
-
-    Args:
-        criterion: named in errors.
-        branch: its branch.
-        call: its own body.
-        args: the body's arguments.
-        kwargs: the body's keyword arguments.
-        no_positives: whether the batch had objects but no positives, where the box and distribution terms may be
-            skipped. It may synchronise: it is asked where one of the two was not called.
-
-    Raises:
-        RuntimeError: where a swapped part was not called in a batch with objects.
-    """
-    branch.begin()
-    objects = objects_in(*args, *kwargs.values())
-    if torch.is_grad_enabled():
-        branch.batches += 1
-    else:
-        branch.validations += 1
-    result = call(*args, **kwargs)
-    if objects == 0:
-        return result
-    missing = [term for term in branch.expected if term not in branch.called]
-    if missing and not (set(missing) <= {"box", "distribution", "mask"} and no_positives()):
-        raise RuntimeError(not_called(criterion, branch, missing[0]))
-    if objects and not missing and torch.is_grad_enabled():
-        branch.calls += 1
-    return result
-
-
-TERM_CHOICE = {"class": "cls_loss", "box": "box_loss", "distribution": "dfl_loss", "mask": "seg_loss"}
-
-
-def not_called(criterion: Any, branch: Branch, term: str) -> str:
-    """Return the message for a swapped part that a criterion did not call."""
-    kind = type(criterion)
-    key = TERM_CHOICE[term]
-    return (
-        f"yolo_losses: {kind.__module__}.{kind.__qualname__} computed its {term} term without the part that holds"
-        f" {key}={getattr(branch.settings, key)}, which did not run: a subclass or a fork computes it by other means."
-        f" Remove that change, or leave {key} at stock"
-    )
-
-
-def differs(criterion: Any, branch: Branch, term: str) -> str:
-    """Return the message for a term that is not made of what the swapped part returned."""
-    kind = type(criterion)
-    key = TERM_CHOICE[term]
-    return (
-        f"yolo_losses: the {term} term that {kind.__module__}.{kind.__qualname__} reports differs from what the part"
-        f" that holds {key}={getattr(branch.settings, key)} returned: a subclass or a fork adds to it or replaces it."
-        f" Remove that change, or leave {key} at stock"
-    )
-
-
-def replaced(criterion: Any, name: str, part: Any) -> RuntimeError:
-    """Return the error for a part that was replaced after set-up."""
-    return RuntimeError(
-        f"yolo_losses: '{name}' of {type(criterion).__name__} was replaced after set-up by a"
-        f" {type(part).__name__}, with which the chosen loss would not run: remove the code that replaces it"
-    )
 
 
 @torch.no_grad()

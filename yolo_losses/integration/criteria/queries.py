@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,8 +19,8 @@ from torch import Tensor
 from yolo_losses import registry
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration.criteria import parts
-from yolo_losses.integration.criteria.parts import Branch, Part
-from yolo_losses.integration.criteria.proof import close
+from yolo_losses.integration.criteria.branch import Branch
+from yolo_losses.integration.criteria.parts import Part
 from yolo_losses.losses._module import formula_arguments
 from yolo_losses.losses._step import Step
 from yolo_losses.losses.boxes.iou import iou_loss
@@ -29,7 +29,6 @@ from yolo_losses.registry import LossSpec
 from yolo_losses.registry.parameters import Value
 
 CLASS_PARTS = ("fl", "vfl")
-LOGGED = {"class": "loss_class", "box": "loss_giou"}
 METHODS = ("forward", "_get_loss_bbox")
 
 
@@ -92,13 +91,13 @@ class QueryBranch(Branch):
         image_size: side of the square images of this batch in pixels; `None`: not known.
         step: the current call, by the last decoder layer's pairs; `None` before these are seen.
         supplied: what the losses' formulas are supplied with in it, by term.
-        returned: the terms of the last decoder layer, where they are to be compared with the reported ones.
+        layers: how many class terms of it were computed; the first is that of the last decoder layer.
     """
 
     image_size: float | None = None
     step: Step | None = None
     supplied: dict[str, dict[str, Any]] = field(default_factory=dict)
-    returned: dict[str, Tensor] = field(default_factory=dict)
+    layers: int = 0
 
     reference: ClassVar[str] = "the stock loss"
 
@@ -107,57 +106,36 @@ class QueryBranch(Branch):
         """Whether the box loss counts in pixels, while the criterion sees boxes in parts of the image."""
         return self.box is not None and "stride" in self.box.wanted
 
-    def begin(self) -> None:
-        """Start a call of the criterion."""
-        super().begin()
-        self.forget()
-
     def forget(self) -> None:
         """Drop what belongs to the call that has ended."""
         self.step = None
         self.supplied = {}
-        self.returned = {}
+        self.layers = 0
 
     def observe(self, iou: Tensor, matched: Tensor | None) -> None:
         """Take the IoUs of a call's first pairs, those of the last decoder layer: state is updated once a step."""
         if self.step is not None:
             return
-        self.step = Step(iou, matched, torch.is_grad_enabled())
+        self.step = Step(iou, matched, self.training)
         for term, module in (("cls", self.cls), ("box", self.box)):
             if module is not None:
                 self.supplied[term] = module.to(iou.device).prepare(self.step)
 
 
 class ForwardPart(Part):
-    """The criterion's `forward`, whose call is watched."""
+    """The criterion's `forward`, which opens a record of its call."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the stock criterion returns.
-
-        Raises:
-            RuntimeError: where a part was replaced or not called, or the reported class term is another one.
-        """
+        """Return what the stock criterion returns."""
         branch: QueryBranch = self.branch
-        criterion = self.stock.__self__
-        check_in_place(criterion, branch)
-        statistics = branch.statistics
-        if statistics is not None:
-            statistics.begin()
+        batch = kwargs["batch"] if "batch" in kwargs else args[1]
+        branch.forget()
+        branch.begin(lambda compared: len(batch["cls"]) > 0)
         try:
-            terms = parts.watch(criterion, branch, self.stock, args, kwargs, lambda: False)
-            # Upstream averages the class term over objects in place, so it is what the gain multiplies.
-            gains = {"class": criterion.loss_gain["class"], "box": 1.0}
-            pairs = {
-                term: (float(terms[LOGGED[term]].detach()), float(returned.detach()) * gains[term])
-                for term, returned in branch.returned.items()
-            }
-            if pairs and all(math.isfinite(value) for pair in pairs.values() for value in pair):
-                for term, (reported, wanted) in pairs.items():
-                    if not close(reported, wanted):
-                        raise RuntimeError(parts.differs(criterion, branch, term))
-                branch.check_due = False  # a batch that overflowed says nothing: then the next one is compared
-            if statistics is not None and statistics.measuring:
-                statistics.end(_summed(terms), by_class=True)
+            terms = self.stock(*args, **kwargs)
+            branch.end()
+            if branch.statistics is not None and branch.statistics.measuring:
+                branch.statistics.end(_summed(terms), by_class=True)
             return terms
         finally:
             branch.forget()
@@ -187,8 +165,8 @@ class MatchedClassPart(Part):
             A fresh scalar.
         """
         branch: QueryBranch = self.branch
-        first = "class" not in branch.called
-        branch.called.add("class")
+        first = branch.layers == 0
+        branch.layers += 1
         statistics = branch.statistics
         measuring = first and statistics is not None and statistics.measuring
         if branch.cls is None:
@@ -198,7 +176,7 @@ class MatchedClassPart(Part):
                     self._measure(logits, targets, one_hot, None)
             # By class: stock is a sum over them.
             loss = self.stock(*given) if branch.weights is None else torch.vmap(self.stock, in_dims=-1)(*given)
-            return branch.weighted(loss).sum() * branch.cls_factor
+            return self.record("class", branch.weighted(loss).sum() * branch.cls_factor)
         with parts.full_precision(logits):
             z = logits.to(torch.promote_types(logits.dtype, torch.float32))
             quality = targets.detach().to(z.dtype).clamp(0, 1)
@@ -206,9 +184,8 @@ class MatchedClassPart(Part):
             branch.observe(quality.amax(-1).view(-1), matched.any(-1).view(-1))
             supplied = branch.supplied["cls"]
             loss = branch.cls.elementwise(z, quality, positive_mask=matched, **supplied)
-            trains = first and torch.is_grad_enabled() and z.requires_grad
             plain = loss.sum() / logits.shape[1]
-            if trains and branch.scale is not None:
+            if first and branch.training and z.requires_grad and branch.scale is not None:
                 (own,), (stock, _) = torch.autograd.grad(plain, z, retain_graph=True), self._stock(z, targets, one_hot)
                 norms = torch.stack([gradient.square().sum() for gradient in (own, stock)])
                 branch.scale.to(z.device).advance(norms / matched.sum().clamp_min(1) ** 2, matched.any())
@@ -216,20 +193,26 @@ class MatchedClassPart(Part):
                 self._measure(z, targets, one_hot, loss)
             weighted = plain if branch.weights is None else branch.weighted(loss).sum() / logits.shape[1]
             term = weighted * branch.cls_factor
-            if trains and branch.check_due and bool(matched.any()):
-                branch.returned["class"] = term
-                if not branch.ratios:
-                    plain = plain * branch.cls_factor
-                    (own,), (stock, value) = (
-                        torch.autograd.grad(plain, z, retain_graph=True),
-                        self._stock(z, targets, one_hot),
-                    )
-                    ratios = {
-                        "value": float(plain.detach() / value.clamp_min(1e-12)),
-                        "pull": float(own[matched].norm() / stock[matched].norm().clamp_min(1e-12)),
-                    }
-                    branch.ratios = ratios if all(map(math.isfinite, ratios.values())) else {}
-        return term
+            if first and branch.compares and not branch.ratios and z.requires_grad:
+                branch.ratios = self._against_stock(plain * branch.cls_factor, z, targets, one_hot, matched)
+        return self.record("class", term)
+
+    def _against_stock(
+        self, term: Tensor, logits: Tensor, targets: Tensor, one_hot: Tensor | None, matched: Tensor
+    ) -> dict[str, float]:
+        """Return the class term over the stock one on the same predictions, in value and in gradient norm on the pairs.
+
+        A batch that overflowed says nothing: then the result is empty.
+        """
+        (own,), (stock, value) = (
+            torch.autograd.grad(term, logits, retain_graph=True),
+            self._stock(logits, targets, one_hot),
+        )
+        ratios = {
+            "value": float(term.detach() / value.clamp_min(1e-12)),
+            "pull": float(own[matched].norm() / stock[matched].norm().clamp_min(1e-12)),
+        }
+        return ratios if all(map(math.isfinite, ratios.values())) else {}
 
     def _measure(self, logits: Tensor, targets: Tensor, one_hot: Tensor | None, values: Tensor | None) -> None:
         """Measure the class term of a call.
@@ -286,7 +269,6 @@ class MatchedBoxPart(Part):
         """
         branch: QueryBranch = self.branch
         assert branch.box is not None
-        branch.called.add("box")
         terms: dict[str, Tensor] = self.stock(pred_bboxes, gt_bboxes, postfix)
         with parts.full_precision(pred_bboxes):
             pred, target = _corners(pred_bboxes), _corners(gt_bboxes)
@@ -300,9 +282,7 @@ class MatchedBoxPart(Part):
                     **branch.supplied["box"],
                 )
                 gain = self.stock.__self__.loss_gain["giou"]
-                terms[f"loss_giou{postfix}"] = gain * loss.sum() / len(gt_bboxes)
-                if not postfix and "box" not in branch.returned and branch.check_due and torch.is_grad_enabled():
-                    branch.returned["box"] = terms["loss_giou"]
+                terms[f"loss_giou{postfix}"] = self.record("box", gain * loss.sum() / len(gt_bboxes))
         return terms
 
 
@@ -335,11 +315,17 @@ def equip(
     missing = [name for name in (*CLASS_PARTS, *METHODS) if not hasattr(criterion, name)]
     if missing:
         raise parts.unknown_release(criterion, missing[0])
+    _check_class_parts(criterion, settings)
     branch = branches.get("")
     if not isinstance(branch, QueryBranch):
-        branch = QueryBranch.build(settings, expected=settings.terms, image_size=image_size)
-        if settings.cls_loss == "stock":
-            branch.cls = None  # stock is varifocal here, not BCE: it is only scaled
+        kind = type(criterion)
+        branch = QueryBranch.build(
+            settings,
+            plain_bce=False,  # stock is varifocal here: it is only scaled
+            expected=settings.terms,
+            name=f"{kind.__module__}.{kind.__qualname__}",
+            image_size=image_size,
+        )
     if image_size is None and branch.needs_image_size:
         raise ValueError(
             f"'box_loss={settings.box_loss}' counts in pixels, RT-DETR's criterion in parts of the image:"
@@ -347,19 +333,24 @@ def equip(
         )
     if settings.swaps_cls or settings.loss_stats:
         for name in CLASS_PARTS:
-            parts.put(criterion, name, MatchedClassPart(getattr(criterion, name), branch))
+            if getattr(criterion, name):
+                parts.put(criterion, name, MatchedClassPart(getattr(criterion, name), branch))
     if settings.swaps_box:
         criterion._get_loss_bbox = MatchedBoxPart(criterion._get_loss_bbox, branch)
     criterion.forward = ForwardPart(criterion.forward, branch)
     return {"": branch}
 
 
-def check_in_place(criterion: Any, branch: QueryBranch) -> None:
-    """Raise a `RuntimeError` where a part of an equipped criterion was replaced after set-up."""
-    names = [*(CLASS_PARTS if "class" in branch.expected else ()), *(["_get_loss_bbox"] if branch.box else [])]
-    for name in names:
-        if not isinstance(getattr(criterion, name, None), Part):
-            raise parts.replaced(criterion, name, getattr(criterion, name, None))
+def _check_class_parts(criterion: Any, settings: LossSettings) -> None:
+    """Raise a `ValueError` where a criterion has no class part that could be replaced."""
+    lacks = "fl" if not criterion.fl else "vfl" if settings.cls_loss != "stock" and not criterion.vfl else ""
+    if settings.swaps_cls and lacks:
+        key, value = next((key, value) for key, value in settings.non_default().items() if key.startswith("cls_"))
+        why = "computes BCE in its own body" if lacks == "fl" else "has no IoU as a target"
+        raise ValueError(
+            f"'{key}={value}' cannot be used with a {type(criterion).__name__} without '{lacks}', which {why}:"
+            f" leave {key} at its default"
+        )
 
 
 def shown(criterion: Any) -> str:
@@ -367,10 +358,15 @@ def shown(criterion: Any) -> str:
     return "the last decoder layer, its box loss as giou_loss"
 
 
-def is_equipped(criterion: Any, branches: Mapping[str, Branch]) -> bool:
-    """Return whether the parts of these branches are in place."""
+def branches_of(criterion: Any) -> dict[str, Branch]:
+    """Return the branch of the parts in place, by the path of a single one."""
     part = vars(criterion).get("forward")
-    return isinstance(part, ForwardPart) and part.branch is branches.get("")
+    return {"": part.branch} if isinstance(part, ForwardPart) else {}
+
+
+def first_parts(criterion: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the criterion, and the name of the method that is called first."""
+    yield criterion, "forward"
 
 
 def restore(criterion: Any) -> None:

@@ -1,0 +1,153 @@
+"""What Ultralytics' trainers and validators call: functions, and one dictionary of them by event.
+
+They are named functions: the state of distributed training travels by pickle, callbacks included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from yolo_losses._log import PREFIX
+from yolo_losses.config.settings import LossSettings, own_arguments
+from yolo_losses.integration import arguments, context
+from yolo_losses.integration.run import ATTRIBUTE, TRAINER, Run, log_checkpoint_losses, with_balanced_weights
+
+
+def run_of(trainer: Any) -> Run | None:
+    """Return what a trainer has of this package, `None` where every key is at its default."""
+    run: Run | None = getattr(trainer, ATTRIBUTE, None)
+    return run
+
+
+def start(trainer: Any) -> None:
+    """Equip the criteria of a trainer whose set-up is done, unless every key is at its default."""
+    chosen = with_balanced_weights(trainer, arguments.of(trainer))
+    arguments.pin(trainer, chosen)
+    setattr(trainer, ATTRIBUTE, None)
+    if chosen.swaps_nothing:
+        log_checkpoint_losses(trainer)
+    if not chosen.is_default:
+        setattr(trainer, ATTRIBUTE, Run(trainer, chosen))
+
+
+def check_started(trainer: Any) -> None:
+    """Raise where the events of this package did not reach the trainer's callbacks during its set-up.
+
+    Raises:
+        RuntimeError: the message says what to do.
+    """
+    if not hasattr(trainer, ATTRIBUTE) and not arguments.of(trainer).is_default:
+        raise RuntimeError(
+            f"{PREFIX}{arguments.of(trainer).describe()} is set, but {type(trainer).__name__} did not call the"
+            " callbacks of 'on_pretrain_routine_end': add to its callbacks rather than replace them, and have an"
+            " overridden run_callbacks call super().run_callbacks(event)"
+        )
+
+
+def check_before_saving(trainer: Any) -> None:
+    """Raise where a checkpoint would name a loss that did not run.
+
+    Raises:
+        RuntimeError: the message names the key, or the callbacks that were not called.
+    """
+    run = run_of(trainer)
+    if run is not None:
+        arguments.check_unchanged(trainer, run.settings)
+        if not run.batches and not run.settings.swaps_nothing:
+            raise RuntimeError(
+                f"{PREFIX}{type(trainer).__name__} did not call the callbacks of 'on_train_batch_end', so that nothing"
+                " shows that the chosen loss ran: have an overridden run_callbacks call super().run_callbacks(event)"
+            )
+    elif own_arguments(vars(trainer.args)):
+        arguments.check_unchanged(trainer, LossSettings())
+
+
+def before_epoch(trainer: Any) -> None:
+    """Check that criteria and keys are as they were set up."""
+    run = run_of(trainer)
+    if run is not None:
+        arguments.check_unchanged(trainer, run.settings)
+        run.keep_equipped(trainer)
+        run.begin_epoch()
+
+
+def before_batch(trainer: Any) -> None:
+    """Follow what the batch's loss calls."""
+    run = run_of(trainer)
+    if run is None:
+        context.enter(None)
+    else:
+        run.before_batch(trainer)
+
+
+def after_batch(trainer: Any) -> None:
+    """Check that the batch trained the chosen losses, and log so once; move their state."""
+    run = run_of(trainer)
+    if run is not None:
+        run.after_batch(trainer)
+    elif not hasattr(trainer, ATTRIBUTE):
+        check_started(trainer)
+
+
+def after_epoch(trainer: Any) -> None:
+    """Read what the epoch's batches have shown; warn of an epoch that proved nothing."""
+    run = run_of(trainer)
+    if run is not None:
+        run.end_epoch(trainer)
+
+
+def before_validation(validator: Any) -> None:
+    """Check that the EMA's criterion is equipped, as the trainer's validator begins."""
+    trainer, run = _validated_by(validator)
+    if run is not None:
+        run.before_validation(trainer)
+
+
+def after_validation(validator: Any) -> None:
+    """Check that the trainer's validator has called the equipped criterion."""
+    _, run = _validated_by(validator)
+    if run is not None:
+        run.after_validation(validator)
+
+
+def _validated_by(validator: Any) -> tuple[Any, Run | None]:
+    """Return the trainer whose EMA is validated, and its run; none where the best weights are, once all is done."""
+    trainer = getattr(validator, TRAINER, lambda: None)() if getattr(validator, "training", False) else None
+    return trainer, run_of(trainer)
+
+
+def save_state(trainer: Any) -> None:
+    """Write the losses' state beside the checkpoint."""
+    run = run_of(trainer)
+    if run is not None:
+        run.save_state(trainer)
+
+
+def hide_statistics(trainer: Any) -> None:
+    """Put an epoch's metrics back: `results.csv` and checkpoints are to have no more of them than without."""
+    run = run_of(trainer)
+    if run is not None:
+        run.hide_statistics(trainer)
+
+
+def after_training(trainer: Any) -> None:
+    """Log what the running factor on the class term came to."""
+    context.enter(None)
+    run = run_of(trainer)
+    if run is not None:
+        run.log_final_factor()
+
+
+CALLBACKS: Mapping[str, Callable[[Any], None]] = {
+    "on_pretrain_routine_end": start,
+    "on_train_epoch_start": before_epoch,
+    "on_train_batch_start": before_batch,
+    "on_train_batch_end": after_batch,
+    "on_train_epoch_end": after_epoch,
+    "on_val_start": before_validation,
+    "on_val_end": after_validation,
+    "on_model_save": save_state,
+    "on_fit_epoch_end": hide_statistics,
+    "on_train_end": after_training,
+}

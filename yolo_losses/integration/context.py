@@ -1,0 +1,51 @@
+"""The model whose loss is being computed, as far as this package follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+
+class Context(NamedTuple):
+    """What is running.
+
+    Attributes:
+        model: whose loss is computed.
+        equipment: the chosen losses of the model; `None`: stock, by its keys.
+        role: `training` or `validation`.
+    """
+
+    model: Any
+    equipment: Any
+    role: str = "training"
+
+
+_current: ContextVar[Context | None] = ContextVar("yolo_losses_context", default=None)
+
+
+def current() -> Context | None:
+    """Return what is running, `None` where this package does not know."""
+    return _current.get()
+
+
+def enter(context: Context | None) -> None:
+    """Set what is running, until it is set again."""
+    _current.set(context)
+
+
+@contextmanager
+def running(context: Context | None) -> Iterator[None]:
+    """Set what is running within a `with` block."""
+    token = _current.set(context)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def is_training_mode() -> bool:
+    """Return whether the model whose loss is computed is in training mode; true where it is not known."""
+    context = _current.get()
+    return context is None or bool(getattr(context.model, "training", True))

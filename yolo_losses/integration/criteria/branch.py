@@ -1,0 +1,237 @@
+"""The losses of one branch of a head, their state, and the ledger of its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from yolo_losses import registry
+from yolo_losses.config.settings import LossSettings
+from yolo_losses.integration import context
+from yolo_losses.integration.criteria.ledger import Flag, Ledger, UnprovenError, is_recomputing
+from yolo_losses.integration.criteria.scale import ClassScale
+from yolo_losses.losses import build as factory
+from yolo_losses.losses._state import Stateful, commit_collected
+from yolo_losses.losses.boxes._base import BoxLoss
+from yolo_losses.losses.classification._base import ClassificationLoss
+from yolo_losses.losses.masks._base import MaskLoss
+from yolo_losses.monitor.gather import Statistics
+
+B = TypeVar("B", bound="Branch")
+TERM_KEYS = {"class": "cls_loss", "box": "box_loss", "distribution": "dfl_loss", "mask": "seg_loss"}
+TERM_FACTORS = {"class": ("cls_scale", "cls_weights", "cls_target"), "mask": ("seg_scale",)}
+
+
+@dataclass
+class Branch:
+    """The losses of one branch of the head, their state, and what its calls have shown.
+
+    The parts in a criterion hold it; the criteria of a model and of its EMA share it.
+
+    Attributes:
+        settings: the parsed keys.
+        cls: the module of the class term; `None`: what the part in place returns.
+        box: the module of the box term; `None`: stock.
+        seg: the module of the mask term; `None`: what the method in place returns.
+        scale: the running factor of `cls_scale=auto`; `None`: a fixed one.
+        weights: weights of the classes, shape `(C,)`; `None`: none.
+        statistics: what `loss_stats` gathers; `None`: nothing.
+        expected: the swapped parts by the name of their term: `class`, `box`, `distribution`, `mask`.
+        joined: whether statistics are added up over ranks.
+        name: of the criterion's class, for errors.
+        in_training: whether a training that follows the model settles the calls and commits the state; otherwise each
+            call commits at once, and is settled by the next one.
+        training: whether the state of the losses moves in the current call.
+        ledger: of its calls.
+        ratios: the class term against the reference's on the same predictions, in `value` and in gradient on the
+            positives, `pull`, of the first batch with objects.
+    """
+
+    settings: LossSettings
+    cls: ClassificationLoss | None = None
+    box: BoxLoss | None = None
+    seg: MaskLoss | None = None
+    scale: ClassScale | None = None
+    weights: Tensor | None = None
+    statistics: Statistics | None = None
+    expected: tuple[str, ...] = ()
+    joined: bool = True
+    name: str = ""
+    in_training: bool = False
+    training: bool = False
+    ledger: Ledger = field(default_factory=Ledger)
+    ratios: dict[str, float] = field(default_factory=dict)
+
+    reference: ClassVar[str] = "BCE"  # the stock class loss of this kind of head, for which the gains were tuned
+
+    def __post_init__(self) -> None:
+        self.ledger.expected = self.expected
+
+    @classmethod
+    def build(cls: type[B], settings: LossSettings, *, plain_bce: bool = True, **options: Any) -> B:
+        """Return a branch with modules of its own, built from the parsed keys.
+
+        Args:
+            settings: the parsed keys.
+            plain_bce: whether the class term in place is plain BCE, which this project's `bce` equals.
+            **options: further fields.
+
+        Raises:
+            ValueError: where a third party's loss is not usable; it is named.
+        """
+        class_loss = box_loss = None
+        # A factor or weights alone multiply what the part in place returns; a target or `auto` need a loss.
+        needs_loss = settings.cls_loss != "stock" or (
+            plain_bce and (settings.cls_target != "auto" or settings.cls_scale == "auto")
+        )
+        if needs_loss:
+            spec = settings.cls_spec
+            class_loss = factory.build_cls_loss(spec, settings.parameters)
+            if not spec.built_in:
+                factory.check_cls_loss(spec, class_loss)
+        if settings.swaps_box:
+            modifiers, base = registry.split_box_name(settings.box_loss)
+            box_loss = factory.build_box_loss(modifiers, base, settings.parameters)
+            if not all(spec.built_in for spec in (*modifiers, base)):
+                factory.check_box_loss(base, box_loss)
+        mask_loss = settings.seg_spec.build(settings.parameters) if settings.seg_loss != "stock" else None
+        scale = ClassScale() if settings.cls_scale == "auto" else None
+        weights = torch.tensor(settings.cls_weights) if isinstance(settings.cls_weights, tuple) else None
+        statistics = Statistics() if settings.loss_stats else None
+        return cls(settings, class_loss, box_loss, mask_loss, scale, weights, statistics, **options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Branch:
+        return self
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The modules of the swapped terms, and the running factor; their buffers are the state of the branch."""
+        found = {"cls": self.cls, "box": self.box, "seg": self.seg, "scale": self.scale}
+        return {term: module for term, module in found.items() if module is not None}
+
+    def stateful(self) -> Iterator[Stateful]:
+        """Yield the modules whose state moves once per step, in the same order on every rank."""
+        for module in self.modules.values():
+            yield from (inner for inner in module.modules() if isinstance(inner, Stateful))
+
+    def join_training(self) -> None:
+        """Leave the proof, and the commit of the state, to a training that follows the model."""
+        self.in_training = True
+        for module in self.stateful():
+            module.deferred = True
+
+    @property
+    def needs_image_size(self) -> bool:
+        """Whether `image_size` is to be set before each batch: a loss counts in pixels that the criterion has not."""
+        return False
+
+    @property
+    def cls_factor(self) -> Tensor | float:
+        """The factor on the class term, a tensor on the device where it is a running one."""
+        return float(self.settings.cls_scale) if self.scale is None else self.scale.factor
+
+    def weighted(self, loss: Tensor) -> Tensor:
+        """Return a class loss, whose last dimension is the classes, times their weights."""
+        if self.weights is None:
+            return loss
+        self.weights = self.weights.to(loss.device)
+        return loss * self.weights
+
+    # ------------------------------------------------------------------------------------------------ the calls
+
+    def begin(self, objects: Callable[[bool], Flag]) -> None:
+        """Begin a call of the criterion.
+
+        Args:
+            objects: returns whether there are objects, on the device or not; called with whether the call is compared.
+        """
+        owes = context.is_training_mode()
+        if not self.in_training and not is_recomputing():
+            self.settle(stepping=False, lenient=True)
+        self.ledger.open(objects, owes)
+        # A module that commits at once must not see a batch a second time.
+        again = not self.in_training and is_recomputing()
+        self.training = torch.is_grad_enabled() and owes and not again
+        if self.statistics is not None:
+            self.statistics.begin()
+
+    @property
+    def compares(self) -> bool:
+        """Whether the current call has objects and is compared with the reference; this synchronises, in such calls."""
+        record = self.ledger.current
+        return record is not None and torch.is_grad_enabled() and record.compared and record.has_objects
+
+    def record(self, term: str, output: Tensor) -> Tensor:
+        """Enter what the part of a term returns, and return it."""
+        if self.ledger.current is not None:
+            self.ledger.current.enter(term, output)
+        return output
+
+    def end(self) -> None:
+        """End a call of the criterion, of a branch that no training settles.
+
+        Raises:
+            UnprovenError: where a part did not run.
+        """
+        term = "" if self.in_training else self.ledger.not_called()
+        if term:
+            self.ledger.discard()
+            raise UnprovenError(self._unproven(term, "not called"))
+
+    def settle(self, stepping: bool, lenient: bool = False) -> None:
+        """Close the open records, before the optimizer's step or at the end of a batch without one.
+
+        Args:
+            stepping: whether the optimizer is about to step.
+            lenient: whether a call whose result was not used is no error.
+
+        Raises:
+            UnprovenError: where a part did not run, or its result was not used.
+        """
+        problem = self.ledger.settle(stepping, lenient)
+        if problem is not None:
+            raise UnprovenError(self._unproven(*problem))
+        if self.cls is not None and not self.ratios:
+            self.ledger.due = True  # a batch that overflowed says nothing: the next one is compared
+
+    def commit(self, joined: bool = True) -> None:
+        """Commit what the losses collected in a batch; with `joined` every rank has to call this."""
+        commit_collected(self.stateful(), joined)
+
+    @property
+    def calls(self) -> int:
+        """Number of training calls with objects in which every swapped part ran and its result was used."""
+        if not self.in_training:
+            self.settle(stepping=False, lenient=True)
+        return self.ledger.calls
+
+    @property
+    def proven(self) -> bool:
+        """Whether every swapped part ran in a batch with objects, and the class term was compared."""
+        return self.calls > 0 and (self.cls is None or bool(self.ratios))
+
+    def key_of(self, term: str) -> str:
+        """Return the key and the value that swapped a term."""
+        key = next(
+            (key for key in (TERM_KEYS[term], *TERM_FACTORS.get(term, ())) if key in self.settings.non_default()),
+            TERM_KEYS[term],
+        )
+        return f"{key}={getattr(self.settings, key)}"
+
+    def _unproven(self, term: str, why: str) -> str:
+        what = self.key_of(term)
+        if why == "not called":
+            return (
+                f"yolo_losses: {self.name} computed its {term} term without the part that holds {what}, which did not"
+                " run: a subclass or a fork computes it by other means, or the part was replaced after set-up. Remove"
+                f" that change, or leave {what.partition('=')[0]} at its default"
+            )
+        return (
+            f"yolo_losses: the {term} term with {what} was computed in {self.name}, but no gradient reached it before"
+            " the optimizer's step: it was detached, replaced, multiplied by 0, or its gradient set to zero. Remove"
+            f" that change, or leave {what.partition('=')[0]} at its default"
+        )

@@ -1,0 +1,226 @@
+"""No model whose `args` hold a chosen loss trains a stock loss, whoever trains it.
+
+Ultralytics' models are followed where they compute their loss: one that no trainer of Ultralytics' has set up, such as
+in a loop of one's own or with a vendored trainer, gets its criterion equipped before its first call with gradients.
+`init_criterion` leaves a guard at the part that is called first, for a criterion that is used directly. Stock
+criteria and assigners that are called on the way, and are not equipped, are equipped as they are called.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from yolo_losses._log import PREFIX
+from yolo_losses.config.class_weights import in_order as class_names_by_index
+from yolo_losses.config.settings import LossSettings, default_keys, own_arguments
+from yolo_losses.integration import context, criteria, messages
+from yolo_losses.integration.context import Context
+from yolo_losses.integration.criteria import anchors, parts
+from yolo_losses.integration.criteria.anchor_branch import AssignerPart
+from yolo_losses.integration.criteria.ledger import UnprovenError
+from yolo_losses.integration.criteria.parts import Part
+from yolo_losses.integration.equipment import Equipment
+from yolo_losses.monitor.gather import has_prompts, named_terms
+
+_equipment: weakref.WeakKeyDictionary[Any, Equipment] = weakref.WeakKeyDictionary()  # by model
+_in_runs: weakref.WeakSet[Any] = weakref.WeakSet()  # equipment that a trainer of Ultralytics' settles and commits
+_step_hook: Any = None
+
+
+def register(model: Any, equipment: Equipment, *, in_run: bool) -> None:
+    """Follow a model from now on.
+
+    Args:
+        model: the model.
+        equipment: its losses.
+        in_run: whether a run logs what ran, and commits the losses' state.
+    """
+    global _step_hook
+    _equipment[model] = equipment
+    if in_run:
+        _in_runs.add(equipment)
+    if _step_hook is None:
+        _step_hook = register_optimizer_step_pre_hook(_before_step)
+
+
+def release() -> None:
+    """Follow no model any more."""
+    global _step_hook
+    _equipment.clear()
+    if _step_hook is not None:
+        _step_hook.remove()
+        _step_hook = None
+
+
+def chooses_by_batch(model: Any) -> bool:
+    """Return whether a model chooses its criterion by its first batch."""
+    from ultralytics.nn import tasks
+
+    kind = getattr(tasks, "YOLOEModel", None)
+    return kind is not None and isinstance(model, kind)
+
+
+# -------------------------------------------------------------------------------------- what Ultralytics' classes call
+
+
+def compute_loss(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+    """Stand around a model's `loss`.
+
+    Raises:
+        ValueError: where the head cannot use a chosen loss.
+        UnprovenError: where the loss was computed by other means.
+    """
+    running = context.current()
+    if running is not None and running.model is model:
+        return original(model, *args, **kwargs)  # a run's own batch, or `super().loss()`
+    equipment = _find(model) if torch.is_grad_enabled() else None
+    if equipment is None and torch.is_grad_enabled():
+        chosen = _chosen(model)
+        if chosen is not None and not criteria.branches_of(getattr(model, "criterion", None)):
+            equipment = _equip(model, chosen)
+    if equipment is None:
+        with context.running(Context(model, None)):
+            return original(model, *args, **kwargs)
+    for branch in equipment.branches.values():
+        branch.ledger.discard_cleared()
+    before = equipment.calls_begun
+    with context.running(Context(model, equipment)):
+        try:
+            result = original(model, *args, **kwargs)
+        except BaseException:
+            equipment.discard()
+            raise
+    equipment.check_called(before, result[0])
+    return result
+
+
+def guard_criterion(model: Any, criterion: Any) -> None:
+    """Leave a guard in a criterion that a model has built, where the model's `args` hold a chosen loss."""
+    kind = criteria.kind_of(criterion)
+    if kind is None or _chosen(model) is None:
+        return
+    for owner, name in kind.first_parts(criterion):
+        part = getattr(owner, name, None)
+        if part is not None and not isinstance(part, Part):
+            parts.put(owner, name, Guard(part, _Guarded(weakref.ref(model), criterion)))
+
+
+def call_assigner(original: Callable[..., Any], assigner: Any, *args: Any, **kwargs: Any) -> Any:
+    """Stand around the call of an assigner, or of a criterion without one: that of a stock criterion is noticed."""
+    running = context.current()
+    if running is None or running.equipment is None:
+        return original(assigner, *args, **kwargs)
+    if not torch.is_grad_enabled() and running.role == "training":
+        return original(assigner, *args, **kwargs)
+    part = running.equipment.notice(running, assigner)
+    return original(assigner, *args, **kwargs) if part is None else part(*args, **kwargs)
+
+
+def end_call(criterion: Any, result: Any, *args: Any, **kwargs: Any) -> None:
+    """End a call of a criterion with anchors; hand the terms that it has returned to what `loss_stats` gathers."""
+    part = getattr(criterion, "assigner", None)
+    if not isinstance(part, AssignerPart):
+        return
+    part.branch.end()
+    statistics = part.branch.statistics
+    if statistics is not None and statistics.measuring:
+        statistics.end(named_terms(result[-1]), by_class=not has_prompts(*args, *kwargs.values()))
+
+
+class _Guarded:
+    """What a guard knows: the model, and the whole criterion."""
+
+    def __init__(self, model: weakref.ref[Any], criterion: Any) -> None:
+        self.model = model
+        self.criterion = criterion
+
+
+class Guard(Part):
+    """Stands for the part that a criterion calls first until the criterion is equipped."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the stock part returns without gradients; with gradients, equip the criterion first.
+
+        Raises:
+            UnprovenError: where the criterion cannot be equipped any more.
+        """
+        model, criterion = self.branch.model(), self.branch.criterion
+        if not torch.is_grad_enabled() or (model is not None and _chosen(model) is None):
+            return self.stock(*args, **kwargs)
+        equipment = _find(model)
+        if model is not None and equipment is None:
+            equipment = _equip(model, _chosen(model), criterion)
+        elif model is not None and equipment is not None:
+            equipment.equip("training", criterion)
+        for owner, name in anchors.first_parts(criterion) if model is not None else ():
+            part = getattr(owner, name)
+            if part is self.stock:
+                return part(*args, **kwargs)
+            if getattr(part, "stock", None) is self.stock and not isinstance(part, Guard):
+                return part(*args, **kwargs)
+        raise UnprovenError(
+            f"{PREFIX}a {type(criterion).__name__} whose model's args hold a chosen loss would train a stock loss:"
+            " equip it with yolo_losses.equip(criterion, keys)"
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------- within
+
+
+def _chosen(model: Any) -> LossSettings | None:
+    """Return the losses that a model's `args` choose, `None` where every term is stock."""
+    arguments = getattr(model, "args", None)
+    given = arguments if isinstance(arguments, Mapping) else getattr(arguments, "__dict__", {})
+    own = own_arguments(given)
+    if not own or own.items() <= default_keys().items():
+        return None
+    settings = LossSettings.from_arguments(given)
+    return None if settings.swaps_nothing else settings
+
+
+def _find(model: Any) -> Equipment | None:
+    """Return the equipment of a model, or of the one whose criterion it has, as the student of a distillation."""
+    found = _equipment.get(model) if model is not None else None
+    criterion = getattr(model, "criterion", None)
+    if found is None and criterion is not None:
+        own = (each for each in _equipment.values() if each.criteria.get("training") is criterion)
+        found = next(own, None)
+    return found
+
+
+def _equip(model: Any, chosen: LossSettings | None, criterion: Any = None) -> Equipment:
+    """Equip a model that no trainer of Ultralytics' has set up, and log what runs where."""
+    assert chosen is not None
+    if getattr(model, "task", None):
+        chosen.check_task(str(model.task))
+    arguments = model.args
+    size = arguments.get("imgsz") if isinstance(arguments, Mapping) else getattr(arguments, "imgsz", None)
+    names = getattr(model, "names", None)
+    equipment = Equipment(model, chosen, class_names_by_index(names) if names else (), float(size or 640))
+    if criterion is None and not chooses_by_batch(model):
+        if getattr(model, "criterion", None) is None:
+            model.criterion = model.init_criterion()
+        criterion = model.criterion
+    if criterion is not None:
+        equipment.equip("training", criterion)
+        messages.log_start(equipment, ("training",))
+    register(model, equipment, in_run=False)
+    return equipment
+
+
+def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
+    """Settle what the batch has shown before the optimizer takes its step."""
+    for model, equipment in list(_equipment.items()):
+        if not equipment.trains(optimizer):
+            continue
+        equipment.follow(optimizer)
+        equipment.settle(stepping=True)
+        if equipment not in _in_runs:
+            equipment.commit(joined=False)
+            if equipment.newly_proven():
+                messages.log_proof(equipment, getattr(model, "criterion", None))

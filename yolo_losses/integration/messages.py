@@ -1,0 +1,109 @@
+"""What a run logs about its losses: at the start, after the first batch with objects, and about `cls_scale=auto`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from yolo_losses._log import say as log
+from yolo_losses.config import class_weights
+from yolo_losses.config.settings import format_number
+from yolo_losses.integration import criteria
+from yolo_losses.integration.criteria.branch import Branch
+from yolo_losses.integration.equipment import ROLES, Equipment
+
+GAIN_RATIO_WARNING = 3  # a class term that is larger or smaller by this is another task than the gains were tuned for
+TARGET_NAMES = {"tal": "assigner score", "iou": "IoU", "ciou": "CIoU", "hard": "1"}
+
+
+def log_start(equipment: Equipment, roles: Iterable[str] = ROLES) -> None:
+    """Log each term, its class and parameters, and what was equipped."""
+    settings = equipment.settings
+    branch = next(branch for branch in equipment.branches.values() if branch.expected)
+    terms = [
+        f"cls_loss={settings.cls_loss}"
+        + (f" {_one_line(branch.cls)}, target: {TARGET_NAMES[branch.settings.target]}" if branch.cls else ""),
+        f"box_loss={settings.box_loss}" + (f" {_one_line(branch.box)}" if branch.box else ""),
+        f"dfl_loss={settings.dfl_loss}",
+    ]
+    if settings.cls_scale != 1:
+        terms[0] += f", times {format_number(settings.cls_scale)}"
+    if equipment.names:
+        terms[0] += f", {_class_weights(equipment)}"
+    if "mask" in branch.expected:
+        terms.append(f"seg_loss={settings.seg_loss}" + (f" {_one_line(branch.seg)}" if branch.seg else ""))
+        if settings.seg_scale != 1:
+            terms[-1] += f", times {settings.seg_scale:g}"
+    names = ", ".join(name for name, own in equipment.branches.items() if name and own.expected)
+    log(f"{'; '.join(terms)}; equipped for {' and '.join(roles)}{f' ({names})' if names else ''}")
+    for module in branch.modules.values():
+        warning = getattr(type(module), "one2one_warning", "")
+        if warning and "one2one" in equipment.branches and equipment.branches["one2one"].expected:
+            log(warning, warn=True)
+        warning = getattr(type(module), "tal_warning", "")
+        if warning and branch.settings.target == "tal":
+            log(warning, warn=True)
+
+
+def log_proof(equipment: Equipment, criterion: Any) -> None:
+    """Log which parts ran in batches with objects, and how the class term compares with the stock one.
+
+    Args:
+        equipment: of the model.
+        criterion: the model's.
+    """
+    ran, ratios, unusual = [], [], ""
+    for path, branch in equipment.branches.items():
+        if not branch.expected:
+            continue
+        where = f"{path} " if path else ""
+        untrained = branch.ledger.untrained
+        parts = [f"{term} (not trained here)" if term in untrained else term for term in branch.expected]
+        ran.append(f"{where}{', '.join(parts)}" if branch.proven else f"{where}not verified yet")
+        if branch.ratios:
+            value, pull = branch.ratios["value"], branch.ratios.get("pull")
+            also = "" if pull is None else f", {pull:.3g} times in gradient on the positives"
+            ratios.append(f"{where}class term {value:.3g} times {branch.reference}'s on the same predictions{also}")
+            if not all(1 / GAIN_RATIO_WARNING <= ratio <= GAIN_RATIO_WARNING for ratio in branch.ratios.values()):
+                unusual = branch.reference
+    if equipment.names:
+        ratios.append(_class_weights(equipment))
+    notes = ran + ratios
+    if equipment.settings.cls_scale == "auto":
+        notes.append(f"cls_scale=auto is {format_factors(equipment.branches)}")
+    elif equipment.settings.cls_scale == 1 and unusual:
+        notes.append(f"the gains were tuned for {unusual}: cls_scale=auto keeps the class term at its strength")
+    kind = criteria.kind_of(criterion)
+    logged = kind.shown(criterion) if kind else ""
+    if logged:
+        notes.append(f"the log shows {logged}")
+    log(f"ran in the first batch with objects: {'; '.join(notes)}", over_bar=True)
+    if any(branch.ratios.get("value") == 0 for branch in equipment.branches.values()):
+        log("the class term is 0: the classes learn nothing from it", warn=True)
+
+
+def format_factors(branches: Mapping[str, Branch]) -> str:
+    """Return the running factor on the class term of each branch; this synchronises."""
+    factors = {path: branch.scale for path, branch in branches.items() if branch.scale is not None}
+    return ", ".join(
+        f"{path} {float(scale.factor):.3g}".strip() + (" (its bound)" if scale.bounded else "")
+        for path, scale in factors.items()
+    )
+
+
+def log_final_factor(branches: Mapping[str, Branch]) -> None:
+    """Log the running factor on the class term as training ends, and how to fix it there."""
+    scales = [branch.scale for branch in branches.values() if branch.scale is not None]
+    settled = len(scales) == 1 and float(scales[0].seen) > 0 and not scales[0].bounded
+    fixed = f"; cls_scale={float(scales[0].factor):.3g} fixes it there" if settled else ""
+    log(f"cls_scale=auto ended at {format_factors(branches)}{fixed}")
+
+
+def _class_weights(equipment: Equipment) -> str:
+    weights = equipment.equipped.cls_weights
+    assert isinstance(weights, tuple)
+    return f"class weights: {class_weights.summary(weights, equipment.names)}"
+
+
+def _one_line(module: Any) -> str:
+    return f"{type(module).__name__}({module.extra_repr()})"
