@@ -92,8 +92,10 @@ def main(folder: Path) -> None:
         _batch.CHUNK = 64 if rank and "pieces" in name else size
         mine = criterion()
         branch = equip(mine, KEYS[name])[""]
+        branch.join_training()
         for at in range(STEPS):
             loss, gradient = step(mine, batch(case, at, rank))
+            branch.commit()
         with torch.no_grad():  # validation on one rank alone must not wait for the other
             if rank == 0:
                 preds, labels = batch(case, 0, rank)
@@ -102,11 +104,13 @@ def main(folder: Path) -> None:
         result[case, name] = {"loss": loss, "gradient": gradient, "state": state_of(branch), "columns": columns}
     mine = criterion()
     branch = equip(mine, KEYS["ghm"])[""]
+    branch.join_training()
     for at in range(STEPS):
         preds, labels = batch("unequal", at, rank)
         if rank and at == 1:
             preds["scores"][0, 0, 0] = torch.inf
         step(mine, (preds, labels))
+        branch.commit()
     result["overflow", "ghm"] = {"state": state_of(branch)}
     torch.save(result, folder / f"rank{rank}.pt")
     dist.barrier()

@@ -66,6 +66,7 @@ def trained(folder: Path, name: str, head: str = "v8") -> Run:
     run = run_of(trainer, name)
     for seed in (0, 1):
         step(trainer.model.criterion, predictions(head, seed=seed), made_up_batch(head, seed=seed))
+        run.equipment.commit(joined=False)
     run.save_state(trainer)
     return run
 
@@ -82,6 +83,7 @@ def test_training_writes_the_state_and_validation_reads_the_same_one(tmp_path: P
     assert torch.equal(flat(run.state()), fresh)
 
     step(trainer.model.criterion, outputs, batch)
+    run.equipment.commit(joined=False)
     written = flat(snapshot(run))
     assert not torch.equal(written, fresh)
 
@@ -110,6 +112,7 @@ def test_a_deep_copy_shares_the_state(tmp_path: Path, name: str) -> None:
     copied = copy.deepcopy(trainer.model.criterion)  # as NaN recovery makes the EMA anew
     before = snapshot(run)
     step(copied, predictions("v8"), made_up_batch("v8"))
+    run.equipment.commit(joined=False)
     assert not torch.equal(flat(before), flat(run.state()))
 
 
@@ -123,6 +126,7 @@ def test_a_batch_that_overflowed_leaves_the_state_finite(tmp_path: Path, name: s
         for key in ("boxes", "scores"):
             outputs[key][0].fill_(poison)
     terms, _, _ = step(trainer.model.criterion, outputs, made_up_batch("v8"))
+    run.equipment.commit(joined=False)
     assert not all(torch.isfinite(torch.tensor(list(terms.values()))))  # it did overflow
     assert flat(run.state()).isfinite().all()
 

@@ -23,6 +23,7 @@ class Context(NamedTuple):
 
 
 _current: ContextVar[Context | None] = ContextVar("yolo_losses_context", default=None)
+_in_part: ContextVar[bool] = ContextVar("yolo_losses_in_part", default=False)
 
 
 def current() -> Context | None:
@@ -43,6 +44,21 @@ def running(context: Context | None) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+@contextmanager
+def within_part() -> Iterator[None]:
+    """Mark what is called within a `with` block as called by a part of an equipped criterion."""
+    token = _in_part.set(True)
+    try:
+        yield
+    finally:
+        _in_part.reset(token)
+
+
+def is_within_part() -> bool:
+    """Return whether a part of an equipped criterion is calling."""
+    return _in_part.get()
 
 
 def is_training_mode() -> bool:

@@ -113,7 +113,7 @@ def guard_criterion(model: Any, criterion: Any) -> None:
 def call_assigner(original: Callable[..., Any], assigner: Any, *args: Any, **kwargs: Any) -> Any:
     """Stand around the call of an assigner, or of a criterion without one: that of a stock criterion is noticed."""
     running = context.current()
-    if running is None or running.equipment is None:
+    if running is None or running.equipment is None or context.is_within_part():
         return original(assigner, *args, **kwargs)
     if not torch.is_grad_enabled() and running.role == "training":
         return original(assigner, *args, **kwargs)

@@ -51,10 +51,9 @@ class Counting(TorchDispatchMode):
 def count(name: str, keys: dict[str, Any]) -> tuple[int, int]:
     """Return the operations, and of them those that synchronise, of a training step's criterion."""
     criterion = criterion_of(name)
-    if keys:
-        for branch in yolo_losses.equip(criterion, keys).values():
-            for module in branch.modules.values():
-                module.deferred = True  # as in a training run, where state is committed once per batch for all losses
+    branches = yolo_losses.equip(criterion, keys)
+    for branch in branches.values():
+        branch.join_training()  # whose run commits the state once per batch, for all losses
 
     def step() -> None:
         outputs, batch = predictions(name), made_up_batch(name)
@@ -62,6 +61,8 @@ def count(name: str, keys: dict[str, Any]) -> tuple[int, int]:
         torch.autograd.grad(loss, tensors(outputs), allow_unused=True)
 
     step()  # the first step compares the class term with BCE's
+    for branch in branches.values():
+        branch.settle(stepping=True)
     outputs, batch = predictions(name), made_up_batch(name)
     with Counting() as counting:
         loss = criterion(outputs, batch)[0].sum()

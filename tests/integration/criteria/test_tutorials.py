@@ -173,7 +173,7 @@ def test_the_smallest_target_is_1e_6_and_the_largest_1() -> None:
     anchor, apart = [0.0, 0, 4, 4], [50.0, 50, 54, 54]
     boxes, objects = torch.tensor([[anchor, anchor]]), torch.tensor([[apart, anchor]])
     assigned = (torch.zeros(1, 2), objects, torch.ones(1, 2, 1), torch.ones(1, 2, dtype=torch.bool))
-    at = Assignment(boxes, torch.zeros(2, 2), assigned, joined=False)
+    at = Assignment(boxes, torch.zeros(2, 2), assigned, training=False)
     assert at.ciou.flatten().tolist() == pytest.approx([SMALLEST, 1], rel=1e-6)
 
 

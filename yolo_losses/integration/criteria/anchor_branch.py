@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from yolo_losses.integration import context
 from yolo_losses.integration.criteria.assignment import Assignment
 from yolo_losses.integration.criteria.branch import Branch
 from yolo_losses.integration.criteria.parts import Part
@@ -60,7 +61,8 @@ class AssignerPart(Part):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the stock assigner returns."""
         branch: AnchorBranch = self.branch
-        assigned = self.stock(*args, **kwargs)
+        with context.within_part():
+            assigned = self.stock(*args, **kwargs)
         boxes = kwargs["pd_bboxes"] if "pd_bboxes" in kwargs else args[1]
         anchors = kwargs["anc_points"] if "anc_points" in kwargs else args[2]
         scores, mask = assigned[2], assigned[3]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from yolo_losses import registry
 from yolo_losses.config.settings import LossSettings
+from yolo_losses.integration import context
 from yolo_losses.integration.criteria import parts
 from yolo_losses.integration.criteria.branch import Branch
 from yolo_losses.integration.criteria.parts import Part
@@ -132,7 +133,8 @@ class ForwardPart(Part):
         branch.forget()
         branch.begin(lambda compared: len(batch["cls"]) > 0)
         try:
-            terms = self.stock(*args, **kwargs)
+            with context.within_part():
+                terms = self.stock(*args, **kwargs)
             branch.end()
             if branch.statistics is not None and branch.statistics.measuring:
                 branch.statistics.end(_summed(terms), by_class=True)
