@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         print((args.out / "summary.json").read_text(encoding="utf-8"))
         return 0
     several = table["data"].n_unique() > 1
-    for row in table.filter(weights="best").iter_rows(named=True):
+    for row in table.filter(weights=options.epochs).iter_rows(named=True):
         where = f" on {row['data']}" if several else ""
         if row["sentence"]:  # the baseline has none
             sentence = row["sentence"].replace("\u2212", "-")  # the minus sign is not in every terminal's encoding

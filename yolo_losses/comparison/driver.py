@@ -122,7 +122,14 @@ def write_report(options: Options) -> pl.DataFrame:
 
     if not options.out.is_dir():
         raise ValueError(f"there is no folder {options.out}")
-    return build_report(options.out, baseline=options.baseline, rope=options.rope, metric=options.metric)
+    return build_report(
+        options.out,
+        baseline=options.baseline,
+        rope=options.rope,
+        metric=options.metric,
+        epochs=options.epochs,
+        paper=options.paper,
+    )
 
 
 def dry_run(request: Request, options: Options) -> str:

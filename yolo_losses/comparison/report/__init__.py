@@ -18,6 +18,7 @@ from yolo_losses.comparison.report import figures, notes, opening, tables
 from yolo_losses.comparison.report.figures import Drawn
 from yolo_losses.comparison.report.method import method
 from yolo_losses.comparison.report.page import to_html
+from yolo_losses.comparison.report.paper import write_paper
 from yolo_losses.comparison.stats import analysis
 from yolo_losses.comparison.stats.analysis import ALL_SETS, METRICS, Analysis, Comparison
 from yolo_losses.comparison.stats.verdict import points
@@ -34,6 +35,7 @@ def build_report(
     rope: float = 0.005,
     metric: str = "map50_95",
     epochs: str = "best",
+    paper: Path | None = None,
 ) -> polars.DataFrame:
     """Write the report of a folder of runs into the folder.
 
@@ -44,6 +46,7 @@ def build_report(
         rope: the largest difference of `metric` that does not matter, as a fraction.
         metric: `map50_95`, `map50`, `map75`, `precision` or `recall`: what the verdicts are on.
         epochs: `best`, `last` or `mean`: of which epochs.
+        paper: a folder for what a paper needs.
 
     Returns:
         The verdicts: a row for each configuration on each data set, at the best and at the last epoch.
@@ -70,6 +73,8 @@ def build_report(
     result = analysis.analyse(records, name, rope, metric, epochs, options.get("seeds_planned") or ())
     result.notes += [*problems, *notes.notes(result)]
     write(folder, result, plan)
+    if paper is not None:
+        write_paper(paper, result)
     return tables.verdicts(result)
 
 
