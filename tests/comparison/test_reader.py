@@ -123,7 +123,7 @@ def test_a_run_that_patience_stopped_counts_and_is_marked(tmp_path: Path) -> Non
         ",".join([*line.split(",")[:8], "0.9" if i == 20 else "0.3", *line.split(",")[9:]])
         for i, line in enumerate(lines)
     ]
-    (folder / "results.csv").write_text("\n".join([lines[0], *best[1:]]))
+    (folder / "results.csv").write_text("\n".join([lines[0], *best[1:], ""]))
     (record,) = read_runs(tmp_path).records
     assert record.stopped_early
     assert (record.epochs, record.planned_epochs) == (30, 50)
@@ -138,7 +138,7 @@ def test_an_epoch_that_was_trained_again_counts_as_it_was_trained_last(tmp_path:
     folder = by_hand(tmp_path / "resumed", epochs=4)
     header, *lines = (folder / "results.csv").read_text().splitlines()
     again = ",".join(["3", *lines[0].split(",")[1:]])
-    (folder / "results.csv").write_text("\n".join([header, *lines[:3], again, lines[3]]))
+    (folder / "results.csv").write_text("\n".join([header, *lines[:3], again, lines[3], ""]))
     (record,) = read_runs(tmp_path).records
     column = METRIC_COLUMNS["map50_95"]
     assert [row["epoch"] for row in record.curve] == [1, 2, 3, 4]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
+
+from yolo_losses._files import write_whole
+from yolo_losses.monitor import table
 
 RECORD_FILE = "record.json"
 PLAN_FILE = "run.json"
@@ -113,9 +115,7 @@ class RunRecord:
 
 def write_json(path: Path, values: Any) -> None:
     """Write a JSON file in one go, so that a reader never meets half of it."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, lambda part: part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8"))
 
 
 def read_results(folder: Path) -> list[dict[str, float]]:
@@ -124,17 +124,12 @@ def read_results(folder: Path) -> list[dict[str, float]]:
     An epoch that was trained again, after a kill or by a second run in the folder, counts as it was trained last.
     """
     try:
-        header, *lines = (folder / "results.csv").read_text(encoding="utf-8").splitlines()
+        found, _ = table.parse(folder / "results.csv")  # but for the line that is being written
     except (OSError, ValueError):
         return []
-    names = [name.strip() for name in header.split(",")]
     rows: list[dict[str, float]] = []
-    for line in lines:
-        try:
-            row = {name: float(cell) for name, cell in zip(names, line.split(","), strict=True)}
-        except ValueError:  # the line that is being written
-            continue
-        while rows and rows[-1].get("epoch", 0) >= row.get("epoch", math.inf):
+    for row in found:
+        while rows and rows[-1]["epoch"] >= row["epoch"]:
             rows.pop()
         rows.append(row)
     return rows

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 import yolo_losses
+from yolo_losses._files import write_whole
 from yolo_losses.comparison.grid import load_model
 from yolo_losses.comparison.loggers import group_and_tag
 from yolo_losses.comparison.record import PLAN_FILE, RECORD_FILE, Metrics, RunRecord, read_results
@@ -209,9 +210,7 @@ class Training:
             "order_hash": self.order_hash,
             "seconds": self.seconds,
         }
-        part = self.snapshot.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, self.snapshot)
+        write_whole(self.snapshot, lambda part: torch.save(state, part))
 
     def on_train_end(self, trainer: Any) -> None:
         """Take the peak of the memory, before the checkpoints are validated again."""

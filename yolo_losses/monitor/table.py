@@ -45,6 +45,7 @@ def parse(path: Path) -> tuple[list[Row], int]:
         lines = file.read().splitlines(keepends=True)
     delimiter = ";" if lines and ";" in lines[0] else ","
     names, *records = csv.reader((line.strip("\r\n") for line in lines or [""]), delimiter=delimiter)
+    names = [name.strip() for name in names]
     if names[:1] != ["epoch"]:
         raise ValueError(f"{path} has no column 'epoch'")
     torn = bool(records) and not lines[-1].endswith(("\n", "\r"))
