@@ -75,6 +75,13 @@ def test_a_subclass_with_its_own_initialiser_has_the_signature_of_that() -> None
     assert Mine(3.0).gamma == 3.0
 
 
+@pytest.mark.parametrize("module", [*MODULES, *MODIFIERS], ids=lambda m: m.__name__)
+def test_every_argument_of_a_module_is_explained(module: type[LossModule]) -> None:
+    text = inspect.getdoc(module) or ""
+    for argument in inspect.signature(module).parameters:
+        assert f"    {argument}: " in text or f"`{argument}`" in text, argument
+
+
 @every_function
 def test_help_shows_plain_types_first(function: Any) -> None:
     first = pydoc.plain(pydoc.render_doc(function)).splitlines()[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,7 @@ def declares(
         if not built_in:
             registry.load()  # so that a taken name is refused here
         module.registered_name = name
+        _document(module)
         spec = LossSpec(
             name=name,
             kind=kind,
@@ -46,6 +48,25 @@ def declares(
         return public
 
     return register
+
+
+OPTIONS = {
+    "reduction": "`mean`, `sum` or `none`.",
+    "loss_weight": "factor on the loss.",
+    "activated": "whether predictions are probabilities rather than logits.",
+}
+
+
+def _document(module: type[DeclaredModule]) -> None:
+    """Add a section `Args` to the docstring of a module class that has none, from its declared parameters."""
+    doc = inspect.cleandoc(module.__doc__ or "")
+    if re.search(r"^Args:$", doc, re.MULTILINE):
+        return
+    words = {p.name: f"{p.limits.help} ({p.allowed})." if p.limits.help else f"{p.allowed}." for p in module.declared()}
+    words |= {name: OPTIONS[name] for name in module.options() if name in OPTIONS}
+    section = "Args:\n" + "".join(f"    {name}: {text}\n" for name, text in words.items())
+    text, *after = re.split(r"^(?=(?:Raises|Source|See also|Example):$)", doc, maxsplit=1, flags=re.MULTILINE)
+    module.__doc__ = "\n\n".join(part.strip() for part in (text, section, *after) if part.strip())
 
 
 def _module_of(base: type[LossModule], formula: Formula, public: Formula) -> type[LossModule]:

@@ -9,11 +9,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from yolo_losses.losses._function import ELEMENTS, Family, Formula, formula_arguments, loss_function, plain_signature
+from yolo_losses.losses._function import ELEMENTS, Family, Formula, formula_arguments, plain_signature
 from yolo_losses.losses._reduction import check_reduction, reduce_loss, upcast
 from yolo_losses.registry.parameters import Parameter, attribute_parameters, formula_parameters
-
-with_reduction = loss_function(ELEMENTS)
 
 
 class _Signature:
@@ -22,18 +20,11 @@ class _Signature:
     def __get__(self, instance: Any, owner: type[DeclaredModule]) -> inspect.Signature:
         if instance is not None:
             raise AttributeError("__signature__")
-        own, *bases = (vars(c)["__init__"] for c in owner.__mro__ if "__init__" in vars(c))
-        signature = inspect.signature(own, eval_str=True)
+        signature = inspect.signature(owner.__init__, eval_str=True)
         parameters = list(signature.parameters.values())[1:]
         if any(p.kind is p.VAR_POSITIONAL for p in parameters):
             # It passes on what it is given: named are the declared parameters, then the options of the classes above.
-            options = {
-                p.name: p
-                for init in (*reversed(bases), own)
-                for p in inspect.signature(init, eval_str=True).parameters.values()
-                if p.kind is p.KEYWORD_ONLY
-            }
-            parameters = [*owner.init_parameters(), *options.values()]
+            parameters = [*owner.init_parameters(), *owner.options().values()]
         return signature.replace(parameters=parameters)
 
 
@@ -99,6 +90,13 @@ class DeclaredModule(nn.Module):
             formula.get(p.name) or inspect.Parameter(p.name, kind, default=p.default, annotation=p.type)
             for p in cls.declared()
         ]
+
+    @classmethod
+    def options(cls) -> dict[str, inspect.Parameter]:
+        """Return the keyword-only arguments that `__init__` takes here and in the classes above."""
+        inits = (vars(c)["__init__"] for c in reversed(cls.__mro__) if "__init__" in vars(c))
+        found = (p for init in inits for p in inspect.signature(init, eval_str=True).parameters.values())
+        return {p.name: p for p in found if p.kind is p.KEYWORD_ONLY}
 
     def arguments(self, supplied: Mapping[str, Any]) -> dict[str, Any]:
         """Return the formula's arguments: this module's parameters, and those of `supplied` that the formula takes."""

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 from torch import Tensor
 
-from yolo_losses.losses._module import formula_arguments
+from yolo_losses.losses._function import formula_arguments
 from yolo_losses.losses.classification._base import ClassificationLoss
 from yolo_losses.plots.choice import Curve, Shown
 from yolo_losses.plots.sheet import (

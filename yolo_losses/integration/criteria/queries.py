@@ -22,7 +22,7 @@ from yolo_losses.integration import context
 from yolo_losses.integration.criteria import parts
 from yolo_losses.integration.criteria.branch import Branch
 from yolo_losses.integration.criteria.parts import Part
-from yolo_losses.losses._module import formula_arguments
+from yolo_losses.losses._function import formula_arguments
 from yolo_losses.losses._step import Step
 from yolo_losses.losses.boxes.iou import iou_loss
 from yolo_losses.losses.classification._base import ClassificationLoss

@@ -235,16 +235,16 @@ class ModifiedBoxLoss(BoxLoss):
             iou = overlap(corners(pred), corners(target))
         else:
             iou, *penalties = terms(pred, target, **self.base.arguments(supplied))
-        instead = iou
+        replaced = iou
         for modifier in modifiers:
-            instead = modifier.overlap(instead, pred, target)
+            replaced = modifier.overlap(replaced, pred, target)
             penalties = [modifier.penalty(penalty) for penalty in penalties]
         if terms is None:
             loss = self.base.pairs(pred, target, **supplied)
-            if instead is not iou:
-                loss = loss + self.base.iou_share * (iou - instead)
+            if replaced is not iou:
+                loss = loss + self.base.iou_share * (iou - replaced)
         else:
-            loss = total((instead, *penalties))
+            loss = total((replaced, *penalties))
         for modifier in modifiers:
             loss = modifier.result(loss, iou, pred, target, self.base.registered_name, supplied)
         return loss

@@ -39,8 +39,8 @@ def gaussians(pred: Tensor, target: Tensor) -> Pair:
     dx, dy = (pred[..., :2] - target[..., :2]).unbind(-1)
     a, b = (pred[..., 2:4].clamp_min(EPS) / 2).unbind(-1)
     c, d = (target[..., 2:4].clamp_min(EPS) / 2).unbind(-1)
-    turned = pred[..., 4] - target[..., 4]
-    return Pair(a, b, c, d, dx, dy, turned.cos().square(), turned.sin().square())
+    difference = pred[..., 4] - target[..., 4]
+    return Pair(a, b, c, d, dx, dy, difference.cos().square(), difference.sin().square())
 
 
 def along_axes(dx: Tensor, dy: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,7 +50,7 @@ def along_axes(dx: Tensor, dy: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def root(x: Tensor) -> Tensor:
-    """Return the square root, with a gradient of 0 near 0, where its slope is infinite."""
+    """Return the square root, with a gradient of 0 near 0, where its derivative is infinite."""
     return x.clamp_min(EPS).sqrt()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 # In units of the longest side of a pair: lower bound of denominators, and a centre distance of disjoint boxes.
 EPS = 1e-12
-APART = 4.0
+FAR = 4.0
 
 
 class Pair(NamedTuple):
@@ -67,16 +67,16 @@ def intersection(pair: Pair) -> Tensor:
     """
     dx, dy, w1, h1, r1, w2, h2, r2 = pair
     cos, sin = r2.cos(), r2.sin()
-    x = (dx * cos + dy * sin).clamp(-APART, APART)
-    y = (dy * cos - dx * sin).clamp(-APART, APART)
+    x = (dx * cos + dy * sin).clamp(-FAR, FAR)
+    y = (dy * cos - dx * sin).clamp(-FAR, FAR)
     a, b = w2 / 2, h2 / 2
     cos, sin = (r1 - r2).cos(), (r1 - r2).sin()
     # Two edges of the predicted box, its width and its height, as vectors. The middle of each lies half the other
     # vector away from the centre; the opposite edges, on the other side, are traversed in the opposite direction.
     ux, uy, vx, vy = w1 * cos, w1 * sin, h1 * -sin, h1 * cos
     edge_x, edge_y = torch.stack((ux, vx)), torch.stack((uy, vy))
-    way_x, way_y = torch.stack((-vx, ux)) / 2, torch.stack((-vy, uy)) / 2
-    x, y = torch.stack((x + way_x, x - way_x)), torch.stack((y + way_y, y - way_y))
+    middle_x, middle_y = torch.stack((-vx, ux)) / 2, torch.stack((-vy, uy)) / 2
+    x, y = torch.stack((x + middle_x, x - middle_x)), torch.stack((y + middle_y, y - middle_y))
     # The part of each edge, in [-1/2, 1/2], with |y| <= b ...
     start, end = _crossings(y, edge_y, b)
     start, end = start.clamp(-0.5, 0.5), end.clamp(-0.5, 0.5)
@@ -89,8 +89,8 @@ def intersection(pair: Pair) -> Tensor:
     forward, backward = inside + outside
     area = (edge_y * (forward - backward)).sum(0)
     with torch.no_grad():  # no rounding error in the area of boxes whose circumscribed circles are disjoint
-        apart = (dx * dx + dy * dy).sqrt() > ((w1 * w1 + h1 * h1).sqrt() + (w2 * w2 + h2 * h2).sqrt()) / 2
-    return area.masked_fill(apart, 0)
+        disjoint = (dx * dx + dy * dy).sqrt() > ((w1 * w1 + h1 * h1).sqrt() + (w2 * w2 + h2 * h2).sqrt()) / 2
+    return area.masked_fill(disjoint, 0)
 
 
 def _crossings(middle: Tensor, edge: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,6 @@ from yolo_losses.registry.parameters import Param
 
 @register_modifier(
     "alpha",
-    summary="Alpha-IoU: IoU and penalties raised to a power",
     source="arXiv 2110.13675",
 )
 class AlphaModifier(BoxModifier):

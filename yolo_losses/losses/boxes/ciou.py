@@ -66,7 +66,6 @@ def ciou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
 
 @register_box_loss(
     "ciou",
-    summary="Complete-IoU loss: adds centre distance and aspect ratio terms to 1 - IoU; the stock loss",
     aliases=("ciouloss", "ciou_loss", "complete_iou"),
     source="arXiv 1911.08287; Ultralytics",
 )

@@ -54,7 +54,6 @@ def diou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
 
 @register_box_loss(
     "diou",
-    summary="Distance-IoU loss: adds the normalised centre distance to 1 - IoU",
     aliases=("diouloss", "diou_loss", "distance_iou"),
     source="arXiv 1911.08287; torchvision, Ultralytics",
 )

@@ -63,7 +63,6 @@ def eiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
 
 @register_box_loss(
     "eiou",
-    summary="Efficient IoU loss: adds centre distance, width and height terms to 1 - IoU",
     aliases=("eiouloss", "eiou_loss", "efficient_iou", "efficientiou"),
     source="arXiv 2101.08158",
 )

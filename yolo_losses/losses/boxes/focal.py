@@ -14,7 +14,6 @@ from yolo_losses.registry.parameters import Param
 
 @register_modifier(
     "focal",
-    summary="Focal-EIoU's weighting: loss multiplied by IoU^gamma, detached",
     source="arXiv 2101.08158",
 )
 class FocalModifier(BoxModifier):

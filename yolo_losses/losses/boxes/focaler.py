@@ -13,7 +13,6 @@ from yolo_losses.registry.parameters import Param
 
 @register_modifier(
     "focaler",
-    summary="Focaler-IoU: IoU mapped linearly from [d, u] to [0, 1]",
     source="arXiv 2401.10525",
 )
 class FocalerModifier(BoxModifier):

@@ -58,13 +58,12 @@ def gcd_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
         for side in (one, other):
             divisor = side.clamp_min(0) + eps
             distance = distance + (shift / divisor).square() + (difference / divisor).square() / 4
-    # The slope of the root is infinite at 0; identical boxes get a gradient of 0.
+    # The derivative of the root is infinite at 0; identical boxes get a gradient of 0.
     return -torch.expm1(-(distance / 2).clamp_min(torch.finfo(distance.dtype).tiny).sqrt())
 
 
 @register_box_loss(
     "gcd",
-    summary="GCD loss: Gaussian combined distance between boxes, for small objects",
     aliases=("gcdloss", "gcd_loss", "gaussian_combined_distance"),
     source="doi 10.1109/LGRS.2025.3531970; MArKkwanGuan/mmdet-GCD",
 )

@@ -57,7 +57,6 @@ def giou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
 
 @register_box_loss(
     "giou",
-    summary="Generalized IoU loss: adds the empty fraction of the enclosing box to 1 - IoU",
     aliases=("giouloss", "giou_loss", "generalized_iou"),
     source="arXiv 1902.09630; torchvision, Ultralytics",
 )

@@ -68,8 +68,8 @@ def gwd_loss(
     # tr S + tr S' - 2 tr (...)^1/2 as two squares and a term in sin^2: no cancellation between identical boxes.
     same, crossed = a * c + b * d, a * d + b * c
     trace = (same.square() * cos2 + crossed.square() * sin2).sqrt()
-    turned = (a - b) * (a + b) * (c - d) * (c + d) * sin2
-    shapes = (a - c).square() + (b - d).square() + 2 * turned / (same + trace)
+    rotation = (a - b) * (a + b) * (c - d) * (c + d) * sin2
+    shapes = (a - c).square() + (b - d).square() + 2 * rotation / (same + trace)
     distance = root(dx.square() + dy.square() + alpha**2 * shapes)
     if normalize:
         distance = distance / (2 * ((a * b).sqrt() * (c * d).sqrt()).sqrt())
@@ -78,7 +78,6 @@ def gwd_loss(
 
 @register_box_loss(
     "gwd",
-    summary="GWD loss: Gaussian Wasserstein distance between rotated boxes",
     aliases=("gwdloss", "gwd_loss", "gaussian_wasserstein"),
     source="arXiv 2101.11952; mmrotate",
 )

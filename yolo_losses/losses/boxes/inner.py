@@ -27,7 +27,6 @@ def _scaled_rotated(boxes: Tensor, ratio: float) -> Tensor:
 
 @register_modifier(
     "inner",
-    summary="Inner-IoU: IoU of auxiliary boxes scaled by a ratio about their centres",
     source="arXiv 2311.02877, its authors' code",
 )
 class InnerModifier(BoxModifier):

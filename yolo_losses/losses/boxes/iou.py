@@ -52,7 +52,6 @@ def iou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
 
 @register_box_loss(
     "iou",
-    summary="IoU loss: 1 - IoU",
     aliases=("iouloss", "iou_loss"),
     source="Ultralytics; torchvision",
 )

@@ -95,13 +95,12 @@ def kfiou_loss(
 
 def _smooth_l1(x: Tensor) -> Tensor:
     size = x.abs()
-    near = size.clamp_max(BETA)
-    return near * (size - near / 2) / BETA
+    quadratic = size.clamp_max(BETA)
+    return quadratic * (size - quadratic / 2) / BETA
 
 
 @register_box_loss(
     "kfiou",
-    summary="KFIoU loss: Kalman filter overlap of rotated boxes as Gaussians, and a smooth L1 loss of the centres",
     aliases=("kfiouloss", "kfiou_loss", "kf_iou"),
     source="arXiv 2201.12558; mmrotate",
 )

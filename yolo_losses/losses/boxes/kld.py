@@ -69,11 +69,11 @@ def kld_loss(
     distance = ((u / a).square() + (v / b).square()) / (2 * alpha**2)
     for own, other in ((a, c), (b, d)):
         # (r^2 - 1)/2 - ln r of the ratio r, in terms of r - 1, which float32 represents well near a match.
-        more = (other - own) / own
-        log = torch.where(more.abs() < 0.5, more.clamp_min(-0.5).log1p(), (other / own).log())
-        distance = distance + (more + more.square() / 2 - log)
-    turned = ((d - c) / a * ((d + c) / a) - (d - c) / b * ((d + c) / b)) / 2
-    distance = distance + turned * sin2
+        relative = (other - own) / own
+        log = torch.where(relative.abs() < 0.5, relative.clamp_min(-0.5).log1p(), (other / own).log())
+        distance = distance + (relative + relative.square() / 2 - log)
+    rotation = ((d - c) / a * ((d + c) / a) - (d - c) / b * ((d + c) / b)) / 2
+    distance = distance + rotation * sin2
     # Of thin boxes the terms are large and cancel; what is left below 0 is rounding, and keeps its gradient.
     distance = distance + (distance.clamp_min(0) - distance).detach()
     if sqrt:
@@ -83,7 +83,6 @@ def kld_loss(
 
 @register_box_loss(
     "kld",
-    summary="KLD loss: Kullback-Leibler divergence between rotated boxes as Gaussians",
     aliases=("kldloss", "kld_loss", "kullback_leibler"),
     source="arXiv 2106.01883; mmrotate",
 )

@@ -57,7 +57,6 @@ def mpdiou_loss(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, fl
 
 @register_box_loss(
     "mpdiou",
-    summary="MPDIoU loss: adds the distances of two corner pairs, normalised by the image size, to 1 - IoU",
     aliases=("mpdiouloss", "mpdiou_loss", "mpd_iou"),
     source="arXiv 2307.07662",
 )

@@ -56,7 +56,6 @@ def nwd_loss(
 
 @register_box_loss(
     "nwd",
-    summary="Normalized Wasserstein distance loss for tiny objects, combined with CIoU",
     aliases=("nwdloss", "nwd_loss", "wasserstein", "normalized_wasserstein"),
     source="arXiv 2110.13389, its authors' code",
 )

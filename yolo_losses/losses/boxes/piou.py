@@ -68,7 +68,6 @@ def piou_loss(
 
 @register_box_loss(
     "piou",
-    summary="Powerful-IoU loss: adds edge distances normalised by the target's size to 1 - IoU",
     aliases=("piouloss", "piou_loss", "powerful_iou", "powerfuliou"),
     source="doi 10.1016/j.neunet.2023.11.041; its authors' code",
 )

@@ -64,7 +64,6 @@ def piou2_loss(
 
 @register_box_loss(
     "piou2",
-    summary="Powerful-IoU v2 loss: PIoU with a non-monotonic attention on boxes of medium quality",
     aliases=("piouv2", "piou_v2", "piou2loss", "piou2_loss", "powerful_iou2", "powerful_iou_v2", "powerfuliou2"),
     source="doi 10.1016/j.neunet.2023.11.041; its authors' code",
 )

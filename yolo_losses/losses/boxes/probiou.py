@@ -73,7 +73,6 @@ def probiou_loss(pred: Tensor, target: Tensor, eps: float = EPS, floor: Tensor |
 
 @register_box_loss(
     "probiou",
-    summary="ProbIoU loss: Hellinger distance between rotated boxes as Gaussians; the stock loss of obb",
     aliases=("probiouloss", "probiou_loss", "prob_iou"),
     source="arXiv 2106.06072; Ultralytics",
 )

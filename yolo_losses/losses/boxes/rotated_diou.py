@@ -61,7 +61,6 @@ def _half_extent(width: Tensor, height: Tensor, angle: Tensor) -> Tensor:
 
 @register_box_loss(
     "rotated_diou",
-    summary="Rotated DIoU loss: adds the normalised centre distance to 1 - IoU of rotated boxes",
     aliases=("rotateddiou", "rotated_diou_loss", "rdiou", "rotated_diouloss"),
     source="arXiv 1911.08287; lilanxiao/Rotated_IoU",
 )

@@ -58,7 +58,6 @@ def rotated_iou_loss(pred: Tensor, target: Tensor) -> Tensor:
 
 @register_box_loss(
     "rotated_iou",
-    summary="Rotated IoU loss: 1 - IoU of rotated boxes, by the exact area of their intersection",
     aliases=("rotatediou", "rotated_iou_loss", "riou", "rotated_iouloss"),
     source="arXiv 1908.03851",
 )

@@ -75,7 +75,6 @@ def sdiou_loss(
 
 @register_box_loss(
     "sdiou",
-    summary="SDIoU loss: CIoU whose overlap counts less, and whose centre distance counts more, for small objects",
     aliases=("sdiouloss", "sdiou_loss", "sd_iou", "sdloss"),
     source="arXiv 2412.16986; JN-Yang/PConv-SDloss-Data",
 )

@@ -87,7 +87,6 @@ def shape_iou_loss(
 
 @register_box_loss(
     "shape_iou",
-    summary="Shape-IoU loss: adds distance and shape costs weighted by the target's shape to 1 - IoU",
     aliases=("shapeiou", "shapeiouloss", "shape_iou_loss"),
     source="arXiv 2312.17663; its authors' code",
 )

@@ -26,12 +26,14 @@ def siou_terms(pred: Tensor, target: Tensor, eps: float = EPS, theta: float = 4.
     """Return the IoU, half the distance cost and half the shape cost."""
     a, b = corners(pred), corners(target)
     # As in the original, eps keeps coinciding centres apart. Both axes at once: operations cost more than arithmetic.
-    way = ((b[0] - a[0]) + (b[1] - a[1])) / 2 + eps
-    dx, dy = way.unbind(-1)
+    center_offset = ((b[0] - a[0]) + (b[1] - a[1])) / 2 + eps
+    dx, dy = center_offset.unbind(-1)
     # sin(2 alpha) from the legs of the triangle: no arcsin, no root, and finite gradients where the centres coincide.
     angle = 2 * (dx * dy).abs() / (dx * dx + dy * dy).clamp_min(eps * eps)
     enclosing = torch.maximum(a[1], b[1]) - torch.minimum(a[0], b[0])
-    near = ((angle - 2).unsqueeze(-1) * (way / enclosing.abs().clamp_min(eps)).square()).expm1().sum(-1)
+    neg_distance_cost = (
+        ((angle - 2).unsqueeze(-1) * (center_offset / enclosing.abs().clamp_min(eps)).square()).expm1().sum(-1)
+    )
     # eps is added to the heights alone.
     heights = eps * torch.arange(2, dtype=pred.dtype, device=pred.device)
     size_a, size_b = a[1] - a[0] + heights, b[1] - b[0] + heights
@@ -39,7 +41,7 @@ def siou_terms(pred: Tensor, target: Tensor, eps: float = EPS, theta: float = 4.
     (w1, h1), (w2, h2) = size_a.unbind(-1), size_b.unbind(-1)
     shared = intersection(a, b)
     iou = shared / nonzero(w1 * h1 + w2 * h2 - shared + eps, eps)
-    return iou, near / -2, shape / 2
+    return iou, neg_distance_cost / -2, shape / 2
 
 
 @loss_function(BOXES)
@@ -89,7 +91,6 @@ def siou_loss(
 
 @register_box_loss(
     "siou",
-    summary="SCYLLA-IoU loss: adds angle-aware distance and shape costs to 1 - IoU",
     aliases=("siouloss", "siou_loss", "scylla_iou", "scyllaiou"),
     source="arXiv 2205.12740; YOLOv6",
 )

@@ -16,7 +16,7 @@ from yolo_losses.losses.boxes._geometry import EPS, Corners, corners, enclosing,
 from yolo_losses.registry.parameters import Param
 
 
-def shortfall(pred: Corners, target: Corners, eps: float = EPS) -> Tensor:
+def iou_distance(pred: Corners, target: Corners, eps: float = EPS) -> Tensor:
     """Return `1 - I`; eps is used only where the union is 0."""
     shared = intersection(pred, target)
     (w1, h1), (w2, h2) = sides(pred), sides(target)
@@ -96,7 +96,7 @@ def wiou_loss(
     a, b = corners(pred), corners(target)
     if version not in (1, 2, 3):
         raise ValueError(f"version must be 1, 2 or 3, not {version}")
-    loss = shortfall(a, b, eps)
+    loss = iou_distance(a, b, eps)
     result = distance_factor(a, b, eps) * loss
     if version == 1:
         return result
@@ -143,14 +143,13 @@ class RunningMeanLoss(Stateful, nn.Module):
         """Return the running mean, which a batch given by hand in training updates first."""
         if self.training and pred.numel():
             boxes, objects = upcast(pred.detach(), target)
-            losses = shortfall(corners(boxes), corners(objects))
+            losses = iou_distance(corners(boxes), corners(objects))
             self.collect(torch.stack((losses.sum(), losses.new_tensor(float(losses.numel())))))
         return self.mean_loss
 
 
 @register_box_loss(
     "wiou",
-    summary="Wise-IoU loss: 1 - IoU with distance attention and dynamic focusing by a running mean",
     aliases=("wiseiou", "wiouloss", "wiou_loss"),
     source="arXiv 2301.10051; wiou, branch v1",
 )

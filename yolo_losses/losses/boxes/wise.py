@@ -9,7 +9,7 @@ from torch import Tensor
 
 from yolo_losses.losses.boxes._base import BoxModifier, register_modifier
 from yolo_losses.losses.boxes._geometry import corners
-from yolo_losses.losses.boxes.wiou import RunningMeanLoss, distance_factor, focus, shortfall
+from yolo_losses.losses.boxes.wiou import RunningMeanLoss, distance_factor, focus, iou_distance
 from yolo_losses.registry.parameters import Param
 
 
@@ -65,8 +65,8 @@ class WiseModifier(RunningMeanLoss, BoxModifier):
         if mean is None:
             mean = self.mean_of(pred, target)
         a, b = corners(pred), corners(target)
-        exact = shortfall(a, b)
+        distance = iou_distance(a, b)
         if base == "iou":
             # WIoU's IoU has no eps, which matters for boxes of side 1e-3.
-            loss = distance_factor(a, b) * (loss - (1 - iou) + exact)
-        return loss if self.version == 1 else focus(exact, mean, self.version, self.alpha, self.delta) * loss
+            loss = distance_factor(a, b) * (loss - (1 - iou) + distance)
+        return loss if self.version == 1 else focus(distance, mean, self.version, self.alpha, self.delta) * loss

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from yolo_losses.losses._declaration import declares
-from yolo_losses.losses._module import Formula, LossModule, formula_arguments
+from yolo_losses.losses._function import Formula, formula_arguments
+from yolo_losses.losses._module import LossModule
 from yolo_losses.losses._reduction import upcast
 from yolo_losses.losses._step import Step
 from yolo_losses.losses.classification._batch import Batch, differentiable, evaluate

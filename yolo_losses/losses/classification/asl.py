@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from yolo_losses.losses._function import ELEMENTS, Formula, loss_function
 from yolo_losses.losses._math import power_without_gradient
-from yolo_losses.losses._module import Formula, with_reduction
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.registry.parameters import Param
 
@@ -17,7 +17,7 @@ FLOOR = 1e-8  # the authors' clamp of probabilities before the logarithm
 BELOW_ONE = 1 - 2**-24  # largest float32 below 1
 
 
-@with_reduction
+@loss_function(ELEMENTS)
 def asymmetric_loss(
     logits: Tensor,
     targets: Tensor,
@@ -79,7 +79,6 @@ def asymmetric_loss(
 
 @register_cls_loss(
     "asl",
-    summary="Asymmetric loss: separate focusing exponents for positives and negatives, negatives with a margin",
     aliases=("asymmetric", "asymmetricloss", "asymmetric_loss"),
     source="arXiv 2009.14119; Alibaba-MIIL/ASL",
 )

@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses._function import ELEMENTS, Formula, loss_function
 from yolo_losses.losses._reduction import upcast
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.losses.classification._batch import Batch
 from yolo_losses.losses.classification._modulated import weighted_negatives
 
 
-@with_reduction
+@loss_function(ELEMENTS)
 def bce_loss(logits: Tensor, targets: Tensor, pos_weight: Tensor | float | None = None) -> Tensor:
     """Binary cross entropy with logits, per element.
 

@@ -6,15 +6,15 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
+from yolo_losses.losses._function import ELEMENTS, Formula, loss_function
 from yolo_losses.losses._math import balance, balanced, negative_weight
-from yolo_losses.losses._module import Formula, with_reduction
 from yolo_losses.losses.classification._base import register_cls_loss
 from yolo_losses.losses.classification._equalized import EqualizedLoss, equalized
 from yolo_losses.losses.classification._modulated import one_minus_p_t_and_gradient
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(ELEMENTS)
 def equalized_focal_loss(
     logits: Tensor,
     targets: Tensor,
@@ -69,7 +69,6 @@ def equalized_focal_loss(
 
 @register_cls_loss(
     "efl",
-    summary="Equalized focal loss: focal loss with a larger focusing exponent on rarer classes",
     aliases=("equalized_focal", "equalizedfocal", "equalized_focal_loss", "equalizedfocalloss"),
     source="arXiv 2201.02593; ModelTC/United-Perception",
 )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
-from yolo_losses.losses._module import Formula
+from yolo_losses.losses._function import Formula
 from yolo_losses.losses._reduction import upcast
 from yolo_losses.losses._state import Stateful
 from yolo_losses.losses._step import Step
@@ -19,7 +19,6 @@ from yolo_losses.registry.parameters import Param
 
 @register_cls_loss(
     "ema_slide",
-    summary="Slide loss with an exponential moving average of the mean IoU as its threshold",
     aliases=("emaslide", "emaslideloss", "ema_slide_loss"),
     source="the community's EMASlideLoss",
 )

@@ -7,13 +7,13 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses._function import ELEMENTS, Formula, loss_function
 from yolo_losses.losses.classification._base import register_cls_loss
 from yolo_losses.losses.classification._equalized import EqualizedLoss, equalized
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(ELEMENTS)
 def equalized_quality_focal_loss(
     logits: Tensor,
     targets: Tensor,
@@ -67,7 +67,6 @@ def equalized_quality_focal_loss(
 
 @register_cls_loss(
     "eqfl",
-    summary="Equalized quality focal loss: quality focal loss with a larger exponent on rarer classes",
     aliases=("equalized_quality_focal", "equalizedqualityfocal", "equalized_quality_focal_loss"),
     source="arXiv 2201.02593; ModelTC/United-Perception",
 )

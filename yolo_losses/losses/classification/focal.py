@@ -6,14 +6,14 @@ from typing import Annotated, Any, ClassVar
 
 from torch import Tensor, nn
 
+from yolo_losses.losses._function import ELEMENTS, Formula, loss_function
 from yolo_losses.losses._math import balanced, power
-from yolo_losses.losses._module import Formula, with_reduction
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.losses.classification._modulated import modulated
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(ELEMENTS)
 def focal_loss(
     logits: Tensor,
     targets: Tensor,
@@ -64,7 +64,6 @@ def focal_loss(
 
 @register_cls_loss(
     "focal",
-    summary="Focal loss: BCE weighted by (1 - p_t)^gamma, which down-weights easy examples",
     aliases=("focalloss", "focal_loss"),
     source="arXiv 1708.02002; YOLOv5, torchvision",
 )

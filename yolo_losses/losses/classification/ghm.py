@@ -140,7 +140,6 @@ ghm_loss.__signature__ = plain_signature(ghm_loss)  # type: ignore[attr-defined]
 
 @register_cls_loss(
     "ghm",
-    summary="Gradient harmonizing mechanism (GHM-C): BCE divided by the gradient density",
     aliases=("ghmc", "ghmloss", "ghm_loss", "ghm_c"),
     source="arXiv 1811.05181; MMDetection GHMC",
 )

@@ -7,14 +7,14 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from yolo_losses.losses._function import ELEMENTS, Formula, loss_function
 from yolo_losses.losses._math import power, power_without_gradient
-from yolo_losses.losses._module import Formula, with_reduction
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.losses.classification._modulated import weighted_negatives
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(ELEMENTS)
 def matchability_loss(
     logits: Tensor,
     quality: Tensor,
@@ -65,7 +65,6 @@ def matchability_loss(
 
 @register_cls_loss(
     "mal",
-    summary="Matchability-aware loss: BCE toward IoU^gamma, with negatives weighted by p^gamma",
     aliases=("matchability", "matchability_loss", "malloss", "mal_loss"),
     source="arXiv 2412.04234; DEIM",
 )

@@ -6,15 +6,15 @@ from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
+from yolo_losses.losses._function import ELEMENTS, Formula, loss_function
 from yolo_losses.losses._math import power
-from yolo_losses.losses._module import Formula, with_reduction
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.losses.classification._modulated import modulated
 from yolo_losses.losses.classification.focal import focal_loss
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(ELEMENTS)
 def poly_focal_loss(
     logits: Tensor,
     targets: Tensor,
@@ -61,7 +61,6 @@ def poly_focal_loss(
 
 @register_cls_loss(
     "poly",
-    summary="PolyLoss: focal loss plus epsilon (1 - p_t)^(gamma + 1)",
     aliases=("polyloss", "poly_loss", "poly_focal", "polyfocal"),
     source="arXiv 2204.12511",
 )

@@ -7,14 +7,14 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from yolo_losses.losses._function import ELEMENTS, Formula, loss_function
 from yolo_losses.losses._math import balance, balanced, power
-from yolo_losses.losses._module import Formula, with_reduction
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.losses.classification._modulated import modulated
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(ELEMENTS)
 def quality_focal_loss(
     logits: Tensor,
     targets: Tensor,
@@ -60,7 +60,6 @@ def quality_focal_loss(
 
 @register_cls_loss(
     "qfl",
-    summary="Quality focal loss: BCE toward a soft quality target, weighted by |t - p|^beta",
     aliases=("qualityfocal", "quality_focal", "qualityfocalloss", "quality_focal_loss"),
     source="arXiv 2006.04388; MMDetection",
 )

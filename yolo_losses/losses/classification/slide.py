@@ -8,14 +8,14 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.losses._module import Formula, with_reduction
+from yolo_losses.losses._function import ELEMENTS, Formula, loss_function
 from yolo_losses.losses._step import Step
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.losses.classification._modulated import weighted_negatives
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(ELEMENTS)
 def slide_loss(
     logits: Tensor,
     targets: Tensor,
@@ -78,7 +78,6 @@ def mean_of_positives(targets: Tensor) -> tuple[Tensor, Tensor]:
 
 @register_cls_loss(
     "slide",
-    summary="Slide loss: BCE with larger weights for targets around the mean IoU of the batch",
     aliases=("slideloss", "slide_loss"),
     source="arXiv 2208.02019; YOLO-FaceV2 v1.0.0",
 )

@@ -7,14 +7,14 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from yolo_losses.losses._function import ELEMENTS, Formula, loss_function
 from yolo_losses.losses._math import power, power_without_gradient
-from yolo_losses.losses._module import Formula, with_reduction
 from yolo_losses.losses.classification._base import ClassificationLoss, register_cls_loss
 from yolo_losses.losses.classification._modulated import weighted_negatives
 from yolo_losses.registry.parameters import Param
 
 
-@with_reduction
+@loss_function(ELEMENTS)
 def varifocal_loss(
     logits: Tensor,
     targets: Tensor,
@@ -68,7 +68,6 @@ def varifocal_loss(
 
 @register_cls_loss(
     "vfl",
-    summary="Varifocal loss: BCE with positives weighted by their target and negatives by alpha p^gamma",
     aliases=("varifocal", "varifocalloss", "varifocal_loss"),
     source="arXiv 2008.13367; VarifocalNet, MMDetection",
 )

@@ -46,8 +46,8 @@ def dice_loss(
         >>> dice_loss(logits, targets)
         tensor([0.2094])
     """
-    both, predicted, size = foreground(logits, targets)
-    return 1 - ratio(2 * both + smooth, predicted + size + smooth)
+    overlap, predicted, size = foreground(logits, targets)
+    return 1 - ratio(2 * overlap + smooth, predicted + size + smooth)
 
 
 @register_seg_loss(

@@ -63,11 +63,13 @@ def jaccard_steps(foreground: Tensor) -> Tensor:
     Args:
         foreground: 1 or 0, in that order, shape `(N, pixels)`.
     """
-    missed = foreground.cumsum(1)
-    size = missed[:, -1:]
-    union = torch.arange(1, foreground.shape[1] + 1, device=foreground.device) - missed + size
+    false_negatives = foreground.cumsum(1)
+    size = false_negatives[:, -1:]
+    union = torch.arange(1, foreground.shape[1] + 1, device=foreground.device) - false_negatives + size
     # A pixel of the foreground takes 1 from the intersection; one of the background adds 1 to the union.
-    steps = torch.where(foreground > 0, 1 / union.clamp_min(1), (size - missed) / (union * (union - 1)).clamp_min(1))
+    steps = torch.where(
+        foreground > 0, 1 / union.clamp_min(1), (size - false_negatives) / (union * (union - 1)).clamp_min(1)
+    )
     # Of an empty foreground the first pixel takes the loss from 0 to 1.
     steps[:, :1] = torch.where(size > 0, steps[:, :1], 1)
     return steps

@@ -55,15 +55,16 @@ def tversky_loss(
     """
     z, t = logits.flatten(1), targets.flatten(1)
     p = z.sigmoid()
-    hit = (p * t).sum(1)
+    true_positives = (p * t).sum(1)
     false_positives = (p * (1 - t)).sum(1)
     false_negatives = ((-z).sigmoid() * t).sum(1)
-    return 1 - ratio(hit + smooth, hit + alpha * false_positives + beta * false_negatives + smooth)
+    return 1 - ratio(
+        true_positives + smooth, true_positives + alpha * false_positives + beta * false_negatives + smooth
+    )
 
 
 @register_seg_loss(
     "tversky",
-    summary="Tversky loss: dice loss with separate weights for false positives and false negatives",
     aliases=("tverskyloss", "tversky_loss"),
     source="arXiv 1706.05721; segmentation_models.pytorch",
 )
