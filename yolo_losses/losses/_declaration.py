@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from yolo_losses import registry
 from yolo_losses.losses._function import Formula, loss_function
 from yolo_losses.losses._module import DeclaredModule, LossModule
 from yolo_losses.registry import Kind, LossSpec, key_prefix, normalize_name
+from yolo_losses.registry.parameters import Parameter
 
 
 def declares(
@@ -32,7 +33,8 @@ def declares(
         if not built_in:
             registry.load()  # so that a taken name is refused here
         module.registered_name = name
-        _document(module)
+        parameters = module.declared(key_prefix(kind, name))
+        _document(module, parameters)
         spec = LossSpec(
             name=name,
             kind=kind,
@@ -40,7 +42,7 @@ def declares(
             aliases=tuple(normalize_name(alias) for alias in aliases),
             source=source,
             summary=summary or (inspect.getdoc(declared) or "").partition("\n")[0].rstrip("."),
-            parameters=tuple(module.declared(key_prefix(kind, name))),
+            parameters=tuple(parameters),
             rotated=bool(getattr(module, "rotated", False)),
             built_in=built_in,
         )
@@ -57,13 +59,15 @@ OPTIONS = {
 }
 
 
-def _document(module: type[DeclaredModule]) -> None:
+def _document(module: type[DeclaredModule], parameters: Sequence[Parameter]) -> None:
     """Add a section `Args` to the docstring of a module class that has none, from its declared parameters."""
     doc = inspect.cleandoc(module.__doc__ or "")
     if re.search(r"^Args:$", doc, re.MULTILINE):
         return
-    words = {p.name: f"{p.limits.help} ({p.allowed})." if p.limits.help else f"{p.allowed}." for p in module.declared()}
-    words |= {name: OPTIONS[name] for name in module.options() if name in OPTIONS}
+    words = {p.name: f"{p.limits.help} ({p.allowed})." if p.limits.help else f"{p.allowed}." for p in parameters}
+    inits = (vars(base).get("__init__") for base in reversed(module.__mro__))
+    options = {name for init in inits for name in getattr(init, "__kwdefaults__", None) or ()}
+    words |= {name: text for name, text in OPTIONS.items() if name in options}
     section = "Args:\n" + "".join(f"    {name}: {text}\n" for name, text in words.items())
     text, *after = re.split(r"^(?=(?:Raises|Source|See also|Example):$)", doc, maxsplit=1, flags=re.MULTILINE)
     module.__doc__ = "\n\n".join(part.strip() for part in (text, section, *after) if part.strip())

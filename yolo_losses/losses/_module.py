@@ -24,7 +24,9 @@ class _Signature:
         parameters = list(signature.parameters.values())[1:]
         if any(p.kind is p.VAR_POSITIONAL for p in parameters):
             # It passes on what it is given: named are the declared parameters, then the options of the classes above.
-            parameters = [*owner.init_parameters(), *owner.options().values()]
+            inits = (vars(base)["__init__"] for base in reversed(owner.__mro__) if "__init__" in vars(base))
+            found = [p for init in inits for p in inspect.signature(init, eval_str=True).parameters.values()]
+            parameters = [*owner.init_parameters(), *{p.name: p for p in found if p.kind is p.KEYWORD_ONLY}.values()]
         return signature.replace(parameters=parameters)
 
 
@@ -90,13 +92,6 @@ class DeclaredModule(nn.Module):
             formula.get(p.name) or inspect.Parameter(p.name, kind, default=p.default, annotation=p.type)
             for p in cls.declared()
         ]
-
-    @classmethod
-    def options(cls) -> dict[str, inspect.Parameter]:
-        """Return the keyword-only arguments that `__init__` takes here and in the classes above."""
-        inits = (vars(c)["__init__"] for c in reversed(cls.__mro__) if "__init__" in vars(c))
-        found = (p for init in inits for p in inspect.signature(init, eval_str=True).parameters.values())
-        return {p.name: p for p in found if p.kind is p.KEYWORD_ONLY}
 
     def arguments(self, supplied: Mapping[str, Any]) -> dict[str, Any]:
         """Return the formula's arguments: this module's parameters, and those of `supplied` that the formula takes."""
