@@ -62,6 +62,23 @@ def test_a_module_takes_its_parameters_by_position(module: type[LossModule]) -> 
         module(gama=1.0)
 
 
+def test_an_error_names_a_parameter_as_it_was_given() -> None:
+    with pytest.raises(ValueError, match=r"^'gamma=-1' is not valid: allowed is a number >= 0$"):
+        yolo_losses.FocalLoss(-1)
+    with pytest.raises(ValueError, match=r"^'focal_gamma=-1' is not valid"):
+        yolo_losses.make_cls_loss("focal", focal_gamma=-1)
+    with pytest.raises(ValueError, match=r"^'delta=0.5' and 'min_iou=0.2' do not go together"):
+        yolo_losses.SlideLoss(0.5)
+    with pytest.raises(ValueError, match=r"^'ema_slide_delta=0.5' and 'ema_slide_min_iou=0.2' do not go together"):
+        yolo_losses.make_cls_loss("ema_slide", ema_slide_delta=0.5)
+    focaler = registry.find("modifier", "focaler")
+    assert focaler is not None
+    with pytest.raises(ValueError, match=r"^'u=0.5' is not valid: allowed is a number above 'd=0.9'"):
+        focaler.module(0.9, 0.5)
+    with pytest.raises(ValueError, match=r"^'focaler_u=0.5' is not valid: allowed is a number above 'focaler_d=0.9'"):
+        yolo_losses.make_box_loss("focaler_ciou", focaler_d=0.9, focaler_u=0.5)
+
+
 def test_a_subclass_with_its_own_initialiser_has_the_signature_of_that() -> None:
     class Mine(yolo_losses.FocalLoss):
         def __init__(self, strength: float = 2.0) -> None:

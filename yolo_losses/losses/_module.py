@@ -69,7 +69,7 @@ class DeclaredModule(nn.Module):
                 parameter.check(value)
                 value = parameter.parse(value)
             setattr(self, parameter.name, value)
-        self.check_parameters({p.key: getattr(self, p.name) for p in declared.values()})
+        self.check_parameters({name: getattr(self, name) for name in declared})
         # Kept here because `torch.compile` traces through `functools.cache`.
         kind: Any = type(self)
         self._own, self._taken = _argument_names(kind)
@@ -99,8 +99,13 @@ class DeclaredModule(nn.Module):
         return {**{name: getattr(self, name) for name in self._own}, **known}
 
     @classmethod
-    def check_parameters(cls, values: Mapping[str, Any]) -> None:
-        """Raise a `ValueError` on an invalid combination of parameters, given by key."""
+    def check_parameters(cls, values: Mapping[str, Any], prefix: str = "") -> None:
+        """Raise a `ValueError` on parameters that do not go together.
+
+        Args:
+            values: all parameters by name.
+            prefix: what the message puts before a name: that of the training keys, where the values come from these.
+        """
 
     def extra_repr(self) -> str:
         """Return the parameters for `print(module)`: `gamma=1.5, alpha=0.25`."""

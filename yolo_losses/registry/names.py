@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from yolo_losses.registry.parameters import InvalidValueError, Value, did_you_mean, normalize_name
-from yolo_losses.registry.specification import LossSpec
+from yolo_losses.registry.specification import LossSpec, key_prefix
 from yolo_losses.registry.suggestions import unknown_box_loss
 from yolo_losses.registry.table import find, specs
 
@@ -59,5 +59,5 @@ def parse_keys(of: Sequence[LossSpec], keys: Mapping[str, Any]) -> dict[str, Val
     for spec in of:
         check = getattr(spec.module, "check_parameters", None)
         if check is not None:
-            check(values)
+            check({p.name: values[p.key] for p in spec.parameters}, key_prefix(spec.kind, spec.name))
     return values

@@ -39,11 +39,11 @@ class FocalerModifier(BoxModifier):
     u: Annotated[float, Param("IoU that is mapped to 1; must be above d", low=0, high=1)] = 0.95
 
     @classmethod
-    def check_parameters(cls, values: Mapping[str, float]) -> None:
+    def check_parameters(cls, values: Mapping[str, float], prefix: str = "") -> None:
         """Raise a `ValueError` if the interval is empty."""
-        low, high = (next((k, v) for k, v in values.items() if k.endswith(f"focaler_{end}")) for end in "du")
-        if low[1] >= high[1]:
-            raise ValueError(f"'{high[0]}={high[1]}' is not valid: allowed is a number above '{low[0]}={low[1]}'")
+        d, u = values["d"], values["u"]
+        if d >= u:
+            raise ValueError(f"'{prefix}u={u}' is not valid: allowed is a number above '{prefix}d={d}'")
 
     def overlap(self, iou: Tensor, pred: Tensor, target: Tensor) -> Tensor:
         """Return the mapped IoU."""

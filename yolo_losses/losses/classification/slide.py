@@ -92,12 +92,12 @@ class SlideLoss(ClassificationLoss):
     min_iou: float
 
     @classmethod
-    def check_parameters(cls, values: Mapping[str, float]) -> None:
+    def check_parameters(cls, values: Mapping[str, float], prefix: str = "") -> None:
         """Raise a `ValueError` if delta is not below min_iou: all of the background would be weighted up."""
-        delta, minimum = (next((k, v) for k, v in values.items() if k.endswith(end)) for end in ("_delta", "_min_iou"))
-        if delta[1] >= minimum[1]:
+        delta, minimum = values["delta"], values["min_iou"]
+        if delta >= minimum:
             raise ValueError(
-                f"'{delta[0]}={delta[1]}' and '{minimum[0]}={minimum[1]}' do not go together: the first must be smaller"
+                f"'{prefix}delta={delta}' and '{prefix}min_iou={minimum}' do not go together: the first must be smaller"
             )
 
     def elementwise(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
