@@ -44,6 +44,14 @@ def ciou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     Returns:
         At least 0 and below 3, shape `(...)`.
 
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import ciou_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+        >>> ciou_loss(pred, target)
+        tensor([0.7204, 1.4000])
+
     Source:
         Zheng et al., arXiv 1911.08287, equal to one minus Ultralytics' `bbox_iou(CIoU=True)` on `xyxy`. MMDetection
         and the authors set a to 0 where I < 0.5; torchvision's is NaN at height 0.
@@ -52,14 +60,6 @@ def ciou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         diou: without the aspect ratio
         eiou: width and height in place of the aspect ratio
         siou: with the angle between the centres
-
-    Example:
-        >>> import torch
-        >>> from yolo_losses.functional import ciou_loss
-        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
-        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
-        >>> ciou_loss(pred, target)
-        tensor([0.7204, 1.4000])
     """
     return total(ciou_terms(pred, target, eps))
 

@@ -33,14 +33,6 @@ def diou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     Returns:
         In [0, 2), shape `(...)`.
 
-    Source:
-        Zheng et al., arXiv 1911.08287, equal to torchvision's `distance_box_iou_loss`; Ultralytics' has eps on the
-        heights too, which differs by 1e-8 on ordinary boxes.
-
-    See also:
-        ciou: adds the aspect ratio
-        eiou: adds width and height
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import diou_loss
@@ -48,6 +40,14 @@ def diou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
         >>> diou_loss(pred, target)
         tensor([0.7203, 1.4000])
+
+    Source:
+        Zheng et al., arXiv 1911.08287, equal to torchvision's `distance_box_iou_loss`; Ultralytics' has eps on the
+        heights too, which differs by 1e-8 on ordinary boxes.
+
+    See also:
+        ciou: adds the aspect ratio
+        eiou: adds width and height
     """
     return total(diou_terms(pred, target, eps))
 

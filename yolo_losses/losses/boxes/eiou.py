@@ -42,14 +42,6 @@ def eiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     Returns:
         In [0, 4), shape `(...)`.
 
-    Source:
-        Zhang et al., *Focal and Efficient IoU*, arXiv 2101.08158. Two other losses have this name: MMDetection's
-        `EIoULoss` is Extended IoU, and the wiou repository's has a different distance.
-
-    See also:
-        ciou: the aspect ratio in place of the sides
-        focal_iou: the weighting of the same paper, as in `focal_eiou`
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import eiou_loss
@@ -57,6 +49,14 @@ def eiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
         >>> eiou_loss(pred, target)
         tensor([0.7459, 1.4000])
+
+    Source:
+        Zhang et al., *Focal and Efficient IoU*, arXiv 2101.08158. Two other losses have this name: MMDetection's
+        `EIoULoss` is Extended IoU, and the wiou repository's has a different distance.
+
+    See also:
+        ciou: the aspect ratio in place of the sides
+        focal_iou: the weighting of the same paper, as in `focal_eiou`
     """
     return total(eiou_terms(pred, target, eps))
 

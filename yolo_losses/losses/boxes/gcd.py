@@ -34,14 +34,6 @@ def gcd_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
     Returns:
         In [0, 1], shape `(...)`.
 
-    Source:
-        Doi 10.1109/LGRS.2025.3531970, equal to `gcd_loss(mode="exp")` of the authors' mmdet-GCD, whose
-        gradient is NaN for identical boxes. Its other modes return `1 - distance`, which decreases with distance: they
-        are not losses.
-
-    See also:
-        nwd: the Wasserstein distance, which depends on the size of the boxes
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import gcd_loss
@@ -49,6 +41,14 @@ def gcd_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
         >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
         >>> gcd_loss(pred, target)
         tensor([0.3783, 0.8647])
+
+    Source:
+        Doi 10.1109/LGRS.2025.3531970, equal to `gcd_loss(mode="exp")` of the authors' mmdet-GCD, whose
+        gradient is NaN for identical boxes. Its other modes return `1 - distance`, which decreases with distance: they
+        are not losses.
+
+    See also:
+        nwd: the Wasserstein distance, which depends on the size of the boxes
     """
     a, b = corners(pred), corners(target)
     dx, dy = offset(a, b)

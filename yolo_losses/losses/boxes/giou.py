@@ -37,13 +37,6 @@ def giou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     Returns:
         In [0, 2], shape `(...)`.
 
-    Source:
-        Rezatofighi et al., arXiv 1902.09630, equal to torchvision's `generalized_box_iou_loss`; Ultralytics' has eps
-        on the heights too, which differs by 1e-8 on ordinary boxes.
-
-    See also:
-        diou: the distance of the centres in place of the empty area
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import giou_loss
@@ -51,6 +44,13 @@ def giou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
         >>> giou_loss(pred, target)
         tensor([0.6869, 1.3333])
+
+    Source:
+        Rezatofighi et al., arXiv 1902.09630, equal to torchvision's `generalized_box_iou_loss`; Ultralytics' has eps
+        on the heights too, which differs by 1e-8 on ordinary boxes.
+
+    See also:
+        diou: the distance of the centres in place of the empty area
     """
     return total(giou_terms(pred, target, eps))
 

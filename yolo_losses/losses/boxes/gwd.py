@@ -47,6 +47,14 @@ def gwd_loss(
         At least 0, below 1 for `tau >= 1`, shape `(...)`. G is clamped at 3.2e-4, so that identical boxes of side 20
         have a loss of 1.6e-5.
 
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import gwd_loss
+        >>> pred = torch.tensor([[5.0, 5.0, 10.0, 4.0, 0.0]])
+        >>> target = torch.tensor([[6.0, 5.0, 10.0, 4.0, 0.5]])
+        >>> gwd_loss(pred, target)
+        tensor([0.2261])
+
     Source:
         Yang et al., arXiv 2101.11952, equal to mmrotate's `gwd_loss`, whose configs have tau 0. mmrotate clamps the
         product of the determinants, which leaves boxes with `w h w' h' < 0.005` without a gradient; the closed form
@@ -55,14 +63,6 @@ def gwd_loss(
     See also:
         kld: a divergence, which is scale-invariant by itself
         probiou: the stock loss
-
-    Example:
-        >>> import torch
-        >>> from yolo_losses.functional import gwd_loss
-        >>> pred = torch.tensor([[5.0, 5.0, 10.0, 4.0, 0.0]])
-        >>> target = torch.tensor([[6.0, 5.0, 10.0, 4.0, 0.5]])
-        >>> gwd_loss(pred, target)
-        tensor([0.2261])
     """
     a, b, c, d, dx, dy, cos2, sin2 = gaussians(pred, target)
     # tr S + tr S' - 2 tr (...)^1/2 as two squares and a term in sin^2: no cancellation between identical boxes.

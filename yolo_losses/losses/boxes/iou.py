@@ -32,13 +32,6 @@ def iou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     Returns:
         In [0, 1], shape `(...)`; 1, without gradient, for disjoint boxes.
 
-    Source:
-        Equal to one minus Ultralytics' `bbox_iou` on `xyxy`; torchvision has no eps on the heights, which differs by
-        1e-8 on ordinary boxes. Not UnitBox's `-log(I)`.
-
-    See also:
-        giou: has a gradient for disjoint boxes
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import iou_loss
@@ -46,6 +39,13 @@ def iou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
         >>> iou_loss(pred, target)
         tensor([0.6494, 1.0000])
+
+    Source:
+        Equal to one minus Ultralytics' `bbox_iou` on `xyxy`; torchvision has no eps on the heights, which differs by
+        1e-8 on ordinary boxes. Not UnitBox's `-log(I)`.
+
+    See also:
+        giou: has a gradient for disjoint boxes
     """
     return total(iou_terms(pred, target, eps))
 

@@ -58,12 +58,6 @@ def kfiou_loss(
         At least 2/3 (`none`), ln 3 (`ln`) or e^(2/3) - 1 (`exp`), the values for identical boxes, since K is at most
         1/3; shape `(...)`.
 
-    Source:
-        Yang et al., arXiv 2201.12558, equal to mmrotate's `kfiou_loss` with `centre=unit`.
-
-    See also:
-        rotated_iou: the exact overlap
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import kfiou_loss
@@ -71,6 +65,12 @@ def kfiou_loss(
         >>> target = torch.tensor([[6.0, 5.0, 10.0, 4.0, 0.5]])
         >>> kfiou_loss(pred, target)
         tensor([0.8115])
+
+    Source:
+        Yang et al., arXiv 2201.12558, equal to mmrotate's `kfiou_loss` with `centre=unit`.
+
+    See also:
+        rotated_iou: the exact overlap
     """
     a, b, c, d, dx, dy, cos2, sin2 = gaussians(pred, target)
     # |S + S'| as a sum of non-negative terms.

@@ -49,13 +49,6 @@ def kld_loss(
     Returns:
         At least 0, below 1 for `tau >= 1`, shape `(...)`. Under a root the divergence is clamped at 1e-7.
 
-    Source:
-        Yang et al., arXiv 2106.01883, equal to mmrotate's `kld_loss`; the defaults are those of its `kld_stable`
-        configs. Its older `gaussian_dist_loss_v1` has twice the divergence in the other direction.
-
-    See also:
-        gwd: a distance in place of the divergence
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import kld_loss
@@ -63,6 +56,13 @@ def kld_loss(
         >>> target = torch.tensor([[6.0, 5.0, 10.0, 4.0, 0.5]])
         >>> kld_loss(pred, target)
         tensor([0.2974])
+
+    Source:
+        Yang et al., arXiv 2106.01883, equal to mmrotate's `kld_loss`; the defaults are those of its `kld_stable`
+        configs. Its older `gaussian_dist_loss_v1` has twice the divergence in the other direction.
+
+    See also:
+        gwd: a distance in place of the divergence
     """
     a, b, c, d, dx, dy, _, sin2 = gaussians(pred, target)
     u, v = along_axes(dx, dy, pred[..., 4])

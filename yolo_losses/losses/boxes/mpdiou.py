@@ -38,12 +38,6 @@ def mpdiou_loss(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, fl
     Returns:
         In [0, 3] for boxes inside the image, shape `(...)`.
 
-    Source:
-        Ma and Xu, arXiv 2307.07662. Some ports normalise by the enclosing box or the feature map instead.
-
-    See also:
-        piou: distances of the edges, in units of the target
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import mpdiou_loss
@@ -51,6 +45,12 @@ def mpdiou_loss(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, fl
         >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
         >>> mpdiou_loss(pred, target, image_wh=(64, 48))
         tensor([0.6576, 1.1250])
+
+    Source:
+        Ma and Xu, arXiv 2307.07662. Some ports normalise by the enclosing box or the feature map instead.
+
+    See also:
+        piou: distances of the edges, in units of the target
     """
     return total(mpdiou_terms(pred, target, image_wh, eps))
 

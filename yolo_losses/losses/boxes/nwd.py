@@ -36,9 +36,6 @@ def nwd_loss(
     Returns:
         In (0, 1], shape `(...)`; 2.5e-5 for identical boxes at the default eps.
 
-    Source:
-        Wang et al., arXiv 2110.13389, equal to the authors' `wasserstein_loss(mode="exp")`.
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import nwd_loss
@@ -46,6 +43,9 @@ def nwd_loss(
         >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
         >>> nwd_loss(pred, target, constant=10.0)
         tensor([0.4024, 0.8647])
+
+    Source:
+        Wang et al., arXiv 2110.13389, equal to the authors' `wasserstein_loss(mode="exp")`.
     """
     a, b = corners(pred), corners(target)
     (w1, h1), (w2, h2) = sides(a), sides(b)

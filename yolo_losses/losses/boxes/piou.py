@@ -47,14 +47,6 @@ def piou_loss(
     Returns:
         In [0, 2], shape `(...)`.
 
-    Source:
-        Liu et al., *Powerful-IoU*, Neural Networks 170 (2024), equal to the authors' code, which is NaN for targets
-        of width 0. Not the Pixels-IoU of rotated boxes.
-
-    See also:
-        piou2: with an attention on boxes of medium quality
-        mpdiou: distances of corners, in units of the image
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import piou_loss
@@ -62,6 +54,14 @@ def piou_loss(
         >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
         >>> piou_loss(pred, target)
         tensor([0.7036, 1.6321])
+
+    Source:
+        Liu et al., *Powerful-IoU*, Neural Networks 170 (2024), equal to the authors' code, which is NaN for targets
+        of width 0. Not the Pixels-IoU of rotated boxes.
+
+    See also:
+        piou2: with an attention on boxes of medium quality
+        mpdiou: distances of corners, in units of the image
     """
     return total(piou_terms(pred, target, lambda_, eps))
 

@@ -39,14 +39,6 @@ def piou2_loss(
     Returns:
         In [0, 2.6), shape `(...)`; not monotonic in the distance, and tends to 0 for distant boxes.
 
-    Source:
-        Liu et al., *Powerful-IoU*, Neural Networks 170 (2024), equal to the authors' code, which is NaN for targets
-        of width 0.
-
-    See also:
-        piou: without the attention
-        wiou: an attention by the IoU relative to a running mean
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import piou2_loss
@@ -54,6 +46,14 @@ def piou2_loss(
         >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
         >>> piou2_loss(pred, target)
         tensor([0.7553, 1.8629])
+
+    Source:
+        Liu et al., *Powerful-IoU*, Neural Networks 170 (2024), equal to the authors' code, which is NaN for targets
+        of width 0.
+
+    See also:
+        piou: without the attention
+        wiou: an attention by the IoU relative to a running mean
     """
     a, b = corners(pred), corners(target)
     distance = edge_distance(pred, target, eps)

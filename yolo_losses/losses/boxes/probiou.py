@@ -34,6 +34,14 @@ def probiou_loss(pred: Tensor, target: Tensor, eps: float = EPS, floor: Tensor |
         In (0, 1], shape `(...)`; 4.5e-4 for identical boxes at the default eps. The angle of a square has no effect,
         as its Gaussian is isotropic.
 
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import probiou_loss
+        >>> pred = torch.tensor([[5.0, 5.0, 10.0, 4.0, 0.0]])
+        >>> target = torch.tensor([[6.0, 5.0, 10.0, 4.0, 0.5]])
+        >>> probiou_loss(pred, target)
+        tensor([0.3518])
+
     Source:
         Murrugarra-Llerena et al., arXiv 2106.06072, equal to one minus Ultralytics' `probiou`. There the
         determinants are differences, which float32 can round below 0 for thin boxes; here they are sums of positive
@@ -42,14 +50,6 @@ def probiou_loss(pred: Tensor, target: Tensor, eps: float = EPS, floor: Tensor |
     See also:
         rotated_iou: the exact overlap
         gwd: another distance between the Gaussians
-
-    Example:
-        >>> import torch
-        >>> from yolo_losses.functional import probiou_loss
-        >>> pred = torch.tensor([[5.0, 5.0, 10.0, 4.0, 0.0]])
-        >>> target = torch.tensor([[6.0, 5.0, 10.0, 4.0, 0.5]])
-        >>> probiou_loss(pred, target)
-        tensor([0.3518])
     """
     x1, y1, w1, h1, r1 = pred.unbind(-1)
     x2, y2, w2, h2, r2 = target.unbind(-1)

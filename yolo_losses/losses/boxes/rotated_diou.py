@@ -30,14 +30,6 @@ def rotated_diou_loss(pred: Tensor, target: Tensor) -> Tensor:
     Returns:
         In [0, 2), shape `(...)`. The enclosing box, and with it the loss, is not invariant to a common rotation.
 
-    Source:
-        Zheng et al., arXiv 1911.08287, extended to rotated boxes: equal to `cal_diou(enclosing_type="aligned")` of
-        lilanxiao/Rotated_IoU up to the eps of its intersection. Other codes use the minimum-area rotated rectangle or
-        the convex hull.
-
-    See also:
-        rotated_iou: without the distance
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import rotated_diou_loss
@@ -45,6 +37,14 @@ def rotated_diou_loss(pred: Tensor, target: Tensor) -> Tensor:
         >>> target = torch.tensor([[6.0, 5.0, 10.0, 4.0, 0.5]])
         >>> rotated_diou_loss(pred, target)
         tensor([0.4908])
+
+    Source:
+        Zheng et al., arXiv 1911.08287, extended to rotated boxes: equal to `cal_diou(enclosing_type="aligned")` of
+        lilanxiao/Rotated_IoU up to the eps of its intersection. Other codes use the minimum-area rotated rectangle or
+        the convex hull.
+
+    See also:
+        rotated_iou: without the distance
     """
     pair = in_own_unit(pred, target)
     offset = torch.stack((pair.dx, pair.dy))

@@ -36,6 +36,14 @@ def rotated_iou_loss(pred: Tensor, target: Tensor) -> Tensor:
     Returns:
         In [0, 1], shape `(...)`; 1, with zero gradient, for disjoint boxes. Only the first derivative is exact.
 
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import rotated_iou_loss
+        >>> pred = torch.tensor([[5.0, 5.0, 10.0, 4.0, 0.0]])
+        >>> target = torch.tensor([[6.0, 5.0, 10.0, 4.0, 0.5]])
+        >>> rotated_iou_loss(pred, target)
+        tensor([0.4857])
+
     Source:
         Zhou et al., arXiv 1908.03851. The area is exact up to rounding. mmcv's `diff_iou_rotated` adds 1e-8 to a
         denominator, which makes the IoU of boxes of side 0.1 wrong by 1e-2 in float32, and fails where it finds more
@@ -44,14 +52,6 @@ def rotated_iou_loss(pred: Tensor, target: Tensor) -> Tensor:
     See also:
         rotated_diou: has a gradient for disjoint boxes
         probiou: the stock loss
-
-    Example:
-        >>> import torch
-        >>> from yolo_losses.functional import rotated_iou_loss
-        >>> pred = torch.tensor([[5.0, 5.0, 10.0, 4.0, 0.0]])
-        >>> target = torch.tensor([[6.0, 5.0, 10.0, 4.0, 0.5]])
-        >>> rotated_iou_loss(pred, target)
-        tensor([0.4857])
     """
     return total(rotated_iou_terms(pred, target))
 

@@ -47,15 +47,6 @@ def sdiou_loss(
     Returns:
         At least 0 and below 3, shape `(...)`.
 
-    Source:
-        Yang et al., arXiv 2412.16986, equal to one minus `bbox_iou(SDIoU=True)` of the authors' code for boxes in
-        pixels. With boxes in units of the stride, as Ultralytics' criterion has them, b would be 64 to 1024 times too
-        small there.
-
-    See also:
-        ciou: the same for every size
-        nwd: a distance in pixels
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import sdiou_loss
@@ -65,6 +56,15 @@ def sdiou_loss(
         tensor([0.7204, 1.4000])
         >>> sdiou_loss(pred / 2, target / 2)
         tensor([0.5275, 1.1926])
+
+    Source:
+        Yang et al., arXiv 2412.16986, equal to one minus `bbox_iou(SDIoU=True)` of the authors' code for boxes in
+        pixels. With boxes in units of the stride, as Ultralytics' criterion has them, b would be 64 to 1024 times too
+        small there.
+
+    See also:
+        ciou: the same for every size
+        nwd: a distance in pixels
     """
     pred, target = pred * stride, target * stride
     iou, distance, aspect = ciou_terms(pred, target, eps)

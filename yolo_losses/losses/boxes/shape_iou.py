@@ -68,12 +68,6 @@ def shape_iou_loss(
     Returns:
         In [0, 4), shape `(...)`.
 
-    Source:
-        Zhang and Zhang, arXiv 2312.17663, equal to the authors' code, which is NaN for targets of size 0.
-
-    See also:
-        siou: the same shape cost, and the angle
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import shape_iou_loss
@@ -81,6 +75,12 @@ def shape_iou_loss(
         >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
         >>> shape_iou_loss(pred, target)
         tensor([0.7206, 1.4000])
+
+    Source:
+        Zhang and Zhang, arXiv 2312.17663, equal to the authors' code, which is NaN for targets of size 0.
+
+    See also:
+        siou: the same shape cost, and the angle
     """
     return total(shape_iou_terms(pred, target, scale, eps))
 

@@ -70,14 +70,6 @@ def siou_loss(
     Returns:
         In [0, 3), shape `(...)`.
 
-    Source:
-        Gevorgyan, arXiv 2205.12740, equal to YOLOv6's, which is NaN for pairs of width 0. MMDetection's default
-        has the sign of the angle flipped, which rewards distance.
-
-    See also:
-        shape_iou: the same shape cost, weighted by the target's shape
-        ciou: distance and aspect ratio without the angle
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import siou_loss
@@ -85,6 +77,14 @@ def siou_loss(
         >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
         >>> siou_loss(pred, target)
         tensor([0.7326, 1.2944])
+
+    Source:
+        Gevorgyan, arXiv 2205.12740, equal to YOLOv6's, which is NaN for pairs of width 0. MMDetection's default
+        has the sign of the angle flipped, which rewards distance.
+
+    See also:
+        shape_iou: the same shape cost, weighted by the target's shape
+        ciou: distance and aspect ratio without the angle
     """
     return total(siou_terms(pred, target, eps, theta))
 

@@ -78,13 +78,6 @@ def wiou_loss(
     Raises:
         ValueError: on an unknown version.
 
-    Source:
-        Tong et al., arXiv 2301.10051, equal to branch v1 of the authors' repository; its master has alpha 1.7 and
-        delta 2.7. The mean is passed in, not a class attribute as in most ports.
-
-    See also:
-        wise: its focusing in front of another loss
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import wiou_loss
@@ -92,6 +85,13 @@ def wiou_loss(
         >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
         >>> wiou_loss(pred, target, mean_loss=0.5)
         tensor([0.8993, 1.8896])
+
+    Source:
+        Tong et al., arXiv 2301.10051, equal to branch v1 of the authors' repository; its master has alpha 1.7 and
+        delta 2.7. The mean is passed in, not a class attribute as in most ports.
+
+    See also:
+        wise: its focusing in front of another loss
     """
     a, b = corners(pred), corners(target)
     if version not in (1, 2, 3):

@@ -47,14 +47,6 @@ def asymmetric_loss(
     Returns:
         At least 0, at most 18.42.
 
-    Source:
-        Ridnik et al., arXiv 2009.14119, Alibaba-MIIL/ASL, which returns the sum and computes `log(1 - p)` from p;
-        here the logarithms are taken of the logits, which keeps the precision of small losses.
-
-    See also:
-        focal: one exponent, no margin
-        vfl: negatives alone are focused
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import asymmetric_loss
@@ -62,6 +54,14 @@ def asymmetric_loss(
         >>> targets = torch.tensor([[1.0, 0.0, 0.0]])
         >>> asymmetric_loss(logits, targets)
         tensor([[0.0151, 0.0006, 0.0913]])
+
+    Source:
+        Ridnik et al., arXiv 2009.14119, Alibaba-MIIL/ASL, which returns the sum and computes `log(1 - p)` from p;
+        here the logarithms are taken of the logits, which keeps the precision of small losses.
+
+    See also:
+        focal: one exponent, no margin
+        vfl: negatives alone are focused
     """
     margin = (logits.sigmoid() - shift).clamp_min(0)
     log_p = nn.functional.logsigmoid(logits).clamp_min(math.log(FLOOR))

@@ -46,14 +46,6 @@ def equalized_focal_loss(
     Returns:
         At least 0.
 
-    Source:
-        Li et al., arXiv 2201.02593, and the authors' United-Perception, whose YOLOX settings have s = 4. That takes the
-        logarithm of the probability, infinite in float32 at a saturated logit; here it is finite.
-
-    See also:
-        focal: the same exponent for every class
-        eqfl: the same for quality targets
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import equalized_focal_loss
@@ -61,6 +53,14 @@ def equalized_focal_loss(
         >>> targets = torch.tensor([[1.0, 0.0, 0.0]])
         >>> equalized_focal_loss(logits, targets, pos_neg_ratio=torch.tensor([1.0, 0.5, 0.1]))
         tensor([[0.0005, 0.0003, 0.0429]])
+
+    Source:
+        Li et al., arXiv 2201.02593, and the authors' United-Perception, whose YOLOX settings have s = 4. That takes the
+        logarithm of the probability, infinite in float32 at a saturated logit; here it is finite.
+
+    See also:
+        focal: the same exponent for every class
+        eqfl: the same for quality targets
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     one_minus_p_t = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()

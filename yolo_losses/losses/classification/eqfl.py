@@ -43,14 +43,6 @@ def equalized_quality_focal_loss(
     Returns:
         At least 0; 0 at `p = t`.
 
-    Source:
-        Li et al., arXiv 2201.02593, and the authors' United-Perception, whose YOLOX settings have s = 4, and which has
-        no loss per element.
-
-    See also:
-        qfl: the same exponent for every class
-        efl: the same for hard labels
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import equalized_quality_focal_loss
@@ -58,6 +50,14 @@ def equalized_quality_focal_loss(
         >>> targets = torch.tensor([[0.7, 0.0, 0.0]])
         >>> equalized_quality_focal_loss(logits, targets, pos_neg_ratio=torch.tensor([1.0, 0.5, 0.1]))
         tensor([[0.0238, 0.0004, 0.0572]])
+
+    Source:
+        Li et al., arXiv 2201.02593, and the authors' United-Perception, whose YOLOX settings have s = 4, and which has
+        no loss per element.
+
+    See also:
+        qfl: the same exponent for every class
+        efl: the same for hard labels
     """
     if positive_mask is not None:
         targets = torch.where(positive_mask, targets, 0)

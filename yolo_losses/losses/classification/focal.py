@@ -36,15 +36,6 @@ def focal_loss(
     Returns:
         At least 0. With soft targets it is not 0 at `p = t`.
 
-    Source:
-        Lin et al., arXiv 1708.02002, whose gamma is 2; 1.5 is YOLOv5's. Unlike torchvision's, fvcore's and
-        MMDetection's, the gradient is finite for a gamma below 1 at saturated logits too.
-
-    See also:
-        qfl: for soft targets, 0 where the prediction equals its target
-        poly: the same with one more term
-        efl: a larger exponent for rare classes
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import focal_loss
@@ -54,6 +45,15 @@ def focal_loss(
         tensor([[0.0013, 0.0328, 0.3588]])
         >>> focal_loss(logits, targets, gamma=0.0, alpha=None)
         tensor([[0.1269, 0.3133, 0.9741]])
+
+    Source:
+        Lin et al., arXiv 1708.02002, whose gamma is 2; 1.5 is YOLOv5's. Unlike torchvision's, fvcore's and
+        MMDetection's, the gradient is finite for a gamma below 1 at saturated logits too.
+
+    See also:
+        qfl: for soft targets, 0 where the prediction equals its target
+        poly: the same with one more term
+        efl: a larger exponent for rare classes
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     p = logits.sigmoid()

@@ -113,12 +113,6 @@ def ghm_loss(
     Raises:
         ValueError: on an unknown reduction or a weight of another shape.
 
-    Source:
-        Li et al., arXiv 1811.05181, equal to MMDetection's `GHMC` with momentum 0.
-
-    See also:
-        focal: weights by the error itself, not by how many have it
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import ghm_loss
@@ -126,6 +120,12 @@ def ghm_loss(
         >>> targets = torch.tensor([[1.0, 0.0, 0.0]])
         >>> ghm_loss(logits, targets)
         tensor([[0.1269, 0.3133, 0.9741]])
+
+    Source:
+        Li et al., arXiv 1811.05181, equal to MMDetection's `GHMC` with momentum 0.
+
+    See also:
+        focal: weights by the error itself, not by how many have it
     """
     check_reduction(reduction)
     check_same_shape("logits", logits, "targets", targets)

@@ -41,14 +41,6 @@ def matchability_loss(
     Returns:
         At least 0. The weight is detached.
 
-    Source:
-        Huang et al. (DEIM), arXiv 2412.04234. A positive of quality 0 stays a positive only where `positive_mask`
-        says so.
-
-    See also:
-        vfl: weights positives by their target
-        qfl: weights both by their distance from the target
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import matchability_loss
@@ -56,6 +48,14 @@ def matchability_loss(
         >>> quality = torch.tensor([[0.7, 0.0, 0.0]])
         >>> matchability_loss(logits, quality)
         tensor([[0.9556, 0.0437, 0.4784]])
+
+    Source:
+        Huang et al. (DEIM), arXiv 2412.04234. A positive of quality 0 stays a positive only where `positive_mask`
+        says so.
+
+    See also:
+        vfl: weights positives by their target
+        qfl: weights both by their distance from the target
     """
     positive = quality > 0 if positive_mask is None else positive_mask
     target = torch.where(positive, power(quality, gamma), 0)

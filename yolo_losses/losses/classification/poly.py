@@ -40,12 +40,6 @@ def poly_focal_loss(
     Returns:
         At least 0 for an epsilon of at least 0. With soft targets it is not 0 at `p = t`.
 
-    Source:
-        Leng et al., arXiv 2204.12511. The polynomial term has no alpha; some ports apply it there too.
-
-    See also:
-        focal: without the polynomial term
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import poly_focal_loss
@@ -53,6 +47,12 @@ def poly_focal_loss(
         >>> targets = torch.tensor([[1.0, 0.0, 0.0]])
         >>> poly_focal_loss(logits, targets)
         tensor([[0.0021, 0.0364, 0.5242]])
+
+    Source:
+        Leng et al., arXiv 2204.12511. The polynomial term has no alpha; some ports apply it there too.
+
+    See also:
+        focal: without the polynomial term
     """
     focal: Tensor = focal_loss(logits, targets, gamma, alpha)
     one_minus_p_t = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()

@@ -38,14 +38,6 @@ def quality_focal_loss(
     Returns:
         At least 0; 0 at `p = t`.
 
-    Source:
-        Li et al., arXiv 2006.04388, equal to MMDetection's. The authors' first code lacks the absolute value.
-
-    See also:
-        focal: for hard labels
-        vfl: weights positives by their target instead
-        eqfl: a larger exponent for rare classes
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import quality_focal_loss
@@ -53,6 +45,14 @@ def quality_focal_loss(
         >>> targets = torch.tensor([[0.7, 0.0, 0.0]])
         >>> quality_focal_loss(logits, targets)
         tensor([[0.0238, 0.0227, 0.3774]])
+
+    Source:
+        Li et al., arXiv 2006.04388, equal to MMDetection's. The authors' first code lacks the absolute value.
+
+    See also:
+        focal: for hard labels
+        vfl: weights positives by their target instead
+        eqfl: a larger exponent for rare classes
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return balanced(power((targets - logits.sigmoid()).abs(), beta) * bce, targets, alpha)

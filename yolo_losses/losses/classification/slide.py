@@ -42,13 +42,6 @@ def slide_loss(
     Returns:
         At least 0, at most e times BCE.
 
-    Source:
-        Yu et al., arXiv 2208.02019, YOLO-FaceV2 branch v1.0.0 (its master has `e^m` in the middle band, an error).
-        The mean is of IoU, as in the paper; tutorials use CIoU.
-
-    See also:
-        ema_slide: a moving average in place of the batch's mean
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import slide_loss
@@ -56,6 +49,13 @@ def slide_loss(
         >>> targets = torch.tensor([[0.8, 0.0, 0.0]])
         >>> slide_loss(logits, targets, mean_iou=0.5)
         tensor([[0.6436, 0.3133, 0.9741]])
+
+    Source:
+        Yu et al., arXiv 2208.02019, YOLO-FaceV2 branch v1.0.0 (its master has `e^m` in the middle band, an error).
+        The mean is of IoU, as in the paper; tutorials use CIoU.
+
+    See also:
+        ema_slide: a moving average in place of the batch's mean
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return slide_weight(targets, mean_iou, delta, min_iou) * bce

@@ -42,6 +42,14 @@ def varifocal_loss(
     Returns:
         At least 0.
 
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import varifocal_loss
+        >>> logits = torch.tensor([[2.0, -1.0, 0.5]])
+        >>> targets = torch.tensor([[0.7, 0.0, 0.0]])
+        >>> varifocal_loss(logits, targets)
+        tensor([[0.5088, 0.0170, 0.2831]])
+
     Source:
         Zhang et al., arXiv 2008.13367, equal to VarifocalNet's and MMDetection's: the gradient flows through the
         weight. RT-DETR and DEIM detach it, which gives the same value and another gradient (`detach_weight`).
@@ -50,14 +58,6 @@ def varifocal_loss(
     See also:
         qfl: weights by the distance from the target
         mal: the target itself raised to a power
-
-    Example:
-        >>> import torch
-        >>> from yolo_losses.functional import varifocal_loss
-        >>> logits = torch.tensor([[2.0, -1.0, 0.5]])
-        >>> targets = torch.tensor([[0.7, 0.0, 0.0]])
-        >>> varifocal_loss(logits, targets)
-        tensor([[0.5088, 0.0170, 0.2831]])
     """
     bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     positive = targets > 0 if positive_mask is None else positive_mask

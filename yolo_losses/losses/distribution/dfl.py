@@ -49,11 +49,6 @@ def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: on fewer than 2 bins, or if the targets' shape is not that of the logits' leading dimensions.
 
-    Source:
-        Li et al., arXiv 2006.04388, equal to MMDetection's, which needs `target < bins - 1`, and to Ultralytics'
-        before its mean over the four sides. Ultralytics clamps the target in place to `bins - 1.01`; here the target
-        can be the last bin itself. Clamp beforehand to reproduce its values there.
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import distribution_focal_loss
@@ -63,6 +58,11 @@ def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
         tensor([0.7438, 0.1392])
         >>> distribution_focal_loss(logits, target, reduction="mean")
         tensor(0.4415)
+
+    Source:
+        Li et al., arXiv 2006.04388, equal to MMDetection's, which needs `target < bins - 1`, and to Ultralytics'
+        before its mean over the four sides. Ultralytics clamps the target in place to `bins - 1.01`; here the target
+        can be the last bin itself. Clamp beforehand to reproduce its values there.
     """
     bins = logits.shape[-1]
     target = target.clamp(0, bins - 1)

@@ -27,12 +27,6 @@ def mask_bce_loss(logits: Tensor, targets: Tensor, area: Tensor | None = None) -
     Returns:
         At least 0, shape `(N,)`.
 
-    Source:
-        Ultralytics' `v8SegmentationLoss.single_mask_loss`.
-
-    See also:
-        seg_bce_dice: together with dice
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import mask_bce_loss
@@ -40,6 +34,12 @@ def mask_bce_loss(logits: Tensor, targets: Tensor, area: Tensor | None = None) -
         >>> targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
         >>> mask_bce_loss(logits, targets)
         tensor([0.3419])
+
+    Source:
+        Ultralytics' `v8SegmentationLoss.single_mask_loss`.
+
+    See also:
+        seg_bce_dice: together with dice
     """
     return pixel_mean(bce_loss(logits.flatten(1), targets.flatten(1)), area)
 

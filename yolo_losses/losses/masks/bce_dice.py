@@ -38,13 +38,6 @@ def bce_dice_loss(
     Returns:
         At least 0, shape `(N,)`.
 
-    Source:
-        Ultralytics' `BCEDiceLoss`, which averages over channels too.
-
-    See also:
-        seg_bce: BCE alone
-        seg_dice: dice alone
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import bce_dice_loss
@@ -52,6 +45,13 @@ def bce_dice_loss(
         >>> targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
         >>> bce_dice_loss(logits, targets)
         tensor([0.2757])
+
+    Source:
+        Ultralytics' `BCEDiceLoss`, which averages over channels too.
+
+    See also:
+        seg_bce: BCE alone
+        seg_dice: dice alone
     """
     return ratio * dice_loss(logits, targets, smooth) + (1 - ratio) * mask_bce_loss(logits, targets, area)
 

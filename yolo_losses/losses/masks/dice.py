@@ -30,14 +30,6 @@ def dice_loss(
     Returns:
         In [0, 1], shape `(N,)`.
 
-    Source:
-        MMDetection's `DiceLoss` with `naive_dice=True` (there s is 1e-3), and the dice of Ultralytics' `BCEDiceLoss`.
-        V-Net (arXiv 1606.04797) has squares in the denominator.
-
-    See also:
-        seg_tversky: weighs false positives and false negatives apart
-        seg_bce_dice: together with BCE
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import dice_loss
@@ -45,6 +37,14 @@ def dice_loss(
         >>> targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
         >>> dice_loss(logits, targets)
         tensor([0.2094])
+
+    Source:
+        MMDetection's `DiceLoss` with `naive_dice=True` (there s is 1e-3), and the dice of Ultralytics' `BCEDiceLoss`.
+        V-Net (arXiv 1606.04797) has squares in the denominator.
+
+    See also:
+        seg_tversky: weighs false positives and false negatives apart
+        seg_bce_dice: together with BCE
     """
     overlap, predicted, size = foreground(logits, targets)
     return 1 - ratio(2 * overlap + smooth, predicted + size + smooth)

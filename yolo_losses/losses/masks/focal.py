@@ -38,12 +38,6 @@ def mask_focal_loss(
     Returns:
         At least 0, shape `(N,)`.
 
-    Source:
-        Lin et al., arXiv 1708.02002, per pixel as `focal_loss` is per element.
-
-    See also:
-        seg_bce: without the focusing
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import mask_focal_loss
@@ -51,6 +45,12 @@ def mask_focal_loss(
         >>> targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
         >>> mask_focal_loss(logits, targets)
         tensor([0.1539])
+
+    Source:
+        Lin et al., arXiv 1708.02002, per pixel as `focal_loss` is per element.
+
+    See also:
+        seg_bce: without the focusing
     """
     return pixel_mean(focal_loss(logits.flatten(1), targets.flatten(1), gamma, alpha), area)
 

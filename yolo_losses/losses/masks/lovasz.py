@@ -31,14 +31,6 @@ def lovasz_hinge_loss(logits: Tensor, targets: Tensor) -> Tensor:
     Returns:
         At least 0, shape `(N,)`; not bounded above. With an empty target it is the largest hinge error.
 
-    Source:
-        Berman et al., arXiv 1705.08790, and Yu and Blaschko, arXiv 1512.07797, as `lovasz_hinge` with `per_image=True`.
-        The steps of the Jaccard loss are computed by themselves rather than as differences, which in float32 keep
-        three digits on a mask of 160 x 160.
-
-    See also:
-        seg_dice: another measure of overlap
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import lovasz_hinge_loss
@@ -46,6 +38,14 @@ def lovasz_hinge_loss(logits: Tensor, targets: Tensor) -> Tensor:
         >>> targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
         >>> lovasz_hinge_loss(logits, targets)
         tensor([1.])
+
+    Source:
+        Berman et al., arXiv 1705.08790, and Yu and Blaschko, arXiv 1512.07797, as `lovasz_hinge` with `per_image=True`.
+        The steps of the Jaccard loss are computed by themselves rather than as differences, which in float32 keep
+        three digits on a mask of 160 x 160.
+
+    See also:
+        seg_dice: another measure of overlap
     """
     z, t = logits.flatten(1), targets.flatten(1)
     t = (t > 0.5).to(z.dtype)

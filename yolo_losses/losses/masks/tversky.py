@@ -37,14 +37,6 @@ def tversky_loss(
     Returns:
         In [0, 1], shape `(N,)`.
 
-    Source:
-        Salehi et al., arXiv 1706.05721, whose letters these are, as in segmentation_models.pytorch's `TverskyLoss`.
-        That takes the masks of a batch as one, and an empty target for no loss. The Keras code of focal Tversky loss
-        has `alpha` on the false negatives.
-
-    See also:
-        seg_dice: both weights 0.5
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import tversky_loss
@@ -52,6 +44,14 @@ def tversky_loss(
         >>> targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
         >>> tversky_loss(logits, targets)
         tensor([0.1091])
+
+    Source:
+        Salehi et al., arXiv 1706.05721, whose letters these are, as in segmentation_models.pytorch's `TverskyLoss`.
+        That takes the masks of a batch as one, and an empty target for no loss. The Keras code of focal Tversky loss
+        has `alpha` on the false negatives.
+
+    See also:
+        seg_dice: both weights 0.5
     """
     z, t = logits.flatten(1), targets.flatten(1)
     p = z.sigmoid()
