@@ -40,6 +40,7 @@ API = (
         ("register_cls_loss", "register_box_loss", "register_seg_loss", "Param"),
     ),
     Section("Comparison", "See [compare](compare.md).", ("compare",)),
+    Section("Recommendation", "See [which loss for my data?](recommend.md)", ("recommend",)),
     Section("The plugin", "Importing `yolo_losses` installs it; both are idempotent.", ("install", "uninstall")),
 )
 

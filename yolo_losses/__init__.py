@@ -70,6 +70,7 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.losses.masks.lovasz import LovaszHingeLoss as LovaszHingeLoss
     from yolo_losses.losses.masks.tversky import TverskyLoss as TverskyLoss
     from yolo_losses.plots import show as show
+    from yolo_losses.recommendation import recommend as recommend
     from yolo_losses.registry.parameters import Param as Param
 
 # Where the public names are defined that no loss is registered with.
@@ -87,6 +88,7 @@ _HOMES = {
     "equip": "integration.criteria",
     "compare": "comparison",
     "DistributionFocalLoss": "losses.distribution.dfl",
+    "recommend": "recommendation",
     "DetectionLoss": "integration.task_losses",
     "SegmentationLoss": "integration.task_losses",
     "PoseLoss": "integration.task_losses",

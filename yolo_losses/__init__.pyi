@@ -59,6 +59,7 @@ from yolo_losses.losses.masks.focal import MaskFocalLoss as _MaskFocalLoss
 from yolo_losses.losses.masks.lovasz import LovaszHingeLoss as _LovaszHingeLoss
 from yolo_losses.losses.masks.tversky import TverskyLoss as _TverskyLoss
 from yolo_losses.plots import show as show
+from yolo_losses.recommendation import recommend as recommend
 from yolo_losses.registry.parameters import Param as Param
 
 __version__: str

@@ -39,7 +39,7 @@ def test_a_command_that_does_not_exist_is_answered_with_the_nearest(capsys: pyte
 def test_the_help_names_every_command_and_its_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, "--help")
     for name in MODULES:
-        assert f"    {name.rpartition('.')[2].rstrip('_')} " in text
+        assert re.search(rf"^ +{name.rpartition('.')[2].rstrip('_')}\s", text, flags=re.MULTILINE)
     assert "yolo train model=yolov8n.yaml data=my.yaml cls_loss=slide" in text
 
 

@@ -20,7 +20,7 @@ from yolo_losses.config.class_weights import in_order as class_names_by_index
 from yolo_losses.config.settings import LossSettings, default_keys, own_arguments
 from yolo_losses.integration import context, criteria, messages
 from yolo_losses.integration.context import Context
-from yolo_losses.integration.criteria import parts
+from yolo_losses.integration.criteria import anchors, parts
 from yolo_losses.integration.criteria.anchor_branch import AssignerPart
 from yolo_losses.integration.criteria.ledger import UnprovenError
 from yolo_losses.integration.criteria.parts import Part
@@ -157,11 +157,11 @@ class Guard(Part):
             equipment = _equip(model, _chosen(model), criterion)
         elif model is not None and equipment is not None:
             equipment.equip("training", criterion)
-        kind = criteria.kind_of(criterion)
-        for owner, name in kind.first_parts(criterion) if kind is not None and model is not None else ():
+        for owner, name in anchors.first_parts(criterion) if model is not None else ():
             part = getattr(owner, name)
-            own = part == self.stock or getattr(part, "stock", None) == self.stock
-            if own and not isinstance(part, Guard):
+            if part is self.stock:
+                return part(*args, **kwargs)
+            if getattr(part, "stock", None) is self.stock and not isinstance(part, Guard):
                 return part(*args, **kwargs)
         raise UnprovenError(
             f"{PREFIX}a {type(criterion).__name__} whose model's args hold a chosen loss would train a stock loss:"

@@ -1,0 +1,251 @@
+"""The command and the function: what they print, that `compare` takes it, and what they say of odd sets."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+from made_up_sets import LARGE, SMALL, Lines, story, write
+
+import yolo_losses
+from yolo_losses import commands
+from yolo_losses.recommendation import recommend
+
+FAST = {"model": "yolov8n.yaml", "imgsz": 192, "epochs": 2, "device": "cpu"}
+WORDS = [f"{key}={value}" for key, value in FAST.items()]
+SHARED = ROOT.parent / "shared" / "data"
+POLYGON = "0.1 0.1 0.5 0.1 0.6 0.5 0.3 0.7 0.1 0.5"
+
+
+def run(*words: str | Path) -> int:
+    return commands.main(["recommend", *map(str, words)])
+
+
+def without_times(text: str) -> list[str]:
+    """Return the lines of a dry run but the estimate of its time, which is measured."""
+    return [line for line in text.splitlines() if "about" not in line]
+
+
+def test_it_is_public() -> None:
+    assert yolo_losses.recommend is recommend
+
+
+def test_the_stranger_learns_what_is_small_and_rare_and_copies_the_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = story(tmp_path / "a set")
+    assert run(f"data={path}", *WORDS) == 0
+    text = capsys.readouterr().out
+    assert "10 % are narrower than one stride (8 px)" in text
+    assert "crack (1): less than a tenth of the labels of the largest class" in text
+    assert re.search(r"^1\. Start with the stock losses", text, flags=re.MULTILINE)
+    assert (
+        text.index("1. Start with") < text.index("2. cls_weights=balanced") < text.index("box_loss=nwd nwd_constant=")
+    )
+    assert "best" not in text
+    assert max(len(line) for line in text.splitlines()[1:] if "yolo-losses compare" not in line) <= 110
+    lines = [line for line in text.splitlines() if line.startswith("  yolo-losses compare ")]
+    monkeypatch.chdir(tmp_path)
+    for line, runs in zip(lines, (12, 9), strict=True):
+        assert commands.main([*shlex.split(line)[1:], "--dry-run"]) == 0
+        dry = capsys.readouterr().out
+        assert re.search(r"^\w+=(stock|none).*\(baseline\)$", dry, flags=re.MULTILINE)
+        assert f"3 seeds (0, 1, 2): {runs} runs" in dry
+        assert f"x 3 seeds = {runs} trainings, about" in text
+
+
+def test_what_is_written_is_the_grid_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, grid = story(tmp_path / "set"), tmp_path / "to" / "grid.yaml"
+    assert run(f"data={path}", *WORDS, "--write", grid) == 0
+    text = capsys.readouterr().out
+    written = [Path(line.removeprefix("written: ")) for line in text.splitlines() if line.startswith("written: ")]
+    assert written == [grid, grid.with_name("grid-2.yaml")]
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in text.splitlines() if line.startswith("  yolo-losses compare ")]
+    for line, file in zip(lines, written, strict=True):
+        assert commands.main([*shlex.split(line)[1:], "--dry-run"]) == 0
+        by_words = without_times(capsys.readouterr().out)
+        assert commands.main(["compare", f"cfg={file}", "--dry-run"]) == 0
+        assert without_times(capsys.readouterr().out) == by_words
+        assert yaml.safe_load(file.read_text())["epochs"] == 2
+
+
+def test_json_is_all_of_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = story(tmp_path)
+    assert run(f"data={path}", *WORDS, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["traits"]["rare"] == ["crack"]
+    assert [candidate["choice"] for candidate in found["candidates"]][:2] == ["cls_weights", "cls_loss"]
+    assert found["candidates"][0]["keys"] == {"cls_weights": "balanced"}
+    assert found["compare"][0]["runs"] == 12
+    assert found["compare"][0]["seconds"] > 0
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_the_picture_is_drawn(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / f"traits.{ending}"
+    assert run(f"data={story(tmp_path / 'set')}", *WORDS, "--picture", picture) == 0
+    assert picture.stat().st_size > 5000
+    if ending == "svg":
+        assert "crack" in picture.read_text()
+
+
+def test_balanced_large_objects_get_stock_and_no_command(tmp_path: Path) -> None:
+    path = write(tmp_path, lambda n: [f"0 {LARGE}", "1 0.7 0.7 0.2 0.3"])
+    found = recommend(str(path), **FAST)
+    assert (found.candidates, found.plans) == ([], [])
+    assert "Nothing in the labels speaks for a swap" in str(found)
+    assert "yolo-losses compare" not in str(found)
+    with pytest.raises(ValueError, match="there is no grid to write"):
+        found.write(tmp_path / "grid.yaml")
+
+
+@pytest.mark.parametrize("model", ["yolov8n-obb.yaml", "yolov8n-seg.yaml", "yolov8n-pose.yaml", "rtdetr-l.yaml", None])
+def test_what_is_offered_can_be_trained_with_the_model(
+    model: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every task, a set whose objects are small and one of whose classes is rare."""
+    labels = {
+        "yolov8n-obb.yaml": "0.5 0.5 0.52 0.5 0.52 0.55 0.5 0.55",
+        "yolov8n-seg.yaml": "0.5 0.5 0.52 0.5 0.53 0.52 0.52 0.55 0.5 0.55",
+        "yolov8n-pose.yaml": f"{SMALL} 0.5 0.5 2",
+    }
+    label = labels.get(str(model), SMALL)
+    more = {"kpt_shape": [1, 3]} if model == "yolov8n-pose.yaml" else {}
+    moved = [label.replace("0.5 ", f"{0.1 + n / 20:.2f} ", 1) for n in range(6)] if label.startswith(SMALL) else [label]
+    lines: Lines = lambda n: [*(f"0 {one}" for one in moved), *([f"1 {label}"] if n == 0 else [])]  # noqa: E731
+    path = write(tmp_path / "set", lines, images=12, **more)
+    found = recommend(str(path), **{**FAST, "imgsz": 64, "model": model})
+    assert found.candidates
+    monkeypatch.chdir(tmp_path)
+    for plan in found.plans:
+        words = [word.replace(".pt", ".yaml") if word.startswith("model=") else word for word in plan.words]
+        assert commands.main([*words[1:], "--dry-run"]) == 0
+    capsys.readouterr()
+    if model == "rtdetr-l.yaml":  # whose head refuses them, after the first batch of a dry run would have passed
+        assert {candidate.choice for candidate in found.candidates} == {"box_loss"}
+
+
+ODD: dict[str, tuple[Lines, dict[str, object], list[str], str]] = {
+    "no label files": (lambda n: None, {}, [], r"none of its 4 training images has labels: looked in .*labels/train$"),
+    "empty label files": (lambda n: [], {}, [], "none of its 4 training images has labels"),
+    "only a test split": (lambda n: [f"0 {LARGE}"], {"splits": ["test"]}, [], "'train:' key missing"),
+    "rows of both kinds": (lambda n: [f"0 {LARGE}", f"0 {POLYGON}"], {}, [], "No valid images found.*0.png: "),
+    "words for numbers": (lambda n: ["0 a b c d"], {}, [], "No valid images found.*could not convert string to float"),
+    "a class beyond": (lambda n: [f"7 {LARGE}"], {}, [], "No valid images found.*exceeds dataset class count 2"),
+    "boxes for segment": (lambda n: [f"0 {LARGE}"], {}, ["task=segment"], "Segment dataset requires"),
+    "boxes for a segment model": (lambda n: [f"0 {LARGE}"], {}, ["model=yolov8n-seg.yaml"], "Segment dataset requires"),
+    "no keypoints for pose": (lambda n: [f"0 {LARGE}"], {}, ["task=pose"], "'kpt_shape' in data.yaml missing"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_an_odd_set_is_refused_in_one_line(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines, more, words, message = ODD[case]
+    path = write(tmp_path, lines, **more)  # type: ignore[arg-type]
+    assert run(f"data={path}", "imgsz=64", *words) == 1
+    out, err = capsys.readouterr()
+    assert not out
+    last = [line for line in err.splitlines() if line][-1]
+    assert last.startswith(f"'data={path}': ")
+    assert re.search(message, last)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "'data' is missing"),
+        (["data"], "'data' is not KEY=VALUE"),
+        (["data=nowhere.yaml"], "'data=nowhere.yaml': 'nowhere.yaml' does not exist"),
+        (["data=.", "task=classify"], "there is no folder 'train'"),
+        (["data=x.yaml", "task=segmant"], "'task=segmant' .* Did you mean 'segment'"),
+        (["data=x.yaml", "model=yolov8.txt"], "'model=yolov8.txt'"),
+        (
+            ["data=x.yaml", "model=yolov8n-seg.yaml", "task=detect"],
+            "'task=detect' is not what 'model=.*that is segment",
+        ),
+        (["data=x.yaml", "imgsz=12"], "'imgsz=12' is not valid: allowed is a whole number from 32"),
+        (["data=x.yaml", "epoch=3"], "'epoch' is not a valid YOLO argument"),
+        (["data=x.yaml", "cls_loss=focal"], "'cls_loss' chooses a loss"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*words) == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert len(err.splitlines()) == 1
+    assert re.search(message, err)
+
+
+def test_two_thousand_classes(tmp_path: Path) -> None:
+    lines: Lines = lambda n: [f"{(n * 7 + k * k) % 300} 0.5 0.5 0.{k + 10} 0.2" for k in range(40)]  # noqa: E731
+    path = write(tmp_path, lines, images=30, names=[f"class {n}" for n in range(2000)])
+    text = str(recommend(str(path), **FAST))
+    assert "2,000, 1,7" in text  # of which 1,7xx have no label
+    assert len(text.splitlines()) < 80
+
+
+def test_one_class_is_not_told_to_balance(tmp_path: Path) -> None:
+    text = str(recommend(str(write(tmp_path, lambda n: [f"0 {LARGE}"], names=["only"])), **FAST))
+    assert "1, only" in text
+    assert "cls_weights" not in text
+
+
+def test_polygons_are_segments_unless_detect_is_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path, lambda n: [f"0 {POLYGON}"])
+    assert recommend(str(path), imgsz=64).traits.task == "segment"
+    assert recommend(str(path), imgsz=64, task="detect").traits.task == "detect"
+    assert recommend(str(path), **FAST).traits.task == "detect"
+
+
+def test_weights_are_not_fetched(tmp_path: Path) -> None:
+    found = recommend(str(story(tmp_path)), **{**FAST, "model": "yolov8n.pt"})
+    assert found.traits.stride == 8
+    assert "model=yolov8n.pt" in found.plans[0].words
+    assert not Path("yolov8n.pt").exists()
+
+
+EXPECTED = {
+    "bccd": ("detect", {"cls_weights", "cls_loss"}),
+    "neu_det": ("detect", set()),
+    "neu_det_longtail": ("detect", {"cls_weights", "cls_loss"}),
+    "deep_pcb": ("detect", {"box_loss"}),
+    "hituav_obb24": ("obb", {"cls_weights", "cls_loss", "box_loss"}),
+    "coco_cc_seg24": ("segment", {"cls_weights", "cls_loss", "box_loss", "seg_loss"}),
+    "coco_cc_pose16": ("pose", {"box_loss"}),
+}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
+@pytest.mark.parametrize("name", EXPECTED)
+def test_real_sets_get_what_their_labels_speak_for(name: str) -> None:
+    found = recommend(str(SHARED / name / "data.yaml"), imgsz=320)
+    task, choices = EXPECTED[name]
+    assert found.traits.task == task
+    assert found.traits.unreadable == 0
+    assert {candidate.choice for candidate in found.candidates} == choices
+
+
+def test_lengths_are_of_the_size_that_is_trained(tmp_path: Path) -> None:  # Ultralytics rounds up to multiples of 32
+    found = recommend(str(story(tmp_path)), **{**FAST, "imgsz": 200})
+    assert found.traits.imgsz == 224
+    assert "imgsz=200" in found.plans[0].words
+    assert found.plans[0].seconds
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
+def test_the_page_shows_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(SHARED)
+    text = str(recommend("deep_pcb/data.yaml", model="yolov8n.pt", imgsz=320))
+    shown = re.findall(r"```text\n(.*?)```", (ROOT / "docs" / "recommend.md").read_text(), flags=re.DOTALL)
+    assert text.startswith(shown[0])

@@ -1,0 +1,80 @@
+"""Which losses are worth trying on a data set: its traits, candidates with their evidence, the comparison to run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from yolo_losses.recommendation.result import Recommendation
+
+
+def recommend(
+    data: str, model: str | None = None, imgsz: int | None = None, task: str | None = None, **keys: Any
+) -> Recommendation:
+    """Return which losses are worth trying on a data set, from its labels; nothing is trained.
+
+    Args:
+        data: the YAML file that describes the set, or the folder of a set for classification.
+        model: as `YOLO.train` takes it; `None`: what `yolo train` takes for the task. Weights are not fetched.
+        imgsz: the longer side of a training image in pixels; `None`: Ultralytics' default.
+        task: what the labels are for; `None`: what the model is for, or without a model what the labels look like.
+        **keys: other keys of `YOLO.train`, such as `epochs` and `device`, for the comparison that it ends with.
+
+    Returns:
+        What was found. `print` shows it as the command does; `as_dict()`, `write(path)` and `draw(path)` are `--json`,
+        `--write` and `--picture`.
+
+    Raises:
+        ValueError: where the data set cannot be read or has no labels, or on an invalid key; the message is one line.
+    """
+    from yolo_losses.recommendation import candidates, network, plan, reader, rules, traits, verdicts
+    from yolo_losses.recommendation.result import Recommendation
+
+    settings = _settings(data, model, imgsz, task, keys)
+    built = network.load(model, task or "detect") if model is not None else None
+    if task is not None and built is not None and built.task != task:
+        raise ValueError(f"'task={task}' is not what 'model={model}' is for: that is {built.task}")
+    asked = task or (built.task if built is not None else None)
+    trained = math.ceil(settings["imgsz"] / 32) * 32  # as `yolo train` rounds it
+    found = reader.read(data, asked, trained)
+    built = built or network.load(None, found.task)
+    measured = traits.measure(found, built, trained)
+    tried, checks, avoided = candidates.choose(measured, rules.load(), verdicts.load())
+    per_image, device = built.seconds_per_image(trained, settings.get("device")) if tried else (None, "")
+    plans = plan.make(tried, {"model": built.name, **settings}, measured, per_image)
+    return Recommendation(data, built.name, device, found.inferred, measured, tried, checks, avoided, plans)
+
+
+def _settings(
+    data: str, model: str | None, imgsz: int | None, task: str | None, keys: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the keys of the comparison's runs, checked as `yolo train` would."""
+    from ultralytics.cfg import get_cfg
+    from ultralytics.utils import DEFAULT_CFG
+
+    from yolo_losses.config.settings import argument, default_keys
+    from yolo_losses.recommendation.reader import TASKS
+    from yolo_losses.recommendation.refusals import refusals
+    from yolo_losses.registry import did_you_mean
+
+    if task is not None and task not in TASKS:
+        hint = did_you_mean(task, list(TASKS))
+        raise ValueError(f"'task={task}' is not one that recommend reads: allowed are {', '.join(TASKS)}.{hint}")
+    for key in keys:
+        if key in map(argument, default_keys()):
+            raise ValueError(f"'{key}' chooses a loss, which recommend is asked for: leave it out")
+    settings = {
+        "data": str(data),
+        **({"task": task} if task else {}),
+        "imgsz": DEFAULT_CFG.imgsz if imgsz is None else imgsz,
+        "epochs": DEFAULT_CFG.epochs,
+        **keys,
+    }
+    with refusals("yolo train"):
+        get_cfg(overrides={**settings, "mode": "train"})
+    size = settings["imgsz"]
+    if not isinstance(size, int) or size < 32:
+        raise ValueError(f"'imgsz={size}' is not valid: allowed is a whole number from 32")
+    return settings

@@ -1,0 +1,106 @@
+"""From traits to candidates: which rules apply, and what is known of the losses that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from yolo_losses.recommendation.rules import GRADES, Evidence, Rule
+from yolo_losses.recommendation.traits import Traits
+from yolo_losses.recommendation.verdicts import Verdict, find
+
+AT_MOST = 4  # candidates beside stock
+AT_MOST_AVOIDED = 4
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A loss that is worth a comparison on a data set.
+
+    Attributes:
+        choice: the key that chooses it.
+        keys: its training keys, `choice` among them.
+        reasons: the traits that speak for it, in words.
+        grade: of the evidence, in words.
+        evidence: what is known.
+        verdict: what was measured here, if anything was.
+        cost: time of a step of the criterion against stock's, `None` where it was not measured.
+    """
+
+    choice: str
+    keys: dict[str, Any]
+    reasons: tuple[str, ...]
+    grade: str
+    evidence: Evidence
+    verdict: Verdict | None
+    cost: float | None
+
+    @property
+    def words(self) -> str:
+        """The keys as words of `yolo train`."""
+        return " ".join(f"{key}={value}" for key, value in self.keys.items())
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something to look at first, or not to try.
+
+    Attributes:
+        what: it.
+        why: the trait, in words.
+        evidence: what is known; none where the labels say it.
+        verdict: what was measured here, if anything was.
+    """
+
+    what: str
+    why: str
+    evidence: Evidence | None = None
+    verdict: Verdict | None = None
+
+
+def choose(
+    traits: Traits, rules: Sequence[Rule], verdicts: list[Verdict]
+) -> tuple[list[Candidate], list[Note], list[Note]]:
+    """Return candidates, what to look at first, and what not to try.
+
+    A candidate that was decided here to be better comes first; one that was decided to be worse is one not to try.
+    """
+    found: dict[str, Candidate] = {}
+    checks, avoided, lost = [], [], []
+    for rule in rules:
+        if not rule.applies(traits):
+            continue
+        measured = rule.measured
+        verdict = find(verdicts, measured["set"], measured["config"]) if measured else None
+        if rule.kind == "check":
+            checks.append(Note(rule.what, rule.reason(traits), rule.evidence))
+        elif rule.kind == "avoid":
+            if verdict is None or verdict.word != "better":
+                avoided.append(Note(rule.what, rule.reason(traits), rule.evidence, verdict))
+        elif rule.is_available(traits.task):
+            candidate = _candidate(rule, traits, verdict)
+            if verdict is not None and verdict.word == "worse":
+                lost.append(Note(candidate.words, f"although {candidate.reasons[0]}", rule.evidence, verdict))
+            elif candidate.words in found:
+                first = found[candidate.words]
+                found[candidate.words] = Candidate(**{**vars(first), "reasons": first.reasons + candidate.reasons})
+            else:
+                found[candidate.words] = candidate
+    return _in_order(list(found.values()))[:AT_MOST], checks, [*lost, *avoided][:AT_MOST_AVOIDED]
+
+
+def _in_order(candidates: list[Candidate]) -> list[Candidate]:
+    """Return what was decided here to be better first; then the first of each key, so that no key takes all places."""
+    choices = [candidate.choice for candidate in candidates]
+    turns = [choices[:number].count(choice) for number, choice in enumerate(choices)]
+    better = [candidate.verdict is not None and candidate.verdict.word == "better" for candidate in candidates]
+    order = sorted(range(len(candidates)), key=lambda number: (not better[number], turns[number]))
+    return [candidates[number] for number in order]
+
+
+def _candidate(rule: Rule, traits: Traits, verdict: Verdict | None) -> Candidate:
+    assert rule.evidence is not None
+    grade = "measured here, decided" if verdict is not None and verdict.decided else GRADES[rule.grade]
+    keys = rule.chosen_keys(traits)
+    return Candidate(rule.choice, keys, (rule.reason(traits),), grade, rule.evidence, verdict, rule.cost)

@@ -1,0 +1,126 @@
+"""The model that a recommendation is for: its task, its strides, and the time that a step takes here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolo_losses.recommendation.refusals import refusals
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SLOW_STEP = 3.0  # seconds from which one step is enough to go by
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model.
+
+    Attributes:
+        name: as `yolo train` takes it.
+        task: that it is for.
+        stride: of its finest grid in pixels; `None` where it has none, or matches queries.
+        end_to_end: whether it has a one-to-one branch.
+        queries: whether it matches queries, as RT-DETR does.
+        module: the network itself.
+    """
+
+    name: str
+    task: str
+    stride: float | None
+    end_to_end: bool
+    queries: bool
+    module: Any
+
+    def seconds_per_image(self, imgsz: int, device: Any) -> tuple[float | None, str]:
+        """Return the time of forward and backward for one image, and the name of the device that it was taken on.
+
+        The time is `None` where the GPU lacks the memory.
+
+        Raises:
+            ValueError: where there is no such device; the message is one line.
+        """
+        import torch
+        from ultralytics.utils.torch_utils import select_device
+
+        with refusals(f"'device={device}'"):
+            where = select_device(str(device if device is not None else ""), verbose=False)
+        name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"this {where.type.upper()}"
+        try:
+            return _seconds_per_image(self.module.to(where).float().train(), imgsz, where), name
+        except torch.cuda.OutOfMemoryError:
+            return None, name
+
+
+def _seconds_per_image(network: Any, imgsz: int, device: Any) -> float:
+    import torch
+
+    batch = 2 if device.type == "cpu" else 16
+    for parameter in network.parameters():
+        parameter.requires_grad_()
+    images = torch.rand(batch, 3, imgsz, imgsz, device=device)
+    seconds = 0.0
+    for _ in range(3):  # the first step allocates
+        if seconds > SLOW_STEP:
+            break
+        start = time.perf_counter()
+        sum(output.float().mean() for output in _tensors(network(images))).backward()  # type: ignore[union-attr]
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - start
+    network.zero_grad(set_to_none=True)
+    return seconds / batch
+
+
+def load(name: str | None, task: str) -> Network:
+    """Return a model; weights that are not on this machine are not fetched, the architecture of that name is built.
+
+    Args:
+        name: as `yolo train` takes it; `None`: what `yolo train` takes for the task.
+        task: that the model is for where its name does not say.
+
+    Raises:
+        ValueError: where there is no such model; the message is one line.
+    """
+    import ultralytics
+    from ultralytics.cfg import TASK2MODEL
+    from ultralytics.nn.tasks import BaseModel
+
+    name = str(TASK2MODEL[task] if name is None else name)
+    fetched = Path(name).suffix == ".pt" and not Path(name).is_file()
+    build = ultralytics.RTDETR if "rtdetr" in Path(name).stem.lower() else ultralytics.YOLO
+    with refusals(f"'model={name}'"):
+        model = build(f"{Path(name).stem}.yaml" if fetched else name)
+        module = model.model
+        if not isinstance(module, BaseModel):
+            raise ValueError("an exported model cannot be trained")
+    head = module.model[-1]
+    queries = type(head).__name__.startswith("RTDETR")
+    grid = model.task not in ("classify", "semantic") and not queries
+    return Network(
+        name=name,
+        task=str(model.task),
+        stride=float(module.stride.min()) if grid else None,
+        end_to_end=hasattr(head, "one2one_cv2"),
+        queries=queries,
+        module=module,
+    )
+
+
+def _tensors(found: Any) -> Iterator[Tensor]:
+    """Yield the tensors with a gradient in what a network returns in training."""
+    import torch
+
+    if isinstance(found, torch.Tensor):
+        if found.requires_grad:
+            yield found
+    elif isinstance(found, Mapping):
+        for each in found.values():
+            yield from _tensors(each)
+    elif isinstance(found, Sequence):
+        for each in found:
+            yield from _tensors(each)

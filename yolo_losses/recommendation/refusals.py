@@ -1,0 +1,35 @@
+"""What Ultralytics raises and logs while data and models are read, as one line."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import sys
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Turn what Ultralytics raises into a `ValueError` of one line that starts with `what`.
+
+    Its log is dropped, and its progress goes to stderr: stdout is for the report alone.
+    """
+    from ultralytics.utils import LOGGER
+
+    def drop(record: logging.LogRecord) -> bool:
+        return False
+
+    LOGGER.addFilter(drop)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except (Exception, SystemExit) as error:
+        text = re.sub(r"\x1b\[[0-9;]*m", "", str(getattr(error, "msg", None) or error))
+        lines = [line.strip(" ❌") for line in text.splitlines() if line.strip()] or [type(error).__name__]
+        lines = [line for line in lines if not line.startswith("Ultralytics ")] or lines  # its banner, of a device
+        # "No valid images found in FILE." says why in the next line.
+        reason = " ".join(lines[:2] if lines[0].startswith("No valid images") else lines[:1])
+        raise ValueError(f"{what}: {reason}") from error
+    finally:
+        LOGGER.removeFilter(drop)

@@ -1,0 +1,86 @@
+"""What `recommend` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from yolo_losses.recommendation.candidates import Candidate, Note
+from yolo_losses.recommendation.plan import SEEDS, Plan
+from yolo_losses.recommendation.traits import Traits
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Which losses are worth trying on a data set.
+
+    Attributes:
+        data: the data set.
+        model: the model.
+        device: that the time of the comparisons was estimated on, empty where there are none.
+        inferred: how the task was found where nobody named it, else empty.
+        traits: of the data set.
+        candidates: losses that a trait speaks for, beside the stock ones; at most four, often none.
+        checks: what to look at before any loss.
+        avoided: what not to try.
+        plans: the comparisons that would decide, in the order in which to run them; none where there are no candidates.
+    """
+
+    data: str
+    model: str
+    device: str
+    inferred: str
+    traits: Traits
+    candidates: Sequence[Candidate]
+    checks: Sequence[Note]
+    avoided: Sequence[Note]
+    plans: Sequence[Plan]
+
+    def __str__(self) -> str:
+        from yolo_losses.recommendation.text import report
+
+        return report(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON holds it."""
+        return {
+            "data": self.data,
+            "model": self.model,
+            "traits": asdict(self.traits),
+            "checks": [asdict(note) for note in self.checks],
+            "candidates": [{"words": candidate.words, **asdict(candidate)} for candidate in self.candidates],
+            "avoided": [asdict(note) for note in self.avoided],
+            "compare": [
+                {"command": plan.command, **asdict(plan), "seeds": SEEDS, "runs": plan.runs, "device": self.device}
+                for plan in self.plans
+            ],
+        }
+
+    def write(self, path: str | Path) -> list[Path]:
+        """Write the comparison as a file for `yolo-losses compare cfg=FILE`; of several, the next as FILE-2, and so on.
+
+        Returns:
+            What was written.
+
+        Raises:
+            ValueError: where there is nothing to compare.
+        """
+        path = Path(path)
+        if not self.plans:
+            raise ValueError(f"'--write {path}': nothing in the labels speaks for a swap, so there is no grid to write")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        paths = [path, *(path.with_stem(f"{path.stem}-{n}") for n in range(2, len(self.plans) + 1))]
+        for where, plan in zip(paths, self.plans, strict=True):
+            where.write_text(plan.as_yaml(), encoding="utf-8")
+        return paths
+
+    def draw(self, path: str | Path) -> Path:
+        """Draw classes, sizes and shapes to a PNG, SVG or PDF."""
+        from yolo_losses.recommendation.picture import figure
+
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure(self).savefig(path, dpi=150)
+        return path
