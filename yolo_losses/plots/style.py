@@ -49,21 +49,20 @@ def installed_fonts(text: str) -> Any:
     """
     from matplotlib import font_manager, ft2font
 
-    default = ft2font.FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap()
+    names = ["DejaVu Sans"]
+    default = ft2font.FT2Font(font_manager.findfont(names[0])).get_charmap()
     missing = {ord(letter) for letter in text if letter.isprintable()} - default.keys()
-    names: list[str] = ["DejaVu Sans"]
-    # Fonts for reading come before those for one script's display, and regular ones before bold ones.
-    fonts = sorted(font_manager.fontManager.ttflist, key=lambda f: ("Sans" not in f.name, f.weight != 400, f.name))
-    for font in fonts:
+    # The files themselves, since matplotlib's list of fonts may be older than a font; regular faces first.
+    files = font_manager.findSystemFonts() if missing else []
+    for file in sorted(files, key=lambda path: ("Regular" not in path, "Sans" not in path, path)):
+        with contextlib.suppress(OSError, RuntimeError):  # a font that the library cannot read
+            font = ft2font.FT2Font(file)
+            if missing & font.get_charmap().keys():
+                font_manager.fontManager.addfont(file)
+                names.append(font.family_name)
+                missing -= font.get_charmap().keys()
         if not missing:
             break
-        if font.name in names or font.style != "normal":
-            continue
-        with contextlib.suppress(OSError, RuntimeError):  # a font that the library cannot read
-            has = missing & ft2font.FT2Font(font.fname).get_charmap().keys()
-            if has:
-                names.append(font.name)
-                missing -= has
     return {"font.family": names}
 
 
