@@ -20,6 +20,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 import yolo_losses
+from yolo_losses.config import class_weights
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.functional import class_balanced_weights
 from yolo_losses.integration import run
@@ -181,10 +182,42 @@ def test_a_tuner_that_would_try_both_is_refused_once(space, tmp_path, monkeypatc
     ],
     ids=repr,
 )
-def test_what_does_not_fit_the_classes_is_refused_before_the_first_batch(weights, words, data, tmp_path):
+def test_what_does_not_fit_the_classes_is_refused_before_anything_is_written(weights, words, data, tmp_path):
     with pytest.raises(ValueError, match=f"^{words}$"):
-        trainer(tmp_path, data, cls_weights=weights).train()
-    assert not (tmp_path / "train" / "results.csv").exists()
+        trainer(tmp_path, data, cls_weights=weights)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_class_for_all_is_named_as_the_reason(data, tmp_path):
+    with pytest.raises(ValueError, match=r"as there are classes, 1 \(single_cls=True makes one class of all\)$"):
+        trainer(tmp_path, data, cls_weights=[1, 2, 3], single_cls=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("{010: 2}", ["010"]), ("{12:30: 2}", ["12:30"]), ("{yes: 2, 1.50: 3}", ["yes", "1.50"]), ("{'a b': 2}", ["a b"])],
+)
+def test_names_on_the_command_line_are_what_is_written(text, names):
+    assert list(LossSettings.from_mapping({"cls_weights": text}).cls_weights) == names
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("{a: 2, a: 5}", r"'cls_weights={a: 2, a: 5}' is not valid: the class 'a' is named twice"),
+        ({True: 2}, r"'cls_weights={True: 2}' is not valid: the class name True must be quoted, to be text"),
+        ({1.5: 2}, r"'cls_weights={1.5: 2}' is not valid: the class name 1.5 must be quoted, to be text"),
+        ({-1: 2}, r"'cls_weights={-1: 2}' is not valid: the class name -1 must be quoted, to be text"),
+        ({None: 2}, r"'cls_weights={None: 2}' is not valid: the class name None must be quoted, to be text"),
+    ],
+)
+def test_names_that_are_lost_in_yaml_are_refused(value, words):
+    with pytest.raises(ValueError, match=f"^{words}$"):
+        LossSettings.from_mapping({"cls_weights": value})
+
+
+def test_a_name_of_several_lines_is_logged_on_one():
+    assert class_weights.summary([1.0, 2.0], ["a\nb", "c"]) == "a\\nb 1, c 2"
 
 
 def test_where_a_channel_is_a_prompt_they_are_refused():

@@ -139,6 +139,8 @@ def test_the_parent_of_a_distributed_training_refuses_too(tmp_path):
         ),
         ({"space": {"lr0": (0.001, 0.01)}, "cls_loss": "slid"}, "'cls_loss=slid' is not valid"),
         ({"space": {"focal_gamma": (1.0, 2.0)}}, "'focal_gamma=1.0' would change nothing"),
+        ({"space": {"cls_loss": ["bce", "vfl"]}}, r"'cls_loss=\['bce', 'vfl'\]' is not valid in the tuner's space"),
+        ({"cls_loss": "focal", "space": {"focal_gamma": 2}}, "'focal_gamma=2' is not valid in the tuner's space"),
         ({"cls_loss": "slid"}, "'cls_loss=slid' is not valid"),
     ],
 )

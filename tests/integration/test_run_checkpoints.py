@@ -8,6 +8,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ import yaml
 from conftest import TINY, logged, start, start_without_plugin
 from ultralytics import YOLO
 
+from yolo_losses.integration import arguments as policy
+from yolo_losses.integration.callbacks import CALLBACKS
 from yolo_losses.integration.state import STATE_FILE
 
 pytestmark = pytest.mark.slow
@@ -143,3 +146,32 @@ def test_fine_tuning_with_the_package_does_not_inherit_the_loss_and_says_so(kill
     (message,) = [message for message in messages if "yolo_losses: " in message]
     assert "was trained with cls_loss=ema_slide" in message
     assert "this run is stock" in message
+
+
+@pytest.mark.parametrize(
+    ("trained", "words"),
+    [
+        ({"cls_loss": "ghmx", "epochs": 3}, "cls_loss=ghmx"),
+        ({"cls_loss": "focal", "focal_gamma": -5.0}, "cls_loss=focal, focal_gamma=-5.0"),
+        ({"cls_weights": [1.0, 2.0]}, "cls_weights=[1.0, 2.0]"),
+        ({"loss_stats": True, "epochs": 3}, ""),
+        (None, ""),
+    ],
+)
+def test_a_stock_run_says_what_its_checkpoint_was_trained_with_as_it_stands(trained, words, tmp_path):
+    path = tmp_path / "last.pt"
+    torch.save({"train_args": trained}, path)
+    arguments = SimpleNamespace(model=str(path), pretrained=True)
+    with logged() as messages:
+        CALLBACKS["on_pretrain_routine_end"](SimpleNamespace(args=arguments, resume=False, save_dir=tmp_path))
+    said = f"yolo_losses: last.pt was trained with {words}; this run is stock, since these keys were not given"
+    found = [m[m.index("yolo_losses") :] for m in messages if "was trained with" in m]
+    assert found == ([said] if words else [])
+
+
+@pytest.mark.parametrize(("keys", "hint"), [({"cls_loss": "ghmx"}, True), ({"cls_scale": -1.0}, False)])
+def test_a_plugin_is_named_only_where_the_loss_of_a_resumed_run_is_not_known(keys, hint):
+    trainer = SimpleNamespace(args=SimpleNamespace(**keys, resume=True, task="detect"), resume=True)
+    with pytest.raises(ValueError, match=r"is not valid") as error:
+        policy.check(trainer, {})
+    assert ("YOLO_LOSSES_PLUGINS" in str(error.value)) is hint

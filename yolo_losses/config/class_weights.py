@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import math
 from collections.abc import Mapping, Sequence
@@ -35,7 +34,7 @@ BETA = Parameter(
     DEFAULT_BETA,
     Param("beta of cls_weights=balanced; 0: equal weights, 1: inverse frequency", low=0, high=1),
 )
-AT_MOST = 8  # classes that are listed by name in a line of the log
+MAX_LISTED_CLASSES = 8  # classes that are listed by name in a line of the log
 
 
 def class_balanced_weights(counts: Tensor | Sequence[float], beta: float = DEFAULT_BETA) -> Tensor:
@@ -89,14 +88,18 @@ def parse(value: Any) -> Weights:
     """
     given = value.tolist() if hasattr(value, "tolist") else value  # a tensor, or an array of NumPy
     if isinstance(given, str) and given.strip().startswith(("[", "{")):
-        with contextlib.suppress(yaml.YAMLError, ValueError):  # a date that is none
-            given = yaml.safe_load(given)
+        given = _read_text(given)
     word = normalize_name(given) if isinstance(given, str) else ""
     if given is None or word == NONE:
         return NONE
     if word == BALANCED:
         return BALANCED
     if isinstance(given, Mapping):
+        for name in given:
+            # YAML reads `yes` as True, `1.5` as a number and `2024-01-01` as a date: what was written is lost.
+            if not isinstance(name, str) and (isinstance(name, bool) or not isinstance(name, int) or name < 0):
+                reason = f"is not valid: the class name {format_value(name)} must be quoted, to be text"
+                raise InvalidValueError("cls_weights", value, reason)
         names, numbers = [str(name) for name in given], [_number(number) for number in given.values()]
         if names and None not in numbers:
             return dict(zip(names, (float(number or 0) for number in numbers), strict=True))
@@ -113,6 +116,29 @@ def parse(value: Any) -> Weights:
     )
 
 
+def _read_text(text: str) -> Any:
+    """Return the list or mapping that a text such as `{car: 2}` is, its names and numbers as they are written.
+
+    Raises:
+        InvalidValueError: where a class is named twice.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return text
+    if isinstance(node, yaml.SequenceNode):
+        return [number.value for number in node.value]
+    if not isinstance(node, yaml.MappingNode):
+        return text
+    found: dict[str, Any] = {}
+    for name, number in node.value:
+        if str(name.value) in found:
+            reason = f"is not valid: the class '{format_value(str(name.value))}' is named twice"
+            raise InvalidValueError("cls_weights", text, reason)
+        found[str(name.value)] = number.value
+    return found
+
+
 def _number(value: Any) -> float | None:
     """Return a number that is finite and above 0 in float32, or `None`."""
     number = None if value is None or value == NONE else parse_value(value, float)
@@ -126,32 +152,48 @@ def plain(weights: Weights) -> Any:
     return dict(weights) if isinstance(weights, Mapping) else list(weights)
 
 
-def written(weights: Weights) -> str:
+def format_option(weights: Weights) -> str:
     """Return key and value as a message names them."""
     return f"'cls_weights={format_value(plain(weights))}'"
 
 
-def in_order(names: Mapping[int, Any]) -> list[str]:
+def class_names_by_index(names: Mapping[int, Any]) -> list[str]:
     """Return the names of a model's or a data set's classes in the order of their numbers."""
     return [str(name) for _, name in sorted(names.items())]
 
 
-def by_class(weights: Weights, names: Sequence[str]) -> Weights:
+def by_class(weights: Weights, names: Sequence[str], single_cls: bool = False) -> Weights:
     """Return weights that are given by class name in the order of the classes; a class that is not named has 1.
 
+    Args:
+        weights: of the key `cls_weights`.
+        names: of the classes, in their order; empty: a list is taken as it is.
+        single_cls: whether Ultralytics' key of this name makes one class of all.
+
     Raises:
-        ValueError: on an unknown name, in one line with the nearest.
+        ValueError: on another number of weights than of classes, or an unknown name, in one line with the nearest.
     """
+    if isinstance(weights, str):
+        return weights
+    reason = " (single_cls=True makes one class of all)" if single_cls else ""
     if not isinstance(weights, Mapping):
+        if names and len(weights) != len(names):
+            raise InvalidValueError(
+                "cls_weights",
+                plain(weights),
+                f"is not valid: allowed are as many numbers as there are classes, {len(names)}{reason}",
+            )
         return weights
     for name in weights:
         if name not in names:
             lower = {known.lower(): known for known in names}
             near = difflib.get_close_matches(name.lower(), lower, n=1)
             hint = f" Did you mean '{lower[near[0]]}'?" if near else ""
-            raise ValueError(
-                f"{written(weights)} is not valid: '{format_value(name)}' is not a class of the data set,"
-                f" whose classes are {format_value(', '.join(names))}.{hint}"
+            raise InvalidValueError(
+                "cls_weights",
+                plain(weights),
+                f"is not valid: '{format_value(name)}' is not a class of the data set,"
+                f" whose classes are {format_value(', '.join(names))}{reason}.{hint}",
             )
     return tuple(weights.get(name, 1.0) for name in names)
 
@@ -163,8 +205,8 @@ def balanced(counts: Sequence[int], beta: float) -> tuple[float, ...]:
 
 def summary(weights: Sequence[float], names: Sequence[str]) -> str:
     """Return the weights for a line of the log: by class name, of many classes the smallest and the largest."""
-    pairs = list(zip(weights, names, strict=True))
-    if len(pairs) > AT_MOST:
+    pairs = [(weight, format_value(name)) for weight, name in zip(weights, names, strict=True)]
+    if len(pairs) > MAX_LISTED_CLASSES:
         (low, first), (high, last) = min(pairs), max(pairs)
         return f"{first} {low:.3g} to {last} {high:.3g} ({len(pairs)} classes)"
     return ", ".join(f"{name} {weight:.3g}" for weight, name in pairs)

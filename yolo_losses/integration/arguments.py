@@ -17,7 +17,7 @@ from yolo_losses.config import class_weights, renaming, settings
 from yolo_losses.config.class_weights import BALANCED, BETA
 from yolo_losses.config.renaming import argument
 from yolo_losses.config.settings import LossSettings
-from yolo_losses.registry.parameters import format_value
+from yolo_losses.registry.parameters import InvalidValueError, format_value, parse_value
 from yolo_losses.registry.plugins import ENTRY_POINT_GROUP, PLUGINS_VARIABLE
 
 ATTRIBUTE = "yolo_losses_settings"
@@ -49,7 +49,7 @@ def check_names(known: Any, given: Any) -> None:
     if given.get("label_smoothing") and "label_smoothing" not in known:
         classify = "; in the task classify it is cls_smoothing" if "cls_smoothing" in settings.KEYS else ""
         say(f"'label_smoothing' has no effect, Ultralytics has removed it{classify}", warn=True)
-    with _one_line_on_the_command_line():
+    with one_line_on_the_command_line():
         for key, value in given.items():
             if key in known or key == "label_smoothing":
                 continue
@@ -65,12 +65,13 @@ def check(trainer: Any, overrides: Any = None) -> None:
         ValueError: on a value that is not valid, a loss that the task cannot use, or, on resume, a key that differs
             from the checkpoint's.
     """
-    with _one_line_on_the_command_line():
+    with one_line_on_the_command_line():
         _check(trainer, overrides)
 
 
 @contextlib.contextmanager
-def _one_line_on_the_command_line() -> Iterator[None]:
+def one_line_on_the_command_line() -> Iterator[None]:
+    """Have a refusal end the `yolo` command with its one line, without a traceback."""
     try:
         yield
     except ValueError as error:
@@ -97,6 +98,8 @@ def _check(trainer: Any, overrides: Any) -> None:
         unused = _check_same_on_resume(chosen, overrides)
     chosen.check_task(str(trainer.args.task))
     _check_one_weighting(chosen, given.get("cls_pw"))
+    if (names := _class_names(given)) is not None:
+        class_weights.by_class(chosen.cls_weights, names, bool(given.get("single_cls")))
     if any(kind.__name__ == "RTDETRTrainer" for kind in type(trainer).__mro__):
         from yolo_losses.integration.criteria import (
             queries,  # imports Ultralytics' losses, which a trainer has loaded already
@@ -125,10 +128,25 @@ def _check_one_weighting(chosen: LossSettings, cls_pw: Any) -> None:
         cls_pw: the value of Ultralytics' key, or the bounds of a tuner's.
     """
     if chosen.cls_weights != class_weights.NONE and cls_pw:
-        raise ValueError(
-            f"{class_weights.written(chosen.cls_weights)} cannot be used together with 'cls_pw={format_value(cls_pw)}',"
-            " which weights the classes too: leave out one of them"
-        )
+        both = f"{class_weights.format_option(chosen.cls_weights)} cannot be used together with 'cls_pw"
+        raise ValueError(f"{both}={format_value(cls_pw)}', which weights the classes too: leave out one of them")
+
+
+def _class_names(given: Mapping[str, Any]) -> list[str] | None:
+    """Return the names of the classes that a run will have, where its data set is described by a file that is here."""
+    from ultralytics.utils.checks import check_file
+
+    data = given.get("data")
+    if not isinstance(data, str) or "://" in data or Path(data).suffix not in (".yaml", ".yml"):
+        return None
+    try:
+        described = yaml.safe_load(Path(check_file(data, hard=False)).read_text(encoding="utf-8", errors="ignore"))
+        names = described.get("names") or [f"class_{number}" for number in range(described["nc"])]
+    except Exception:  # Ultralytics' own check of the data set, which follows, says what is wrong with it
+        return None
+    if given.get("single_cls"):
+        return ["item"]
+    return class_weights.class_names_by_index(names if isinstance(names, Mapping) else dict(enumerate(names)))
 
 
 def _keep(given: dict[str, Any], chosen: LossSettings) -> None:
@@ -162,8 +180,8 @@ def _written(file: Path) -> dict[str, Any] | None:
 def _parse(given: Mapping[str, Any], resumed: bool) -> LossSettings:
     try:
         return LossSettings.from_arguments(given)
-    except ValueError as error:
-        if not resumed:
+    except InvalidValueError as error:
+        if not resumed or error.key not in map(argument, registry.TERM_KEYS.values()):
             raise
         raise ValueError(
             f"{error} If the resumed run used a loss of a plugin, name its file in {PLUGINS_VARIABLE} or install the"
@@ -222,6 +240,15 @@ def check_shared(arguments: Any) -> None:
         return
     space = arguments.get("space") or {}
     own = {argument(key) for key in settings.default_keys()}
+    for key in own.intersection(space):
+        bounds = space[key]
+        numbers = [parse_value(b, float) for b in bounds] if isinstance(bounds, list | tuple) else []
+        if len(numbers) < 2 or None in numbers:
+            reason = (
+                "is not valid in the tuner's space: allowed are two numbers, the bounds; words are varied by"
+                " `yolo-losses compare`, or by Ray Tune (use_ray=True)"
+            )
+            raise InvalidValueError(key, bounds, reason)
     for i in (0, 1):
         chosen = LossSettings.from_arguments({**arguments, **{k: v[i] for k, v in space.items() if k in own}})
         if arguments.get("task"):
@@ -246,7 +273,7 @@ def check_tuner(arguments: Any) -> None:
     _check_one_weighting(chosen, arguments.get("cls_pw") or (space or {}).get("cls_pw"))
     if chosen.cls_weights != class_weights.NONE and not space and "cls_pw" in DEFAULT_CFG_DICT:
         raise ValueError(
-            f"{class_weights.written(chosen.cls_weights)} cannot be tuned with cls_pw, which is in"
+            f"{class_weights.format_option(chosen.cls_weights)} cannot be tuned with cls_pw, which is in"
             " the tuner's default search space: pass a 'space' without it"
         )
 
@@ -264,7 +291,7 @@ def check_without_training(arguments: Any, mode: str) -> None:
     if getattr(arguments, "mode", mode) != mode:
         return
     given = vars(arguments)
-    with _one_line_on_the_command_line():
+    with one_line_on_the_command_line():
         chosen = LossSettings.from_arguments(given)
     for key in settings.default_keys():
         given.pop(argument(key), None)

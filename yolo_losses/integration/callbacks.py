@@ -22,13 +22,14 @@ def run_of(trainer: Any) -> Run | None:
 
 def start(trainer: Any) -> None:
     """Equip the criteria of a trainer whose set-up is done, unless every key is at its default."""
-    chosen = with_balanced_weights(trainer, arguments.of(trainer))
-    arguments.pin(trainer, chosen)
-    setattr(trainer, ATTRIBUTE, None)
-    if chosen.swaps_nothing:
-        log_checkpoint_losses(trainer)
-    if not chosen.is_default:
-        setattr(trainer, ATTRIBUTE, Run(trainer, chosen))
+    with arguments.one_line_on_the_command_line():
+        chosen = with_balanced_weights(trainer, arguments.of(trainer))
+        arguments.pin(trainer, chosen)
+        setattr(trainer, ATTRIBUTE, None)
+        if chosen.swaps_nothing:
+            log_checkpoint_losses(trainer)
+        if not chosen.is_default:
+            setattr(trainer, ATTRIBUTE, Run(trainer, chosen))
 
 
 def check_started(trainer: Any) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from yolo_losses._log import PREFIX
-from yolo_losses.config.class_weights import in_order as class_names_by_index
+from yolo_losses.config.class_weights import class_names_by_index
 from yolo_losses.config.settings import LossSettings, default_keys, own_arguments
 from yolo_losses.integration import context, criteria, messages
 from yolo_losses.integration.context import Context

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from yolo_losses._log import PREFIX, is_first_rank
 from yolo_losses._log import say as log
 from yolo_losses.config import class_weights
-from yolo_losses.config.settings import LossSettings
+from yolo_losses.config.settings import KEYS, LossSettings, default_keys, own_arguments
 from yolo_losses.integration import arguments, context, guard, messages
 from yolo_losses.integration.context import Context
 from yolo_losses.integration.criteria.branch import Branch
@@ -22,6 +21,7 @@ from yolo_losses.integration.equipment import ROLES, Equipment
 from yolo_losses.integration.state import State, StateFile, state_of
 from yolo_losses.monitor.gather import read
 from yolo_losses.monitor.loss_stats import LossStats, plain_names
+from yolo_losses.registry import format_value
 
 ATTRIBUTE = "yolo_losses_run"
 TRAINER = "yolo_losses_trainer"
@@ -44,7 +44,7 @@ class Run:
         model, ema = models_of(trainer)
         self.settings = settings
         weighted = settings.cls_weights != class_weights.NONE
-        names = class_weights.in_order(trainer.data["names"]) if weighted else ()
+        names = class_weights.class_names_by_index(trainer.data["names"]) if weighted else ()
         self.equipment = Equipment(model, settings, names, trainer.args.imgsz)
         self.state_file = StateFile(settings)
         self.batches = 0
@@ -279,7 +279,7 @@ def with_balanced_weights(trainer: Any, chosen: LossSettings) -> LossSettings:
     # There a channel is a prompt of the current image, not a class of the data set.
     if {kind.__name__ for kind in type(trainer).__mro__} & {"WorldTrainer", "YOLOETrainer"}:
         raise ValueError(
-            f"{class_weights.written(chosen.cls_weights)} cannot be used with"
+            f"{class_weights.format_option(chosen.cls_weights)} cannot be used with"
             f" {type(trainer).__name__}, whose class channels are an image's prompts: allowed is none"
         )
     if chosen.cls_weights != class_weights.BALANCED:
@@ -358,10 +358,15 @@ def log_checkpoint_losses(trainer: Any) -> None:
     path = next((source for source in sources if source.suffix == ".pt" and source.is_file()), None)
     if path is None or not is_first_rank() or getattr(trainer, "resume", False):
         return
-    with contextlib.suppress(Exception):  # a checkpoint of another kind is Ultralytics' to judge
+    try:
         # Ultralytics has loaded the same file in the same way; only its arguments are read here.
-        trained = torch.load(path, map_location="cpu", mmap=True, weights_only=False).get("train_args") or {}
-        chosen = LossSettings.from_arguments(trained)
-        if not chosen.swaps_nothing:
-            keys = ", ".join(f"{key}={value}" for key, value in chosen.non_default().items())
-            log(f"{path.name} was trained with {keys}; this run is stock, since these keys were not given", warn=True)
+        saved = torch.load(path, map_location="cpu", mmap=True, weights_only=False)
+    except Exception:  # which judges a checkpoint of another kind
+        return
+    trained = saved.get("train_args") if isinstance(saved, dict) else None
+    # As they stand: the loss may be one that is not known here.
+    defaults = default_keys()
+    keys = {key: value for key, value in own_arguments(trained or {}).items() if value != defaults[key]}
+    if any(KEYS[key].term for key in keys if key in KEYS):
+        words = ", ".join(f"{key}={format_value(value)}" for key, value in keys.items())
+        log(f"{path.name} was trained with {words}; this run is stock, since these keys were not given", warn=True)

@@ -12,7 +12,7 @@ from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils import DEFAULT_CFG_DICT, IterableSimpleNamespace
 from ultralytics.utils.loss import v8DetectionLoss, v8OBBLoss, v8PoseLoss, v8SegmentationLoss
 
-from yolo_losses.config.class_weights import by_class, in_order
+from yolo_losses.config.class_weights import by_class, class_names_by_index
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration.criteria import branches_of, equip
 from yolo_losses.integration.criteria.branch import Branch
@@ -46,7 +46,7 @@ class _Equipped:
             settings = LossSettings.from_mapping(settings)
         if isinstance(settings.cls_weights, Mapping):
             names: Any = model.names
-            settings = settings.weighted_by(by_class(settings.cls_weights, in_order(names)))
+            settings = settings.weighted_by(by_class(settings.cls_weights, class_names_by_index(names)))
         equip(self, settings)
 
     @property

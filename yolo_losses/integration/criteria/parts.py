@@ -85,7 +85,7 @@ def check_class_weights(criterion: Any, settings: LossSettings) -> None:
     """Raise a `ValueError` where class weights are not numbers, one per class, or Ultralytics weights classes too."""
     if settings.cls_weights == class_weights.NONE:
         return
-    what = class_weights.written(settings.cls_weights)
+    what = class_weights.format_option(settings.cls_weights)
     if settings.cls_weights == class_weights.BALANCED:
         raise ValueError(
             f"{what} needs the labels of the training set, which a criterion does not know: pass a list, such as"
