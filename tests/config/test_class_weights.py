@@ -226,14 +226,14 @@ def test_where_a_channel_is_a_prompt_they_are_refused():
 
     chosen = LossSettings.from_mapping({"cls_weights": [1]})
     with pytest.raises(ValueError, match=r"^'cls_weights=\[1.0\]' cannot be used with WorldTrainer, [^\n]*$"):
-        run._with_balanced_weights(WorldTrainer(), chosen)
+        run.with_balanced_weights(WorldTrainer(), chosen)
 
 
 def test_a_data_set_without_labels_is_refused():
     chosen = LossSettings.from_mapping({"cls_weights": "balanced"})
     loader = SimpleNamespace(dataset=SimpleNamespace())
     with pytest.raises(ValueError, match=r"^'cls_weights=balanced' needs the labels of the training set, [^\n]*$"):
-        run._with_balanced_weights(SimpleNamespace(train_loader=loader, data={"nc": 3}), chosen)
+        run.with_balanced_weights(SimpleNamespace(train_loader=loader, data={"nc": 3}), chosen)
 
 
 def test_the_labels_of_several_data_sets_are_counted_together():
