@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import dataclasses
+import importlib
 import inspect
 import pickle
+import pkgutil
 import subprocess
 import sys
 from typing import Any
@@ -333,3 +336,15 @@ def test_settings_can_be_copied_pickled_and_hashed_and_stay_frozen() -> None:
         assert hash(again) == hash(settings)
         with pytest.raises(TypeError):
             again.parameters["focal_gamma"] = 3  # type: ignore[index]
+
+
+def test_no_function_of_a_package_has_the_name_of_one_of_its_modules() -> None:
+    """The import of such a module puts it in the function's place: the second call is of a module."""
+    packages = [found.name for found in pkgutil.walk_packages(yolo_losses.__path__, "yolo_losses.") if found.ispkg]
+    for name in ("yolo_losses", *packages):
+        package = importlib.import_module(name)
+        functions = {node.name for node in ast.parse(inspect.getsource(package)).body if hasattr(node, "name")}
+        for module in pkgutil.iter_modules(package.__path__):
+            assert module.name not in functions, f"{name}.{module.name}"
+            value = vars(package).get(module.name)
+            assert inspect.ismodule(value) or not callable(value), f"{name}.{module.name}"

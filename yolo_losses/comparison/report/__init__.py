@@ -16,7 +16,7 @@ from yolo_losses.comparison.reader import read_runs
 from yolo_losses.comparison.record import RunRecord
 from yolo_losses.comparison.report import figures, notes, opening, tables
 from yolo_losses.comparison.report.figures import Drawn
-from yolo_losses.comparison.report.method import method
+from yolo_losses.comparison.report.method import describe_method
 from yolo_losses.comparison.report.page import to_html
 from yolo_losses.comparison.report.paper import write_paper
 from yolo_losses.comparison.stats import analysis
@@ -137,7 +137,7 @@ def _context(result: Analysis, plan: Mapping[str, Any], drawn: Sequence[Drawn]) 
         "devices": sorted({r.device for r in result.records if r.device}),
         "data_hashes": {data: tables.hashes(result, data) for data in result.sets},
         "command": plan.get("command") or None,
-        "method": method(result),
+        "method": describe_method(result),
     }
 
 

@@ -9,7 +9,7 @@ from yolo_losses.comparison.stats.differences import Spreads
 from yolo_losses.comparison.stats.verdict import points
 
 
-def method(result: Analysis) -> list[str]:
+def describe_method(result: Analysis) -> list[str]:
     """Return a line for each step, with its numbers."""
     k = len(result.candidates)
     lines = [
