@@ -201,6 +201,46 @@ def test_mask_curves_are_the_loss_over_the_logit_of_the_object_s_pixels(name: st
     torch.testing.assert_close(value, spec.build(reduction="none")(logits, target))
 
 
+@pytest.mark.parametrize("name", [name for name in CLASS if name not in STATE])
+def test_class_losses_are_drawn_against_p_too(name: str) -> None:
+    figure = drawn(name)
+    for words, target in (("positive, by p", 1.0), ("negative, by p", 0.0)):
+        p, value = curve(panel(figure, words))
+        z, by_logit = curve(panel(figure, f"{words.partition(',')[0]}, t = {target:g}"))
+        torch.testing.assert_close(p, z.sigmoid())
+        torch.testing.assert_close(value, by_logit)
+
+
+@pytest.mark.parametrize("spec", BUILT_IN, ids=pictures.stem)
+def test_a_column_has_two_panels_and_the_curves_of_the_sheet(spec: LossSpec) -> None:
+    name = f"{spec.name}_ciou" if spec.kind == "modifier" else pictures.stem(spec)
+    figure = pictures.draw([name], column=True)
+    assert len(figure.axes) == 2
+    assert not figure.texts
+    assert figure.get_size_inches()[1] < 0.6 * figure.get_size_inches()[0]
+    curves = [curve(axes)[1] for axes in drawn(name).axes if axes.lines]
+    for axes in figure.axes:
+        value = curve(axes)[1]
+        assert any(value.shape == other.shape and torch.allclose(value.abs(), other.abs()) for other in curves)
+
+
+def test_the_four_boxes_of_a_descent_have_a_legend() -> None:
+    figure = drawn("siou")
+    written = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert written[2:] == [
+        *("apart", "apart and too high", "too large", "too small"),
+        *("at the start", "object, and iou's IoU"),
+    ]
+    colours = {line.get_color() for line in figure.legends[1].get_lines()[:4]}
+    boxes = panel(figure, "descent of four boxes")
+    assert colours == {line.get_color() for line in boxes.lines}
+
+
+def test_the_title_says_the_parameters_of_every_loss() -> None:
+    texts = [text.get_text() for text in pictures.draw(["focal", "poly"], {"focal_gamma": ["1", "2"]}).texts]
+    assert texts[1:3] == ["focal: focal_alpha=0.25", "poly: poly_epsilon=1 poly_gamma=2 poly_alpha=0.25"]
+
+
 def test_several_losses_and_values_are_curves_of_one_picture() -> None:
     figure = pictures.draw(["bce", "focal", "vfl"], {"focal_gamma": ["1.5", "3"]})
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -281,7 +321,8 @@ def test_the_gallery_has_every_loss_with_its_current_parameters(spec: LossSpec) 
 
 
 def test_the_gallery_has_no_other_picture() -> None:
-    assert {path.stem for path in GALLERY.glob("*.svg")} == {pictures.stem(spec) for spec in BUILT_IN}
+    wanted = {f"{pictures.stem(spec)}{column}" for spec in BUILT_IN for column in ("", "-column")}
+    assert {path.stem for path in GALLERY.glob("*.svg")} == wanted
 
 
 @pytest.mark.parametrize("stem", ["focal", "slide", "gwd", "seg_dice", "inner"])
@@ -301,12 +342,11 @@ def test_all_writes_a_picture_of_each_registered_loss(tmp_path: Path, capsys: py
     few = {("cls", "bce"), ("cls", "focal"), ("box", "iou"), ("box", "ciou"), ("modifier", "focal"), ("seg", "bce")}
     try:
         registry.restore({key: spec for key, spec in before.items() if key in few})
-        assert shown(capsys, "--all", tmp_path) == f"6 pictures in {tmp_path}\n"
+        assert shown(capsys, "--all", tmp_path) == f"12 pictures in {tmp_path}\n"
     finally:
         registry.restore(before)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("bce.svg", "ciou.svg", "focal.svg", "focal_iou.svg", "iou.svg", "seg_bce.svg")
-    ]
+    stems = ["bce", "ciou", "focal", "focal_iou", "iou", "seg_bce"]
+    assert {path.name for path in tmp_path.iterdir()} == {f"{s}{c}.svg" for s in stems for c in ("", "-column")}
 
 
 # What is refused

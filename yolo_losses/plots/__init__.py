@@ -22,11 +22,18 @@ from yolo_losses.plots.sheet import SHEET_STYLE
 from yolo_losses.plots.style import svg_element, svg_file
 from yolo_losses.registry import LossSpec
 
-KINDS: Mapping[str, Callable[[Shown, Figure], None]] = {
+Draw = Callable[[Shown, Figure], None]
+SHEETS: Mapping[str, Draw] = {
     "class": classification.draw,
     "box": boxes.draw,
     "rotated": rotated.draw,
     "mask": masks.draw,
+}
+COLUMNS: Mapping[str, Draw] = {
+    "class": classification.column,
+    "box": boxes.column,
+    "rotated": rotated.column,
+    "mask": masks.column,
 }
 FILE_BACKENDS = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 FORMATS = (".png", ".svg", ".pdf")
@@ -57,13 +64,20 @@ def show(*names: str, **keys: Any) -> Figure:
     return draw(names, {key: value if isinstance(value, list | tuple) else [value] for key, value in keys.items()})
 
 
-def draw(names: Sequence[str], keys: Mapping[str, Sequence[Any]] | None = None, figure: Figure | None = None) -> Figure:
+def draw(
+    names: Sequence[str],
+    keys: Mapping[str, Sequence[Any]] | None = None,
+    figure: Figure | None = None,
+    *,
+    column: bool = False,
+) -> Figure:
     """Draw losses of one kind.
 
     Args:
         names: their names, with any modifiers; `seg_` in front of a mask loss.
         keys: their training keys, each with its values; several values give several curves.
         figure: what is drawn on; by default a new figure.
+        column: two panels and a legend alone, for a column of a paper.
 
     Raises:
         ValueError: in one line, on an unknown name or key, a value out of range, or losses of several kinds.
@@ -71,11 +85,11 @@ def draw(names: Sequence[str], keys: Mapping[str, Sequence[Any]] | None = None, 
     shown = choose(names, keys or {})
     with mpl.rc_context(SHEET_STYLE):
         figure = figure or Figure()
-        KINDS[shown.kind](shown, figure)
+        (COLUMNS if column else SHEETS)[shown.kind](shown, figure)
     return figure
 
 
-def window(names: Sequence[str], keys: Mapping[str, Sequence[Any]] | None = None) -> None:
+def window(names: Sequence[str], keys: Mapping[str, Sequence[Any]] | None = None, *, column: bool = False) -> None:
     """Draw losses as `draw` does, in a window, until it is closed.
 
     Raises:
@@ -88,7 +102,7 @@ def window(names: Sequence[str], keys: Mapping[str, Sequence[Any]] | None = None
         if plt.get_backend().lower() in FILE_BACKENDS:
             raise ImportError
         with mpl.rc_context(SHEET_STYLE):
-            draw(names, keys, plt.figure(" ".join(names)))
+            draw(names, keys, plt.figure(" ".join(names)), column=column)
             plt.show()
     except ImportError:
         raise ValueError(f"no window can be opened here: write a file with --out, as --out {names[0]}.png") from None
@@ -157,12 +171,13 @@ def _short_path(path: str) -> str:
 
 
 def gallery(folder: Path) -> list[Path]:
-    """Write a picture of every registered loss and modifier, and return the files."""
+    """Write a picture of every registered loss and modifier, and one for a column beside it, and return the files."""
     paths = []
     for spec in registry.specs():
-        path = folder / f"{stem(spec)}.svg"
-        save(draw([_name(spec)]), path, spec.summary)
-        paths.append(path)
+        for column in (False, True):
+            path = folder / f"{stem(spec)}{'-column' if column else ''}.svg"
+            save(draw([_name(spec)], column=column), path, spec.summary)
+            paths.append(path)
     return paths
 
 

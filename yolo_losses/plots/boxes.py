@@ -18,7 +18,20 @@ from torch import Tensor
 from yolo_losses.losses.boxes._base import BoxLoss
 from yolo_losses.losses.build import make_box_loss
 from yolo_losses.plots.choice import Curve, Shown
-from yolo_losses.plots.sheet import GAP, LEFT, Entry, Row, heading, lay_out, line, number, share_axis, step_axes
+from yolo_losses.plots.sheet import (
+    BELOW,
+    GAP,
+    LEFT,
+    Entry,
+    Row,
+    heading,
+    lay_out,
+    legend_below,
+    line,
+    number,
+    share_axis,
+    step_axes,
+)
 from yolo_losses.plots.style import COLOURS, GREY
 
 IMAGE = 640.0  # pixels
@@ -31,6 +44,8 @@ SCALE = 2.0  # as a power of two
 SQUARE = 1.06  # inches
 # Boxes that descend: offset of the centre and scale of the sides, in units of the object's sides.
 STARTS = torch.tensor([[-1.0, -1.0, 0.7, 0.8], [1.1, 0.5, 0.6, 1.5], [0.1, 0.2, 1.9, 2.0], [-0.2, 0.15, 0.45, 0.5]])
+STARTS_IN_WORDS = ("apart", "apart and too high", "too large", "too small")
+START_DASHES = (0, (2, 1.2))
 STEPS, RATE, EVERY = 240, 0.03, 4
 
 
@@ -39,22 +54,23 @@ def draw(shown: Shown, figure: Figure) -> None:
     every, single = shown.all, len(shown.curves) == 1
     side = sides(shown)
     styles = [line(i if shown.reference else i + 1) for i in range(len(every))]
-    rows = [Row(below=0.1), Row(above=0.02), *([Row(SQUARE)] if single else []), Row(SQUARE)]
+    last = [Row(SQUARE), Row(SQUARE, below=BELOW + 0.26)] if single else [Row(SQUARE)]
+    rows = [Row(below=0.1), Row(above=0.02), *last]
     panels = lay_out(
         figure,
-        ", ".join(dict.fromkeys(curve.choice.name for curve in shown.curves)),
-        shown.curves[0].parameters if single else "",
+        shown.title,
+        shown.parameters,
         [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
         rows,
         _caption(shown, side),
     )
-    for column, (words, path) in enumerate((("shifted along its diagonal", shifted), ("width scaled down", narrowed))):
-        top, below = panels[0][column], panels[1][column]
+    for side_by_side, (words, path) in enumerate(PATHS.items()):
+        top, below = panels[0][side_by_side], panels[1][side_by_side]
         heading(top, words)
         for curve, style in zip(every, styles, strict=True):
-            overlap, value, slope = over_iou(curve, path(ALONG), side)
+            overlap, value, gradient = over_iou(curve, path(ALONG), side)
             top.plot(overlap, value, **style)
-            below.plot(overlap, slope, **style)
+            below.plot(overlap, gradient, **style)
         for axes in (top, below):
             share_axis(axes)
             axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
@@ -65,8 +81,25 @@ def draw(shown: Shown, figure: Figure) -> None:
     if single:
         _contours(figure, panels[2], shown.curves[0], side)
         _descent(panels[3], every, side)
+        legend_below(figure, panels[3][0], _boxes_legend(every))
     else:
         _descents(panels[2], every, styles, side)
+
+
+def column(shown: Shown, figure: Figure) -> None:
+    """Draw loss and gradient of a shifted box over the IoU."""
+    every, side = shown.all, sides(shown)
+    styles = [line(i if shown.reference else i + 1) for i in range(len(every))]
+    legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
+    ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
+    for curve, style in zip(every, styles, strict=True):
+        overlap, value, gradient = over_iou(curve, shifted(ALONG), side)
+        left.plot(overlap, value, **style)
+        right.plot(overlap, gradient, **style)
+    for axes, words in ((left, "loss of a shifted box"), (right, "norm of its gradient")):
+        heading(axes, words)
+        share_axis(axes, "IoU")
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
 
 
 def sides(shown: Shown) -> tuple[float, float]:
@@ -85,6 +118,9 @@ def narrowed(by: Tensor) -> Tensor:
     """Return boxes with the object's centre and height, whose width is scaled down."""
     zero, one = torch.zeros_like(by), torch.ones_like(by)
     return torch.stack((zero, zero, 1 - by, one), -1)
+
+
+PATHS = {"shifted along its diagonal": shifted, "width scaled down": narrowed}
 
 
 def loss_of(curve: Curve, relative: Tensor, side: tuple[float, float]) -> Tensor:
@@ -118,8 +154,8 @@ def over_iou(curve: Curve, path: Tensor, side: tuple[float, float]) -> tuple[Ten
     """Return IoU, loss and norm of the gradient by centre and sides, in units of the object's sides, along a path."""
     relative = path.clone().requires_grad_()
     loss = loss_of(curve, relative, side)
-    (slope,) = torch.autograd.grad(loss.sum(), relative)
-    return iou_of(path, side), loss.detach(), slope.norm(dim=-1)
+    (gradient,) = torch.autograd.grad(loss.sum(), relative)
+    return iou_of(path, side), loss.detach(), gradient.norm(dim=-1)
 
 
 def descend(curve: Curve, side: tuple[float, float]) -> Tensor:
@@ -128,8 +164,8 @@ def descend(curve: Curve, side: tuple[float, float]) -> Tensor:
     path = [relative]
     for step in range(STEPS):
         leaf = relative.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(loss_of(curve, leaf, side).sum(), leaf)
-        relative = leaf.detach() - RATE * (1 - step / STEPS) * slope
+        (gradient,) = torch.autograd.grad(loss_of(curve, leaf, side).sum(), leaf)
+        relative = leaf.detach() - RATE * (1 - step / STEPS) * gradient
         relative[:, 2:].clamp_min_(0.05)
         path.append(relative)
     return torch.stack(path)
@@ -186,7 +222,7 @@ def _descent(pair: tuple[Axes, Axes], every: list[Curve], side: tuple[float, flo
         overlaps.plot(steps, iou_of(other, side), color=GREY, lw=1.6, alpha=0.6)
     for start, colour in enumerate(COLOURS[: len(STARTS)]):
         centres, sizes = (path[:, start, columns].numpy() * unit for columns in (slice(0, 2), slice(2, 4)))
-        for at, dash in ((0, (0, (2, 1.2))), (-1, "-")):
+        for at, dash in ((0, START_DASHES), (-1, "-")):
             x, y = centres[at] - sizes[at] / 2
             boxes.add_patch(Rectangle((x, y), *sizes[at], fc="none", ec=colour, ls=dash, lw=0.9))
         boxes.plot(*centres.T, color=colour, lw=0.9)
@@ -198,6 +234,16 @@ def _descent(pair: tuple[Axes, Axes], every: list[Curve], side: tuple[float, flo
     heading(boxes, "descent of four boxes")
     heading(overlaps, "their IoU by step")
     step_axes(overlaps, STEPS)
+
+
+def _boxes_legend(every: list[Curve]) -> list[Entry]:
+    """Return what the colours and dashes of a descent mean."""
+    ends = [Entry("at the start", {"color": GREY, "ls": START_DASHES, "lw": 0.9})]
+    ends.append(Entry("object" + (f", and {every[0].label}'s IoU" if len(every) > 1 else ""), line(0)))
+    return [
+        *(Entry(words, {"color": COLOURS[i], "lw": 1}) for i, words in enumerate(STARTS_IN_WORDS)),
+        *ends,
+    ]
 
 
 def _descents(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +58,7 @@ class Choice:
         else:
             module = build_box_loss(modifiers, base, values, reduction="none")
         words = [f"{key.removeprefix(self.name + '_')}={_text(values[key])}" for key in given]
-        return Curve(" ".join([self.name, *words]), self, module.eval(), values)
+        return Curve(" ".join([self.name, *words]), self, module.eval(), values, tuple(given))
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Curve:
         choice: the loss.
         module: it, in `eval` mode, without reduction.
         values: of all its parameters, by key.
+        given: the keys that were given, which the label names.
         supplied: arguments of the criterion that differ from those of other curves.
     """
 
@@ -77,12 +78,18 @@ class Curve:
     choice: Choice
     module: LossModule
     values: Mapping[str, Value]
+    given: Collection[str] = ()
     supplied: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def parameters(self) -> str:
         """All parameters as training keys."""
         return " ".join(f"{key}={_text(value)}" for key, value in self.values.items())
+
+    @property
+    def defaults(self) -> str:
+        """The parameters that were not given, as training keys."""
+        return " ".join(f"{key}={_text(value)}" for key, value in self.values.items() if key not in self.given)
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,19 @@ class Shown:
     def kind(self) -> str:
         """The kind of picture."""
         return self.curves[0].choice.kind
+
+    @property
+    def title(self) -> str:
+        """The names of the losses."""
+        return ", ".join(dict.fromkeys(curve.choice.name for curve in self.curves))
+
+    @property
+    def parameters(self) -> str:
+        """What the labels leave out: the parameters of a single loss, else those at their defaults, a line a loss."""
+        if len(self.curves) == 1:
+            return self.curves[0].parameters
+        lines = dict.fromkeys(f"{curve.choice.name}: {rest}" for curve in self.curves if (rest := curve.defaults))
+        return "\n".join(lines)
 
     @property
     def all(self) -> list[Curve]:

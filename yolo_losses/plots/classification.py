@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from yolo_losses.losses._function import formula_arguments
 from yolo_losses.losses.classification._base import ClassificationLoss
@@ -27,6 +28,7 @@ from yolo_losses.plots.sheet import (
     logit_axis,
     logit_columns,
     number,
+    probability_panel,
     share_axis,
 )
 from yolo_losses.plots.style import GREY, INK
@@ -49,26 +51,56 @@ def draw(shown: Shown, figure: Figure) -> None:
     every = [*([shown.reference] if shown.reference else []), *curves]
     single = len(curves) == 1
     styles = [line(i if shown.reference else i + 1) for i in range(len(every))]
-    rows = [Row(above=0.36, below=0.1), Row(above=0.02), Row(above=0.18)]
+    rows = [Row(above=0.36, below=0.1), Row(above=0.02), Row(above=0.18), Row(above=0.18)]
     panels = lay_out(
         figure,
-        ", ".join(dict.fromkeys(curve.choice.name for curve in shown.curves)),
-        curves[0].parameters if len(shown.curves) == 1 else "",
+        shown.title,
+        shown.parameters,
         [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
         rows,
         _caption(curves, single),
     )
     for curve, style in zip(every, styles, strict=True):
         for column, target in enumerate((1.0, 0.0)):
-            value, slope = over_logit(curve, target)
+            value, gradient = over_logit(curve, target)
             panels[0][column].plot(LOGITS, value, **style)
-            panels[1][column].plot(LOGITS, slope, **style)
+            panels[1][column].plot(LOGITS, gradient, **style)
     logit_columns(panels, ("positive, t = 1", "negative, t = 0"))
     _limit(panels, curves)
-    _by_level(panels[2][0], every, styles, single)
-    _by_score(panels[2][1], curves, styles[-len(curves) :], single)
-    for axes, label in ((panels[2][0], "logit z"), (panels[2][1], "target score t")):
+    for axes, words, target in zip(panels[2], ("positive, by p", "negative, by p"), (1.0, 0.0), strict=True):
+        _by_probability(axes, every, styles, target)
+        probability_panel(axes, words)
+    panels[2][0].set_ylabel("loss L")
+    _by_level(panels[3][0], every, styles, single)
+    _by_score(panels[3][1], curves, styles[-len(curves) :], single)
+    for axes, label in ((panels[3][0], "logit z"), (panels[3][1], "target score t")):
         axes.set_xlabel(label)
+
+
+def column(shown: Shown, figure: Figure) -> None:
+    """Draw the loss of a positive over its probability, and its gradient, or its weight where at t = 1 it is BCE."""
+    every = [*([shown.reference] if shown.reference else []), *(p for curve in shown.curves for p in _parts(curve))]
+    styles = [line(i if shown.reference else i + 1) for i in range(len(every))]
+    legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
+    ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
+    _by_probability(left, every, styles, 1.0)
+    probability_panel(left, "loss of a positive")
+    bce = softplus(-LOGITS)
+    curves = every[1:] if shown.reference else every
+    if shown.reference and all(torch.allclose(over_logit(curve, 1.0)[0], bce, atol=1e-5) for curve in curves):
+        _by_score(right, curves, styles[1:], single=False)
+        right.set_xlabel("target score t")
+        return
+    for curve, style in zip(every, styles, strict=True):
+        right.plot(LOGITS.sigmoid(), over_logit(curve, 1.0)[1].abs(), **style)
+    probability_panel(right, "its gradient, |∂L/∂z|")
+
+
+def _by_probability(axes: Axes, every: list[Curve], styles: list[dict[str, Any]], target: float) -> None:
+    """Draw the loss over the probability, up to the value of BCE at 0.02."""
+    for curve, style in zip(every, styles, strict=True):
+        axes.plot(LOGITS.sigmoid(), over_logit(curve, target)[0], **style)
+    axes.set_ylim(-0.12, 4)
 
 
 def over_logit(curve: Curve, target: float) -> tuple[Tensor, Tensor]:
@@ -76,8 +108,8 @@ def over_logit(curve: Curve, target: float) -> tuple[Tensor, Tensor]:
     z = LOGITS[:, None].clone().requires_grad_()
     t = torch.full_like(z, target)
     loss = _loss(curve, z, t)
-    (slope,) = torch.autograd.grad(loss.sum(), z)
-    return loss.detach()[:, 0], slope[:, 0]
+    (gradient,) = torch.autograd.grad(loss.sum(), z)
+    return loss.detach()[:, 0], gradient[:, 0]
 
 
 def weight_over_score(curve: Curve, probability: float) -> Tensor:
@@ -127,18 +159,16 @@ def batch() -> tuple[Tensor, Tensor]:
 
 def _limit(panels: list[tuple[Axes, Axes]], curves: list[Curve]) -> None:
     """Give positives and negatives the same scale, in which BCE stays visible."""
-    value, slope = (np.stack([over_logit(curve, t)[i] for curve in curves for t in (1.0, 0.0)]) for i in (0, 1))
-    most, steepest = max(float(value.max()), REACH), max(float(abs(slope).max()), 1.0)
+    value, gradient = (np.stack([over_logit(curve, t)[i] for curve in curves for t in (1.0, 0.0)]) for i in (0, 1))
+    most, largest = max(float(value.max()), REACH), max(float(abs(gradient).max()), 1.0)
     for axes in panels[0]:
         axes.set_ylim(min(-0.03 * most, float(value.min())), 1.04 * most)
-    margin = 0.05 * steepest
-    for axes, of in zip(panels[1], (slope[0::2], slope[1::2]), strict=True):
-        low, high = (
-            (-steepest, max(float(of.max()), 0)) if axes is panels[1][0] else (min(float(of.min()), 0), steepest)
-        )
+    margin = 0.05 * largest
+    for axes, of in zip(panels[1], (gradient[0::2], gradient[1::2]), strict=True):
+        low, high = (-largest, max(float(of.max()), 0)) if axes is panels[1][0] else (min(float(of.min()), 0), largest)
         axes.set_ylim(low - margin, high + margin)
     for axes in (*panels[0], *panels[1]):
-        _logarithmic_if(most > 8 * REACH or steepest > 20, axes)
+        _logarithmic_if(most > 8 * REACH or largest > 20, axes)
 
 
 def _logarithmic_if(large: bool, axes: Axes) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from yolo_losses.losses.masks._base import MaskLoss
 from yolo_losses.plots.choice import Curve, Shown
-from yolo_losses.plots.sheet import REACH, Entry, Row, heading, lay_out, line, logit_columns, share_axis
+from yolo_losses.plots.sheet import REACH, Entry, Row, heading, lay_out, line, logit_axis, logit_columns, share_axis
 
 GRID = 32  # pixels a side
 LARGE, SMALL = 18, 5  # diameters of the objects, in pixels
@@ -22,8 +22,8 @@ def draw(shown: Shown, figure: Figure) -> None:
     styles = [line(i if shown.reference else i + 1) for i in range(len(every))]
     panels = lay_out(
         figure,
-        ", ".join(dict.fromkeys(curve.choice.name for curve in shown.curves)),
-        shown.curves[0].parameters if len(shown.curves) == 1 else "",
+        shown.title,
+        shown.parameters,
         [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
         [Row(above=0.36, below=0.1), Row(above=0.02), Row()],
         f"Object: a disc of {LARGE} px across in a grid of {GRID} x {GRID} (below right {SMALL} px). Above: all pixels"
@@ -32,9 +32,9 @@ def draw(shown: Shown, figure: Figure) -> None:
     )
     for curve, style in zip(every, styles, strict=True):
         for column, foreground in enumerate((True, False)):
-            value, slope = over_logit(curve, foreground)
+            value, gradient = over_logit(curve, foreground)
             panels[0][column].plot(LOGITS, value, **style)
-            panels[1][column].plot(LOGITS, slope, **style)
+            panels[1][column].plot(LOGITS, gradient, **style)
         for axes, across in zip(panels[2], (LARGE, SMALL), strict=True):
             axes.plot(*over_iou(curve, across), **style)
     logit_columns(panels, ("object's pixels", "background's pixels"))
@@ -43,6 +43,23 @@ def draw(shown: Shown, figure: Figure) -> None:
         share_axis(axes, "IoU of the mask")
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     panels[2][0].set_ylabel("loss L")
+
+
+def column(shown: Shown, figure: Figure) -> None:
+    """Draw the loss over the logit of the object's pixels, and over the IoU of a shifted mask."""
+    every = shown.all
+    styles = [line(i if shown.reference else i + 1) for i in range(len(every))]
+    legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
+    ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
+    for curve, style in zip(every, styles, strict=True):
+        left.plot(LOGITS, over_logit(curve, True)[0], **style)
+        right.plot(*over_iou(curve, LARGE), **style)
+    heading(left, "object's pixels")
+    left.set_xlabel("logit z")
+    left.set_ylabel("loss L")
+    logit_axis(left)
+    heading(right, "mask shifted")
+    share_axis(right, "IoU of the mask")
 
 
 def disc(across: int, shift: float = 0) -> Tensor:
@@ -57,8 +74,8 @@ def over_logit(curve: Curve, foreground: bool) -> tuple[Tensor, Tensor]:
     target = disc(LARGE).expand(len(z), -1, -1)
     own, other = z[:, None, None], torch.tensor(-CERTAIN if foreground else CERTAIN)
     loss = _loss(curve, torch.where(target == float(foreground), own, other), target)
-    (slope,) = torch.autograd.grad(loss.sum(), z)
-    return loss.detach(), slope
+    (gradient,) = torch.autograd.grad(loss.sum(), z)
+    return loss.detach(), gradient
 
 
 def over_iou(curve: Curve, across: int) -> tuple[Tensor, Tensor]:

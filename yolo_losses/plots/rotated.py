@@ -14,7 +14,7 @@ from torch import Tensor
 
 from yolo_losses.losses.build import make_box_loss
 from yolo_losses.plots.choice import Curve, Shown
-from yolo_losses.plots.sheet import Entry, Row, heading, lay_out, line, share_axis, step_axes
+from yolo_losses.plots.sheet import BELOW, Entry, Row, heading, lay_out, legend_below, line, share_axis, step_axes
 from yolo_losses.plots.style import COLOURS, GREY
 
 SIDE = 32.0  # square root of the object's area, in pixels
@@ -26,6 +26,7 @@ TURN = 30.0  # degrees, of the boxes in the field of arrows
 ARROWS, REACH = 9, 1.0
 # Boxes that descend: offset of the centre and scale of the sides, in units of the object's sides, and radians.
 STARTS = torch.tensor([[-0.8, -1.6, 0.7, 1.3, 1.0], [0.7, 1.3, 0.8, 1.0, -0.8], [0.1, 0.2, 1.2, 1.2, 1.2]])
+STARTS_IN_WORDS = ("apart", "apart, turned back", "overlapping")
 STEPS, RATE = 160, 0.15
 
 
@@ -38,22 +39,17 @@ def draw(shown: Shown, figure: Figure) -> None:
         drawn[-1:] = [(every[-1], ratio, line(1 + i)) for i, ratio in enumerate(RATIOS)]
     panels = lay_out(
         figure,
-        ", ".join(dict.fromkeys(curve.choice.name for curve in shown.curves)),
-        every[-1].parameters if single else "",
+        shown.title,
+        shown.parameters,
         [Entry(f"{curve.label}, {ratio:g}:1" if single else curve.label, style) for curve, ratio, style in drawn],
-        [Row(), Row(), Row(1.1, below=0.1) if single else Row()],
+        [Row(), Row(), Row(1.1, below=BELOW + 0.26) if single else Row()],
         _caption(single),
     )
-    for axes, words, label in zip(panels[0], ("turned", "gradient by the angle"), ("loss", "∂L/∂θ"), strict=True):
-        heading(axes, words)
-        axes.set_ylabel(label)
-        axes.set_xlabel("angle θ, degrees")
-        axes.set_xlim(-90, 90)
-        axes.set_xticks([-90, -45, 0, 45, 90])
+    _angle_axes(panels[0])
     for curve, ratio, style in drawn:
-        value, slope = over_angle(curve, ratio)
+        value, gradient = over_angle(curve, ratio)
         panels[0][0].plot(ANGLES.rad2deg(), value, **style)
-        panels[0][1].plot(ANGLES.rad2deg(), slope, **style)
+        panels[0][1].plot(ANGLES.rad2deg(), gradient, **style)
         if ratio == RATIO:
             overlap, value, norm = over_iou(curve)
             panels[1][0].plot(overlap, value, **style)
@@ -65,6 +61,10 @@ def draw(shown: Shown, figure: Figure) -> None:
     if single:
         _field(panels[2][0], every[-1])
         _descent(panels[2][1], every[-1])
+        dashes = {"at the start": (0, (2, 1.2)), "at the end": "-"}
+        starts = [Entry(words, {"color": COLOURS[i], "lw": 1}) for i, words in enumerate(STARTS_IN_WORDS)]
+        ends = [Entry(words, {"color": GREY, "ls": dash, "lw": 0.9}) for words, dash in dashes.items()]
+        legend_below(figure, panels[2][0], [*starts, *ends])
         return
     for curve, _, style in drawn:
         overlap = iou_of(descend(curve))
@@ -75,6 +75,27 @@ def draw(shown: Shown, figure: Figure) -> None:
         heading(axes, words)
         step_axes(axes, STEPS)
     panels[2][0].set_ylabel("mean IoU")
+
+
+def column(shown: Shown, figure: Figure) -> None:
+    """Draw loss and gradient of a turned box over the angle."""
+    every = shown.all
+    styles = [line(i if shown.reference else i + 1) for i in range(len(every))]
+    legend = [Entry(f"{curve.label}, {RATIO:g}:1", style) for curve, style in zip(every, styles, strict=True)]
+    (pair,) = lay_out(figure, "", "", legend, [Row()], "")
+    _angle_axes(pair)
+    for curve, style in zip(every, styles, strict=True):
+        for axes, values in zip(pair, over_angle(curve, RATIO), strict=True):
+            axes.plot(ANGLES.rad2deg(), values, **style)
+
+
+def _angle_axes(pair: tuple[Axes, Axes]) -> None:
+    for axes, words, label in zip(pair, ("turned", "gradient by the angle"), ("loss", "∂L/∂θ"), strict=True):
+        heading(axes, words)
+        axes.set_ylabel(label)
+        axes.set_xlabel("angle θ, degrees")
+        axes.set_xlim(-90, 90)
+        axes.set_xticks([-90, -45, 0, 45, 90])
 
 
 def loss_of(curve: Curve, relative: Tensor, ratio: float = RATIO) -> Tensor:
@@ -111,8 +132,8 @@ def over_angle(curve: Curve, ratio: float) -> tuple[Tensor, Tensor]:
     angle = ANGLES.clone().requires_grad_()
     rest = torch.tensor((0.0, 0.0, 1.0, 1.0)).expand(len(angle), 4)
     loss = loss_of(curve, torch.cat((rest, angle[:, None]), -1), ratio)
-    (slope,) = torch.autograd.grad(loss.sum(), angle)
-    return loss.detach(), slope
+    (gradient,) = torch.autograd.grad(loss.sum(), angle)
+    return loss.detach(), gradient
 
 
 def over_iou(curve: Curve) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,8 +141,8 @@ def over_iou(curve: Curve) -> tuple[Tensor, Tensor, Tensor]:
     ones = torch.ones_like(ALONG)
     relative = torch.stack((ALONG, ALONG, ones, ones, 0 * ones), -1).requires_grad_()
     loss = loss_of(curve, relative)
-    (slope,) = torch.autograd.grad(loss.sum(), relative)
-    return iou_of(relative), loss.detach(), slope.norm(dim=-1)
+    (gradient,) = torch.autograd.grad(loss.sum(), relative)
+    return iou_of(relative), loss.detach(), gradient.norm(dim=-1)
 
 
 def descend(curve: Curve) -> Tensor:
@@ -129,8 +150,8 @@ def descend(curve: Curve) -> Tensor:
     path = [STARTS.clone()]
     for step in range(STEPS):
         leaf = path[-1].clone().requires_grad_()
-        (slope,) = torch.autograd.grad(loss_of(curve, leaf).sum(), leaf)
-        relative = leaf.detach() - RATE * (1 - step / STEPS) * slope
+        (gradient,) = torch.autograd.grad(loss_of(curve, leaf).sum(), leaf)
+        relative = leaf.detach() - RATE * (1 - step / STEPS) * gradient
         relative[:, 2:4].clamp_min_(0.05)
         path.append(relative)
     return torch.stack(path)
@@ -159,8 +180,8 @@ def _field(axes: Axes, curve: Curve) -> None:
     across = torch.linspace(-REACH, REACH, ARROWS)
     x, y = torch.meshgrid(across, across * RATIO / 1.2, indexing="xy")
     relative = torch.stack((x, y, *torch.ones(2, *x.shape), torch.full_like(x, np.deg2rad(TURN))), -1).requires_grad_()
-    (slope,) = torch.autograd.grad(loss_of(curve, relative).sum(), relative)
-    step = -slope[..., :2].numpy() / unit
+    (gradient,) = torch.autograd.grad(loss_of(curve, relative).sum(), relative)
+    step = -gradient[..., :2].numpy() / unit
     at = relative.detach()[..., :2].numpy() * unit
     _object(axes)
     axes.quiver(

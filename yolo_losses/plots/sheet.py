@@ -17,6 +17,7 @@ from yolo_losses.plots.style import INK, STYLE, curve_style
 
 WIDTH = 3.4  # inches, all lengths here
 LEFT, GAP, RIGHT = 0.43, 0.44, 0.1
+BELOW = 0.3  # from a panel to what stands below its ticks and label
 SIZE = 6.5
 REACH = 6.0  # panels over the logit go from -REACH to REACH
 SHEET_STYLE: Any = {
@@ -59,7 +60,7 @@ class Row:
 
     height: float = 0.95
     above: float = 0.16
-    below: float = 0.3
+    below: float = BELOW
 
 
 @dataclass(frozen=True)
@@ -73,20 +74,30 @@ class Entry:
 def lay_out(
     figure: Figure, title: str, detail: str, legend: Sequence[Entry], rows: Sequence[Row], caption: str
 ) -> list[tuple[Axes, Axes]]:
-    """Set a figure's size, write title, legend and caption, and return the panels of each row."""
-    details = textwrap.wrap(detail, 68, break_long_words=False)
+    """Set a figure's size, write title, legend and caption, and return the panels of each row.
+
+    Args:
+        figure: an empty figure.
+        title: what is drawn; without one, as for a column of a paper, the legend stands first.
+        detail: the parameters, a line for each loss.
+        legend: an entry for each curve.
+        rows: of two panels each.
+        caption: what the panels are drawn for.
+    """
+    details = [part for text in detail.splitlines() for part in textwrap.wrap(text, 68, break_long_words=False)]
     notes = textwrap.wrap(caption, 72)
     longest = max((len(entry.label) for entry in legend), default=0)
     columns = 3 if longest <= 13 else 2 if longest <= 26 else 1
     lines = -(-len(legend) // columns)
-    head = 0.2 + 0.11 * len(details) + 0.13 * lines + 0.04
+    head = (0.2 if title else 0.02) + 0.11 * len(details) + 0.13 * lines + 0.04
     height = head + sum(row.above + row.height + row.below for row in rows) + 0.1 * len(notes) + 0.04
     figure.set_size_inches(WIDTH, height)
 
     def y(inches: float) -> float:
         return 1 - inches / height
 
-    figure.text(0.06 / WIDTH, y(0.15), title, weight="bold", size=8, va="baseline")
+    if title:
+        figure.text(0.06 / WIDTH, y(0.15), title, weight="bold", size=8, va="baseline")
     for i, text in enumerate(details):
         figure.text(0.06 / WIDTH, y(0.27 + 0.11 * i), text, va="baseline")
     if legend:
@@ -94,7 +105,7 @@ def lay_out(
             [Line2D([], [], **entry.style) for entry in legend],
             [entry.label for entry in legend],
             loc="upper left",
-            bbox_to_anchor=(0.06 / WIDTH, y(0.22 + 0.11 * len(details))),
+            bbox_to_anchor=(0.06 / WIDTH, y((0.22 if title else 0.04) + 0.11 * len(details))),
             ncols=columns,
             borderpad=0,
             borderaxespad=0,
@@ -122,6 +133,24 @@ def lay_out(
         axes.xaxis.set_major_formatter(number)
         axes.yaxis.set_major_formatter(number)
     return panels
+
+
+def legend_below(figure: Figure, axes: Axes, entries: Sequence[Entry]) -> None:
+    """Write a legend over the width of the sheet, below a row whose left panel is `axes`."""
+    height = figure.get_size_inches()[1]
+    figure.legend(
+        [Line2D([], [], **entry.style) for entry in entries],
+        [entry.label for entry in entries],
+        loc="upper left",
+        bbox_to_anchor=(0.06 / WIDTH, axes.get_position(original=True).y0 - BELOW / height),
+        ncols=3,
+        borderpad=0,
+        borderaxespad=0,
+        labelspacing=0.35,
+        handlelength=1.6,
+        handletextpad=0.5,
+        columnspacing=1.2,
+    )
 
 
 def number(value: float, _: float = 0) -> str:
@@ -172,6 +201,13 @@ def logit_columns(panels: Sequence[Sequence[Axes]], headings: Sequence[str]) -> 
             logit_axis(axes)
     panels[0][0].set_ylabel("loss L")
     panels[1][0].set_ylabel("gradient ∂L/∂z")
+
+
+def probability_panel(axes: Axes, words: str, label: str = "") -> None:
+    """Set a panel to the probability."""
+    heading(axes, words)
+    share_axis(axes, "probability p")
+    axes.set_ylabel(label)
 
 
 def probability_axis(axes: Axes) -> None:
