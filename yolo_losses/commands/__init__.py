@@ -23,29 +23,38 @@ EXAMPLES = """examples:
 """
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; an error in its arguments is reported in one line, with exit code 1."""
+def _files() -> dict[str, str]:
+    """Return the file of each subcommand, by its name."""
+    return {name.rstrip("_"): name for name in sorted(found.name for found in pkgutil.iter_modules(__path__))}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line, with every subcommand."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    whole = argparse.ArgumentParser(
         prog="yolo-losses",
         description="Train Ultralytics YOLO models with a loss chosen by name.",
         epilog=EXAMPLES,
         formatter_class=raw,
     )
-    parser.add_argument("--version", action="version", version=f"yolo-losses {__version__}")
-    subcommands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for found in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
-        name = found.name.rstrip("_")
-        module = importlib.import_module(f"{__name__}.{found.name}")
+    whole.add_argument("--version", action="version", version=f"yolo-losses {__version__}")
+    subcommands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, file in _files().items():
+        module = importlib.import_module(f"{__name__}.{file}")
         sub = subcommands.add_parser(name, help=module.HELP, description=module.HELP, formatter_class=raw)
         module.configure(sub)
         sub.set_defaults(run=module.run)
+    return whole
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; an error in its arguments is reported in one line, with exit code 1."""
+    whole = parser()
     words = sys.argv[1:] if argv is None else argv
     command = next((word for word in words if not word.startswith("-")), None)
-    if command is not None and command not in subcommands.choices:
-        hint = did_you_mean(command, list(subcommands.choices))
-        parser.error(f"there is no command '{command}': there are {', '.join(subcommands.choices)}.{hint}")
-    args = parser.parse_args(argv)
+    if command is not None and command not in (names := list(_files())):
+        whole.error(f"there is no command '{command}': there are {', '.join(names)}.{did_you_mean(command, names)}")
+    args = whole.parse_args(argv)
     try:
         return int(args.run(args))
     except ValueError as error:

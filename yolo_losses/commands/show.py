@@ -12,7 +12,7 @@ EPILOG = """examples:
   yolo-losses show focal focal_gamma=1.5,3         a curve for each value
   yolo-losses show inner_siou --out inner.pdf      a box loss with modifiers, against its base
   yolo-losses show seg_dice seg_tversky            mask losses have seg_ in front
-  yolo-losses show focal poly --column --out a.pdf two panels and a legend, for a column of a paper
+  yolo-losses show focal --column --out a.pdf      two panels and a legend, for a column of a paper
   yolo-losses show --all docs/losses               every loss, as SVG for light and dark pages
 """
 
