@@ -44,7 +44,9 @@ def pages() -> dict[Path, str]:
     for path, texts in parts.items():
         apart = {name: f"\n{text}\n\n" for name, text in texts.items()}
         found[path] = filled(path.read_text(encoding="utf-8"), apart, path.name)
+    found[DOCS / "verdict.svg"] = (DOCS.parent / "examples" / "evidence" / "verdict.svg").read_text(encoding="utf-8")
     found[SITE] = filled(SITE.read_text(encoding="utf-8"), {"losses": navigation(specs) + "\n"}, SITE.name)
+    found[DOCS / "llms.txt"] = llms(found)
     return found
 
 
@@ -97,6 +99,33 @@ def chinese(specs: Sequence[LossSpec]) -> str:
         rows.append((name, sentence, parameters, links(source)))
     parts = [pictures(specs, "../losses/"), table(words["head"], rows)]
     return "\n\n".join(part for part in parts if part)
+
+
+def llms(written: Mapping[Path, str]) -> str:
+    """Return the site's pages as `llms.txt` lists them (https://llmstxt.org): each with its first sentence."""
+    site = yaml.load(written[SITE], yaml.BaseLoader)  # which reads over tags
+    lines = [f"# {site['site_name']}", f"> {site['site_description']}"]
+
+    def add(entries: Sequence[Any]) -> None:
+        for entry in entries:
+            title, inside = next(iter(entry.items())) if isinstance(entry, dict) else ("All losses", entry)
+            if not isinstance(inside, str):
+                lines.append(f"## {title}")
+                add(inside)
+                continue
+            url = f"{site['site_url']}{inside.removesuffix('.md')}.html"
+            text = written.get(DOCS / inside) or (DOCS / inside).read_text(encoding="utf-8")
+            lines.append(f"- [{title}]({url}): {first_sentence(text)}")
+
+    add(site["nav"])
+    return re.sub(r"\n\n(?=- )", "\n", "\n\n".join(lines)).replace("\n- ", "\n\n- ", 1) + "\n"
+
+
+def first_sentence(text: str) -> str:
+    """Return the first sentence of a page below its title."""
+    paragraphs = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE).split("\n\n")
+    prose = next(part.strip() for part in paragraphs if part.strip() and part.strip()[0] not in "#<[|*!")
+    return re.split(r"(?<=\.)\s|(?<=。)", " ".join(prose.split()))[0]
 
 
 def navigation(specs: Sequence[LossSpec]) -> str:
