@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import curves
 import docstrings
 import maths
 import measured
@@ -94,6 +95,7 @@ def loss_page(spec: LossSpec) -> str:
         stem=stem(spec),
         command=f"yolo train model={MODELS.get(group(spec), 'yolov8n.yaml')} data=my.yaml {' '.join(words)}",
         picture=(FOLDER / f"{stem(spec)}.svg").is_file(),
+        sliders=curves.sliders(spec),
         formula=maths.latex(doc.parts["formula"]) if doc.parts["formula"] else "",
         shared=shared,
         parameters=[(f"`{p.key}`", f"`{p.default}`", p.allowed, p.limits.help) for p in spec.parameters],
