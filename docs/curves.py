@@ -34,7 +34,7 @@ def sliders(spec: LossSpec) -> list[dict[str, Any]] | None:
         found.append(_range("mean_iou", "mean IoU", 0.5, 0, 1, 0.01))
     if spec.name in ("efl", "eqfl"):
         found.append(_range("q", "ratio q of the class", 0.5, 0, 1, 0.01))
-    target = 0.8 if spec.module.default_target == "iou" or "slide" in spec.name else 1.0
+    target = 0.8 if spec.name in ("vfl", "qfl", "mal", "eqfl", "slide", "ema_slide") else 1.0
     return [*found, _range("t", "target t", target, 0, 1, 0.01)]
 
 
@@ -48,7 +48,7 @@ def _slider(parameter: Parameter) -> dict[str, Any]:
     low = low if math.isfinite(low) else 0.0
     high = limits.high if math.isfinite(limits.high) else max(3 * value, 2.0)
     step = 1 if whole else 0.1 if high - low > 10 else 0.01
-    return _range(parameter.name, parameter.key, default if whole else value, low, high, step)
+    return _range(parameter.name, parameter.key, int(value) if whole else value, low, high, step)
 
 
 def _range(name: str, label: str, value: float, low: float, high: float, step: float) -> dict[str, Any]:

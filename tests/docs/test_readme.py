@@ -60,6 +60,17 @@ def test_the_python_blocks_run(block: str, desk: Path) -> None:
                 registry.remove(spec.kind, spec.name)
 
 
+def test_badges_say_what_is_declared() -> None:
+    declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    said = dict(re.findall(r"img\.shields\.io/badge/(\w+)-((?:[^-)]|--)+)-blue", TEXT))
+    pythons = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', declared)
+    assert said["python"] == f"{pythons[0]}_to_{pythons[-1]}"
+    assert f'"ultralytics>={said["ultralytics"].partition("_")[0]}"' in declared
+    assert f'license = "{said["licence"].replace("--", "-")}"' in declared
+    for workflow in re.findall(r"workflows/([\w.]+)/badge\.svg", TEXT):
+        assert (ROOT / ".github" / "workflows" / workflow).is_file()
+
+
 def test_there_are_blocks_to_run() -> None:
     assert len(COMMANDS) >= 3
     assert len(PYTHON) >= 3

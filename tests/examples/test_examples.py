@@ -104,10 +104,29 @@ def test_compare_writes_a_report_with_a_verdict(tmp_path: Path) -> None:
     assert {record["status"] for record in records} == {"finished"}
 
 
-def test_the_notebook_holds_ten_cells_without_outputs() -> None:
-    assert len(cells("code")) == 10
-    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells("code"))
-    assert len([cell for cell in cells("markdown") if "".join(cell["source"]).startswith("## ")]) == 10
+def test_the_notebook_has_ten_sections_and_opens_on_colab() -> None:
+    first, *others = ("".join(cell["source"]) for cell in cells("markdown"))
+    assert len([text for text in others if text.startswith("## ")]) == 10
+    assert "colab.research.google.com/github/yolo-losses/yolo-losses/blob/main/examples/start_to_verdict.ipynb" in first
+    install = "".join(cells("code")[0]["source"])
+    assert "%pip install" in install
+    assert "raw.githubusercontent.com" in install
+    assert "make_dataset.py" in install
+
+
+def test_the_notebook_holds_what_its_cells_showed() -> None:
+    shown = ["".join(map(str, _stored(cell))) for cell in cells("code")]
+    check_shown(shown)
+    assert [cell["execution_count"] for cell in cells("code")] == list(range(1, len(shown) + 1))
+    assert not any(re.search(r"/(tmp|work|home|root)/", text) for text in shown)
+
+
+def _stored(cell: dict[str, Any]) -> list[Any]:
+    parts: list[Any] = []
+    for output in cell["outputs"]:
+        data = output.get("data", {})
+        parts += [*output.get("text", ""), *data.get("text/plain", ""), *(k for k in data if k.startswith("image/"))]
+    return parts
 
 
 @pytest.mark.slow
@@ -121,17 +140,22 @@ def test_the_notebook_runs_from_start_to_verdict(tmp_path: Path, monkeypatch: py
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
 
-    shown = [shown_by(cell) for cell in notebook.cells if cell.cell_type == "code"]
-    assert "slide_delta" in shown[2]
-    assert "Did you mean 'slide'?" in shown[3]
-    assert shown[5].count("yolo_losses: cls_loss=slide SlideLoss(delta=0.1, min_iou=0.2)") == 1
-    assert shown[5].count("yolo_losses: ran in the first batch with objects: class; class term ") == 1
-    assert "'cls_loss': 'slide'" in shown[5]
-    assert "cls_loss=slide" in shown[7]
-    assert re.search("better|worse|practically equal|inconclusive", shown[7])
-    assert "image/svg+xml" in shown[8]
-    assert "image/png" in shown[9]
+    check_shown([shown_by(cell) for cell in notebook.cells if cell.cell_type == "code"])
     assert len(list(tmp_path.rglob("record.json"))) == 4
+
+
+def check_shown(shown: list[str]) -> None:
+    """Check what the cells of the notebook show, the cells of code in order."""
+    assert "slide_delta" in shown[3]
+    assert "Did you mean 'slide'?" in shown[4]
+    assert shown[6].count("yolo_losses: cls_loss=slide SlideLoss(delta=0.1, min_iou=0.2)") == 1
+    assert shown[6].count("yolo_losses: ran in the first batch with objects: class; class term ") == 1
+    assert "'cls_loss': 'slide'" in shown[6]
+    assert "4/4" in shown[7] or "4 of 4" in shown[7], "the progress of the comparison"
+    assert "cls_loss=slide" in shown[8]
+    assert re.search("better|worse|practically equal|inconclusive", shown[8])
+    assert "image/svg+xml" in shown[9]
+    assert "image/png" in shown[10]
 
 
 def shown_by(cell: Any) -> str:

@@ -13,8 +13,7 @@ from yolo_losses.config.keys import LossKey
 from yolo_losses.config.settings import KEYS, declared_parameters, default_keys
 
 HELP = "print a script that completes this command, and keys and losses of `yolo train`, in a shell"
-EPILOG = """Write it to a file that the shell reads; it holds the losses that are installed now, so write it again after an
-upgrade or a new plugin.
+EPILOG = """Write it to a file that the shell reads, again after an upgrade: it holds the names of the losses.
 
 examples:
   yolo-losses completion bash  append it to ~/.bashrc
