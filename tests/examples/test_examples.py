@@ -165,3 +165,17 @@ def shown_by(cell: Any) -> str:
         data = output.get("data", {})
         parts += [str(data.get("text/plain", "")), *(kind for kind in data if kind.startswith("image/"))]
     return "\n".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a: 1/2\x1b[K\ra: 2/2\n", "a: 2/2\n"),
+        ("\x1b[Ka: 1/2\r\x1b[Ka: 2/2\n\n", "a: 2/2\n"),
+        ("runs 1/2\nrun 3/6\r\x1b[2K\x1b[1A\x1b[2Kruns \x1b[32m2/2\x1b[0m\n", "runs 2/2\n"),
+        ("", ""),
+    ],
+)
+def test_what_a_cell_showed_is_stored_as_a_terminal_would_show_it_last(text: str, wanted: str) -> None:
+    run_notebook = pytest.importorskip("run_notebook")
+    assert run_notebook.last_state(text) == wanted
