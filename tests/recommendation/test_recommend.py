@@ -140,8 +140,18 @@ ODD: dict[str, tuple[Lines, dict[str, object], list[str], str]] = {
     "rows of both kinds": (lambda n: [f"0 {LARGE}", f"0 {POLYGON}"], {}, [], "No valid images found.*0.png: "),
     "words for numbers": (lambda n: ["0 a b c d"], {}, [], "No valid images found.*could not convert string to float"),
     "a class beyond": (lambda n: [f"7 {LARGE}"], {}, [], "No valid images found.*exceeds dataset class count 2"),
-    "boxes for segment": (lambda n: [f"0 {LARGE}"], {}, ["task=segment"], "Segment dataset requires"),
-    "boxes for a segment model": (lambda n: [f"0 {LARGE}"], {}, ["model=yolov8n-seg.yaml"], "Segment dataset requires"),
+    "boxes for segment": (
+        lambda n: [f"0 {LARGE}"],
+        {},
+        ["task=segment"],
+        "Segment dataset requires|needs labels that are polygons",
+    ),
+    "boxes for a segment model": (
+        lambda n: [f"0 {LARGE}"],
+        {},
+        ["model=yolov8n-seg.yaml"],
+        "Segment dataset requires|needs labels that are polygons",
+    ),
     "no keypoints for pose": (lambda n: [f"0 {LARGE}"], {}, ["task=pose"], "'kpt_shape' in data.yaml missing"),
 }
 

@@ -103,7 +103,7 @@ def read(data: str, task: str | None, imgsz: int) -> DataSet:
         where = Path(_label_files(train.files[:1])[0]).parent
         raise ValueError(f"'data={data}': none of its {len(train.files)} training images has labels: looked in {where}")
     if task in ("segment", "obb") and train.mask_areas is None:
-        raise ValueError(f"'task={task}' needs labels that are polygons, and those of '{data}' are boxes")
+        raise ValueError(f"'data={data}': the task {task} needs labels that are polygons, and these are boxes")
     val = _read_split(data, description, "val", task, imgsz) if description.get("val") else None
     return DataSet(data, task, inferred, names, train, val)
 
@@ -134,6 +134,8 @@ def _read_split(data: str, description: Mapping[str, Any], split: str, task: str
         def cache_labels(self, path: Path = Path("./labels.cache")) -> dict[str, Any]:
             cache: dict[str, Any] = super().cache_labels(path)
             self.scan = {"msgs": list(cache["msgs"])}
+            if not cache["labels"]:  # older releases go on with none
+                raise ValueError(f"No valid images found: {next(map(_problem, cache['msgs']), 'there are none')}")
             return cache
 
     with refusals(f"'data={data}'"):
