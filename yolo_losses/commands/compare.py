@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", metavar="KEY=VALUE", help="default: the first configuration, or stock")
     parser.add_argument("--metric", default="map50_95", help=METRIC)
     parser.add_argument(
-        "--rope", type=float, default=0.005, metavar="X", help="difference that does not matter (default: %(default)s)"
+        "--rope", type=_share, default=0.005, metavar="X", help="difference that does not matter (default: %(default)s)"
     )
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time; they share the cores (default: 1)")
     parser.add_argument("--devices", default="", metavar="0,1", help="GPUs, one run on each at a time")
@@ -54,6 +54,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         return found, [word for word in rest if word.startswith("-")]
 
     parser.parse_known_args = parse_known_args  # type: ignore[method-assign, assignment]
+
+
+def _share(text: str) -> float:
+    """Return a number, `0.5%` as 0.005."""
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
 
 def run(args: argparse.Namespace) -> int:
