@@ -40,6 +40,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", default="", metavar="0,1", help="GPUs, one run on each at a time")
     parser.add_argument("--engine", default="local", help="local (default) or ray")
     parser.add_argument("--address", help="of a Ray cluster; default: RAY_ADDRESS, or one on this machine alone")
+    parser.add_argument(
+        "--until-decided",
+        action="store_true",
+        help="add seeds in rounds; what is decided, or will not be, gets no more",
+    )
+    parser.add_argument("--max-seeds", type=int, default=12, metavar="N", help="of --until-decided (default: 12)")
     parser.add_argument("--dry-run", action="store_true", help="print the grid, the number of runs, time and disk")
     parser.add_argument("--report-only", action="store_true", help="rebuild the report of --out, and train nothing")
     parser.add_argument("--paper", type=Path, metavar="DIR", help="write table, figure, methods and references there")
@@ -67,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
     from yolo_losses.comparison.options import Options
     from yolo_losses.comparison.words import read_words
 
-    names = ("baseline", "metric", "rope", "jobs", "devices", "engine", "address", "out", "paper")
-    options = Options(**{name: getattr(args, name) for name in names})
+    names = ("baseline", "metric", "rope", "jobs", "devices", "engine", "address", "out", "paper", "until_decided")
+    options = Options(**{name: getattr(args, name) for name in (*names, "max_seeds")})
     if args.report_only:
         if args.words:
             raise ValueError(f"'{args.words[0]}': --report-only trains nothing, leave the keys out")

@@ -21,6 +21,8 @@ def compare(
     address: str | None = None,
     out: str | Path = "runs/compare",
     paper: str | Path | None = None,
+    until_decided: bool = False,
+    max_seeds: int = 12,
     report_only: bool = False,
     **keys: Any,
 ) -> pl.DataFrame:
@@ -41,6 +43,8 @@ def compare(
         address: of the Ray cluster; `None`: the one that `RAY_ADDRESS` names, or one on this machine alone.
         out: folder of the comparison.
         paper: a folder for what a paper needs: table, figure, methods and bibliography.
+        until_decided: add seeds in rounds; a configuration that is decided, or will not be, gets no more.
+        max_seeds: how many seeds there may be of a configuration then.
         report_only: rebuild the report of the folder, and train nothing.
         **keys: as for `YOLO.train`. A list is an axis of the grid, and so is text with commas; `seed` is the axis that
             is averaged over, `"0-4"` is five of them. A key whose single value is a list has that list in a list:
@@ -59,7 +63,19 @@ def compare(
     from yolo_losses.comparison.words import read_keywords
 
     folder = None if paper is None else Path(paper)
-    options = Options(baseline, metric, rope, jobs, devices, engine, address, Path(out), folder)
+    options = Options(
+        baseline,
+        metric,
+        rope,
+        jobs,
+        devices,
+        engine,
+        address,
+        Path(out),
+        folder,
+        until_decided=until_decided,
+        max_seeds=max_seeds,
+    )
     if report_only:
         return driver.write_report(options)
     text = " ".join(f"{key}={value!r}" for key, value in keys.items())

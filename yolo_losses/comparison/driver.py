@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from yolo_losses.comparison import dataset, folders
@@ -27,6 +27,7 @@ class Prepared:
         descriptions: of the data sets, by name.
         hashes: of the data sets, by name.
         remarks: what to tell before the first run.
+        planned: the seeds that may be run, in order, where they are run in rounds until all is decided.
     """
 
     grid: grids.Grid
@@ -34,6 +35,7 @@ class Prepared:
     descriptions: dict[str, dict[str, Any]]
     hashes: dict[str, str]
     remarks: list[str]
+    planned: list[int]
 
 
 def prepare(request: Request, options: Options) -> Prepared:
@@ -42,15 +44,26 @@ def prepare(request: Request, options: Options) -> Prepared:
     Raises:
         ValueError: on an invalid value; the message is one line naming key, value and allowed values.
     """
+    from yolo_losses.comparison.stats.rounds import looks, plan_seeds
+
     before = folders.read_plan(options.out)
     stored = before.get("options", {}).get("baseline")
     grid = grids.build(request)
     remarks = []
+    planned: list[int] = before.get("options", {}).get("seeds_planned") or []
     if grid.lacks_baseline:
         with_stock = grids.build(request, stock_as_baseline=True)
         if stored in (None, with_stock.cells[0].configuration):
             grid = with_stock
             remarks.append(f"{grid.cells[0].name} is added, as the baseline: one configuration alone says nothing")
+    if options.until_decided:
+        planned = plan_seeds(planned or grid.seeds, options.max_seeds)
+        grid = replace(grid, seeds=tuple(planned[: looks(len(planned))[0]]))
+        remarks.append(f"these are the first round; then seeds are added until all is decided, {len(planned)} at most")
+    elif planned:
+        raise ValueError(
+            f"{options.out} holds a comparison in rounds of seeds: repeat --until-decided, or name another folder"
+        )
     device = grid.settings.get("device")
     if options.devices and device is not None:
         raise ValueError(f"'device={device}' and '--devices' both say where a run is trained: leave one out")
@@ -71,7 +84,7 @@ def prepare(request: Request, options: Options) -> Prepared:
             split = str(cell.settings.get("split") or "val")
             descriptions[cell.data] = dataset.read_data(cell.data, split)
             hashes[cell.data] = dataset.data_hash(descriptions[cell.data], split)
-    return Prepared(grid, baseline, descriptions, hashes, remarks)
+    return Prepared(grid, baseline, descriptions, hashes, remarks, planned)
 
 
 def run(request: Request, options: Options, command: str, *, quiet_output: bool = False) -> pl.DataFrame:
@@ -87,6 +100,8 @@ def run(request: Request, options: Options, command: str, *, quiet_output: bool 
 
     prepared = prepare(request, options)
     kept = {"baseline": prepared.baseline, "metric": options.metric, "rope": options.rope}
+    if prepared.planned:
+        kept["seeds_planned"] = prepared.planned
     folders.write_grid(prepared.grid, options.out, command, kept)
     runs = prepared.grid.runs(options.out)
     todo = [run for run in runs if folders.status(run) != "finished"]
@@ -95,12 +110,39 @@ def run(request: Request, options: Options, command: str, *, quiet_output: bool 
             view.log(remark)
         if len(todo) < len(runs):
             view.log(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already")
-        if todo:
-            carry_out(todo, options, view, prepared.hashes)
+        while True:
+            if todo:
+                carry_out(todo, options, view, prepared.hashes)
+            todo = next_round(prepared, options)
+            if not todo:
+                break
+            view.add(todo)
+            cells = len({(run.cell.name, run.cell.data) for run in todo})
+            view.log(f"next round: {_count(len(todo), 'run')} of {_count(cells, 'configuration')}")
         if not any(folders.status(r) == "finished" for r in runs):
             raise RuntimeError(f"no run finished: see the logs in {options.out / 'runs'}")
         view.log("all runs are over; writing the report")
     return write_report(options)
+
+
+def next_round(prepared: Prepared, options: Options) -> list[grids.Run]:
+    """Return the runs of the next round of seeds, none where all is decided or seeds are not added."""
+    if not prepared.planned:
+        return []
+    from yolo_losses.comparison.reader import read_runs
+    from yolo_losses.comparison.stats.analysis import analyse
+
+    records = read_runs(options.out).records
+    baseline = next((r.name for r in records if r.configuration == prepared.baseline), None)
+    if baseline is None:
+        return []
+    result = analyse(records, baseline, options.rope, options.metric, options.epochs, prepared.planned)
+    runs = [
+        run
+        for run in replace(prepared.grid, seeds=tuple(prepared.planned)).runs(options.out)
+        if run.seed in result.next_seeds.get(run.cell.data, {}).get(run.cell.name, ())
+    ]
+    return [run for run in runs if folders.status(run) == "open"]
 
 
 def carry_out(runs: Sequence[grids.Run], options: Options, view: View, hashes: dict[str, str]) -> None:

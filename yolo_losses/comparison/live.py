@@ -62,6 +62,11 @@ class View:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.bars.stop()
 
+    def add(self, runs: Iterable[Run]) -> None:
+        """Add runs to the grid: those of another round."""
+        self.runs = [*self.runs, *runs]
+        self.bars.update(self.all_runs, total=len(self.runs))
+
     def started(self, run: Run) -> None:
         """Note that a run's process is there."""
         bar = self.bars.add_task(run.title, total=planned_epochs(run), value="")

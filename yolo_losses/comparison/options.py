@@ -12,6 +12,7 @@ from yolo_losses.comparison.record import EPOCHS, METRIC_COLUMNS
 
 METRICS = ("map50_95", "map50", "map75", "precision", "recall")
 ENGINES = ("local", "ray")
+MIN_SEEDS = 3  # of rounds
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Options:
     out: Path = Path("runs/compare")
     paper: Path | None = None
     epochs: str = "best"
+    until_decided: bool = False
+    max_seeds: int = 12
 
     def __post_init__(self) -> None:
         asked = self.metric
@@ -48,6 +51,8 @@ class Options:
             raise ValueError(f"'--metric {asked}': results.csv has no {self.metric} of each epoch")
         if not 0 <= self.rope < 1:
             raise ValueError(f"'--rope {self.rope}': allowed is a number from 0 to 1, 0.005 for half a point of mAP")
+        if self.max_seeds < MIN_SEEDS:
+            raise ValueError(f"'--max-seeds {self.max_seeds}': allowed is a number from {MIN_SEEDS}")
         if self.engine not in ENGINES:
             raise ValueError(f"'--engine {self.engine}': allowed are {', '.join(ENGINES)}")
         if self.address is not None and self.engine != "ray":
