@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 
 import docstrings
@@ -41,6 +42,16 @@ def test_the_letters_of_a_formula_are_parameters_or_explained(spec: LossSpec) ->
     words = {"L", "L_base", "e", "sqrt", "if", "otherwise", *(other.name for other in BUILT_IN)}
     unknown = {name for name in used if not {name, name.partition("_")[0]} & (known | words)}
     assert not unknown
+
+
+@every_loss
+def test_every_loss_has_an_example_that_is_true_on_its_page(spec: LossSpec) -> None:
+    example = docstrings.of_loss(spec).parts["example"]
+    page = (ROOT / "docs" / "losses" / f"{stem(spec)}.md").read_text(encoding="utf-8")
+    assert f"```pycon\n{example}\n```" in page
+    test = doctest.DocTestParser().get_doctest(f"{example}\n", {}, spec.name, None, 0)
+    assert any(call.want for call in test.examples)
+    assert not doctest.DocTestRunner().run(test).failed
 
 
 @every_loss

@@ -23,6 +23,14 @@ class AlphaModifier(BoxModifier):
     Formula:
         L = 1 - IoU^power + penalty^power
 
+    Example:
+        >>> import torch
+        >>> from yolo_losses import make_box_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [1.0, 1.0, 11.0, 11.0]])
+        >>> make_box_loss("alpha_ciou", alpha_power=3.0)(pred, target)
+        tensor([0.9572, 0.6846])
+
     Source:
         He et al., arXiv 2110.13675. The authors' code adds eps to the IoU before taking the power, which differs by
         1e-8 on ordinary boxes, and is NaN for identical boxes in float32. Ports that raise dx and dy separately,

@@ -24,6 +24,14 @@ class FocalModifier(BoxModifier):
     Formula:
         L = IoU^gamma L_base
 
+    Example:
+        >>> import torch
+        >>> from yolo_losses import make_box_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [1.0, 1.0, 11.0, 11.0]])
+        >>> make_box_loss("focal_eiou", focal_iou_gamma=0.5)(pred, target)
+        tensor([0.4417, 0.2703])
+
     Source:
         Zhang et al., arXiv 2101.08158, whose gamma is 0.5.
 

@@ -26,6 +26,14 @@ class FocalerModifier(BoxModifier):
     Raises:
         ValueError: if u is not above d.
 
+    Example:
+        >>> import torch
+        >>> from yolo_losses import make_box_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [1.0, 1.0, 11.0, 11.0]])
+        >>> make_box_loss("focaler_iou", focaler_d=0.0, focaler_u=0.95)(pred, target)
+        tensor([0.6309, 0.2835])
+
     Source:
         Zhang and Zhang, arXiv 2401.10525, equal to the authors' code.
 

@@ -44,6 +44,14 @@ class InnerModifier(BoxModifier):
         x_1 = x - ratio w/2
         x_2 = x + ratio w/2
 
+    Example:
+        >>> import torch
+        >>> from yolo_losses import make_box_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [1.0, 1.0, 11.0, 11.0]])
+        >>> make_box_loss("inner_siou", inner_ratio=0.7)(pred, target)
+        tensor([0.8886, 0.4276])
+
     Source:
         Zhang et al., arXiv 2311.02877; the authors' code, with ratios from 0.5 to 1.5, has eps on the union only.
 

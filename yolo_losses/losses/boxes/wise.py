@@ -36,6 +36,14 @@ class WiseModifier(RunningMeanLoss, BoxModifier):
         f = 1 if version = 1, sqrt(b) if version = 2, b/(delta alpha^(b - delta)) if version = 3
         b = (1 - IoU)/mean
 
+    Example:
+        >>> import torch
+        >>> from yolo_losses import make_box_loss
+        >>> pred = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+        >>> target = torch.tensor([[4.0, 0.0, 16.0, 9.0], [1.0, 1.0, 11.0, 11.0]])
+        >>> make_box_loss("wise_ciou")(pred, target, mean_loss=torch.tensor(0.5))
+        tensor([0.9294, 0.3175])
+
     Source:
         Tong et al., arXiv 2301.10051; the focusing of the authors' repository, whose master has alpha 1.7 and delta
         2.7, on this package's own losses. The `WiseIouLoss` in circulation computes b from the IoU as modified by
