@@ -15,16 +15,17 @@ import measured
 import yaml
 from api_page import api_page
 from loss_page import FOLDER, GROUPS, loss_page, published
-from page_markdown import display_name, links, render, table
+from page_markdown import REPOSITORY, WRITTEN, display_name, links, render, table
 
 from yolo_losses import registry
 from yolo_losses.commands.list_ import grouped
 from yolo_losses.plots import stem
 from yolo_losses.registry import LossSpec
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).resolve().parent
 CHINESE = DOCS / "zh"
 SITE = DOCS.parent / "mkdocs.yml"
+EVIDENCE = DOCS.parent / "examples" / "evidence"
 
 
 def pages() -> dict[Path, str]:
@@ -44,7 +45,8 @@ def pages() -> dict[Path, str]:
     for path, texts in parts.items():
         apart = {name: f"\n{text}\n\n" for name, text in texts.items()}
         found[path] = filled(path.read_text(encoding="utf-8"), apart, path.name)
-    found[DOCS / "verdict.svg"] = (DOCS.parent / "examples" / "evidence" / "verdict.svg").read_text(encoding="utf-8")
+    found[DOCS / "verdict.svg"] = (EVIDENCE / "verdict.svg").read_text(encoding="utf-8")
+    found[DOCS / "evidence.md"] = evidence()
     found[SITE] = filled(SITE.read_text(encoding="utf-8"), {"losses": navigation(specs) + "\n"}, SITE.name)
     found[DOCS / "llms.txt"] = llms(found)
     return found
@@ -99,6 +101,20 @@ def chinese(specs: Sequence[LossSpec]) -> str:
         rows.append((name, sentence, parameters, links(source)))
     parts = [pictures(specs, "../losses/"), table(words["head"], rows)]
     return "\n\n".join(part for part in parts if part)
+
+
+def evidence() -> str:
+    """Return `examples/evidence/README.md` as a page: what is not in `docs/` is linked in the repository."""
+
+    def moved(link: re.Match[str]) -> str:
+        path, _, anchor = link[1].partition("#")
+        file = (EVIDENCE / path).resolve()
+        inside = file.is_relative_to(DOCS)
+        target = file.relative_to(DOCS) if inside else f"{REPOSITORY}/{file.relative_to(DOCS.parent)}"
+        return f"]({target}{'#' + anchor if anchor else ''})"
+
+    text = (EVIDENCE / "README.md").read_text(encoding="utf-8")
+    return WRITTEN + re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", moved, text)
 
 
 def llms(written: Mapping[Path, str]) -> str:
