@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 
 from yolo_losses import registry
 from yolo_losses.plots import boxes, classification, masks, rotated
-from yolo_losses.plots.choice import Shown, choose
+from yolo_losses.plots.choice import Selection, choose
 from yolo_losses.plots.sheet import SHEET_STYLE
 from yolo_losses.plots.style import svg_element, svg_file
 from yolo_losses.registry import LossSpec
 
-Draw = Callable[[Shown, Figure], None]
+Draw = Callable[[Selection, Figure], None]
 SHEETS: Mapping[str, Draw] = {
     "class": classification.draw,
     "box": boxes.draw,
@@ -82,10 +82,10 @@ def draw(
     Raises:
         ValueError: in one line, on an unknown name or key, a value out of range, or losses of several kinds.
     """
-    shown = choose(names, keys or {})
+    selection = choose(names, keys or {})
     with mpl.rc_context(SHEET_STYLE):
         figure = figure or Figure()
-        (COLUMNS if column else SHEETS)[shown.kind](shown, figure)
+        (COLUMNS if column else SHEETS)[selection.kind](selection, figure)
     return figure
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from yolo_losses.losses.boxes._base import BoxLoss
 from yolo_losses.losses.build import make_box_loss
-from yolo_losses.plots.choice import Curve, Shown
+from yolo_losses.plots.choice import Curve, Selection
 from yolo_losses.plots.sheet import (
     BELOW,
     GAP,
@@ -49,20 +49,20 @@ START_DASHES = (0, (2, 1.2))
 STEPS, RATE, EVERY = 240, 0.03, 4
 
 
-def draw(shown: Shown, figure: Figure) -> None:
+def draw(selection: Selection, figure: Figure) -> None:
     """Draw box losses."""
-    every, single = shown.all, len(shown.curves) == 1
-    side = sides(shown)
-    styles = [line(i if shown.reference else i + 1) for i in range(len(every))]
+    every, single = selection.all, len(selection.curves) == 1
+    side = sides(selection)
+    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
     last = [Row(SQUARE), Row(SQUARE, below=BELOW + 0.26)] if single else [Row(SQUARE)]
     rows = [Row(below=0.1), Row(above=0.02), *last]
     panels = lay_out(
         figure,
-        shown.title,
-        shown.parameters,
+        selection.title,
+        selection.parameters,
         [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
         rows,
-        _caption(shown, side),
+        _caption(selection, side),
     )
     for side_by_side, (words, path) in enumerate(PATHS.items()):
         top, below = panels[0][side_by_side], panels[1][side_by_side]
@@ -79,17 +79,17 @@ def draw(shown: Shown, figure: Figure) -> None:
     panels[0][0].set_ylabel("loss")
     panels[1][0].set_ylabel("gradient norm")
     if single:
-        _contours(figure, panels[2], shown.curves[0], side)
+        _contours(figure, panels[2], selection.curves[0], side)
         _descent(panels[3], every, side)
         legend_below(figure, panels[3][0], _boxes_legend(every))
     else:
         _descents(panels[2], every, styles, side)
 
 
-def column(shown: Shown, figure: Figure) -> None:
+def column(selection: Selection, figure: Figure) -> None:
     """Draw loss and gradient of a shifted box over the IoU."""
-    every, side = shown.all, sides(shown)
-    styles = [line(i if shown.reference else i + 1) for i in range(len(every))]
+    every, side = selection.all, sides(selection)
+    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
     legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
     ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
     for curve, style in zip(every, styles, strict=True):
@@ -102,9 +102,9 @@ def column(shown: Shown, figure: Figure) -> None:
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
 
 
-def sides(shown: Shown) -> tuple[float, float]:
+def sides(selection: Selection) -> tuple[float, float]:
     """Return width and height of the object: small where a loss depends on its size in pixels."""
-    in_pixels = any("stride" in curve.module.wanted for curve in shown.curves if isinstance(curve.module, BoxLoss))
+    in_pixels = any("stride" in curve.module.wanted for curve in selection.curves if isinstance(curve.module, BoxLoss))
     return SMALL if in_pixels else LARGE
 
 
@@ -261,10 +261,10 @@ def _descents(
     pair[0].set_ylabel("mean IoU")
 
 
-def _caption(shown: Shown, side: tuple[float, float]) -> str:
+def _caption(selection: Selection, side: tuple[float, float]) -> str:
     notes = [f"Object of {side[0]:g} x {side[1]:g} px in an image of {IMAGE:g} x {IMAGE:g}."]
     notes.append("Gradients by centre and sides in units of the object's.")
-    if any(hasattr(part, "mean_loss") for curve in shown.curves for part in curve.module.modules()):
+    if any(hasattr(part, "mean_loss") for curve in selection.curves for part in curve.module.modules()):
         notes.append(f"Running mean of 1 - IoU {MEAN_LOSS:g}.")
     notes.append(f"Descent: {STEPS} steps of {RATE:g} times the gradient, falling to 0.")
     return " ".join(notes)

@@ -93,8 +93,8 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a picture shows.
+class Selection:
+    """The losses of a picture.
 
     Attributes:
         curves: at least one.
@@ -132,7 +132,7 @@ def _text(value: Value) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def choose(names: Sequence[str], keys: Mapping[str, Sequence[Any]]) -> Shown:
+def choose(names: Sequence[str], keys: Mapping[str, Sequence[Any]]) -> Selection:
     """Return what a picture of these losses shows, a curve for every combination of a loss's values.
 
     Args:
@@ -159,7 +159,7 @@ def choose(names: Sequence[str], keys: Mapping[str, Sequence[Any]]) -> Shown:
     curves = [choice.curve(given) for choice in choices for given in _combinations(choice, keys)]
     reference = _reference(choices, keys)
     others = [c for c in curves if (c.choice, c.values) != (reference.choice, reference.values)]
-    return Shown(tuple(others), reference) if others else Shown(tuple(curves), None)
+    return Selection(tuple(others), reference) if others else Selection(tuple(curves), None)
 
 
 def _combinations(choice: Choice, keys: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:

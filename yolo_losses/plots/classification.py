@@ -17,7 +17,7 @@ from torch.nn.functional import softplus
 
 from yolo_losses.losses._function import formula_arguments
 from yolo_losses.losses.classification._base import ClassificationLoss
-from yolo_losses.plots.choice import Curve, Shown
+from yolo_losses.plots.choice import Curve, Selection
 from yolo_losses.plots.sheet import (
     REACH,
     Entry,
@@ -45,17 +45,17 @@ NEGATIVES, POSITIVES = (-4.0, 1.5, 9900), (0.0, 1.5, 100)
 STEPS = 100
 
 
-def draw(shown: Shown, figure: Figure) -> None:
+def draw(selection: Selection, figure: Figure) -> None:
     """Draw classification losses."""
-    curves = [part for curve in shown.curves for part in _parts(curve)]
-    every = [*([shown.reference] if shown.reference else []), *curves]
+    curves = [part for curve in selection.curves for part in _parts(curve)]
+    every = [*([selection.reference] if selection.reference else []), *curves]
     single = len(curves) == 1
-    styles = [line(i if shown.reference else i + 1) for i in range(len(every))]
+    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
     rows = [Row(above=0.36, below=0.1), Row(above=0.02), Row(above=0.18), Row(above=0.18)]
     panels = lay_out(
         figure,
-        shown.title,
-        shown.parameters,
+        selection.title,
+        selection.parameters,
         [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
         rows,
         _caption(curves, single),
@@ -77,17 +77,20 @@ def draw(shown: Shown, figure: Figure) -> None:
         axes.set_xlabel(label)
 
 
-def column(shown: Shown, figure: Figure) -> None:
+def column(selection: Selection, figure: Figure) -> None:
     """Draw the loss of a positive over its probability, and its gradient, or its weight where at t = 1 it is BCE."""
-    every = [*([shown.reference] if shown.reference else []), *(p for curve in shown.curves for p in _parts(curve))]
-    styles = [line(i if shown.reference else i + 1) for i in range(len(every))]
+    every = [
+        *([selection.reference] if selection.reference else []),
+        *(p for curve in selection.curves for p in _parts(curve)),
+    ]
+    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
     legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
     ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
     _by_probability(left, every, styles, 1.0)
     probability_panel(left, "loss of a positive")
     bce = softplus(-LOGITS)
-    curves = every[1:] if shown.reference else every
-    if shown.reference and all(torch.allclose(over_logit(curve, 1.0)[0], bce, atol=1e-5) for curve in curves):
+    curves = every[1:] if selection.reference else every
+    if selection.reference and all(torch.allclose(over_logit(curve, 1.0)[0], bce, atol=1e-5) for curve in curves):
         _by_score(right, curves, styles[1:], single=False)
         right.set_xlabel("target score t")
         return

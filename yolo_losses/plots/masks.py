@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from yolo_losses.losses.masks._base import MaskLoss
-from yolo_losses.plots.choice import Curve, Shown
+from yolo_losses.plots.choice import Curve, Selection
 from yolo_losses.plots.sheet import REACH, Entry, Row, heading, lay_out, line, logit_axis, logit_columns, share_axis
 
 GRID = 32  # pixels a side
@@ -16,14 +16,14 @@ CERTAIN = 4.0  # logit of the pixels that are not moved
 LOGITS = torch.linspace(-REACH, REACH, 121)
 
 
-def draw(shown: Shown, figure: Figure) -> None:
+def draw(selection: Selection, figure: Figure) -> None:
     """Draw mask losses."""
-    every = shown.all
-    styles = [line(i if shown.reference else i + 1) for i in range(len(every))]
+    every = selection.all
+    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
     panels = lay_out(
         figure,
-        shown.title,
-        shown.parameters,
+        selection.title,
+        selection.parameters,
         [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
         [Row(above=0.36, below=0.1), Row(above=0.02), Row()],
         f"Object: a disc of {LARGE} px across in a grid of {GRID} x {GRID} (below right {SMALL} px). Above: all pixels"
@@ -45,10 +45,10 @@ def draw(shown: Shown, figure: Figure) -> None:
     panels[2][0].set_ylabel("loss L")
 
 
-def column(shown: Shown, figure: Figure) -> None:
+def column(selection: Selection, figure: Figure) -> None:
     """Draw the loss over the logit of the object's pixels, and over the IoU of a shifted mask."""
-    every = shown.all
-    styles = [line(i if shown.reference else i + 1) for i in range(len(every))]
+    every = selection.all
+    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
     legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
     ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
     for curve, style in zip(every, styles, strict=True):

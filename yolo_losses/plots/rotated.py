@@ -13,7 +13,7 @@ from matplotlib.patches import Ellipse, Polygon
 from torch import Tensor
 
 from yolo_losses.losses.build import make_box_loss
-from yolo_losses.plots.choice import Curve, Shown
+from yolo_losses.plots.choice import Curve, Selection
 from yolo_losses.plots.sheet import BELOW, Entry, Row, heading, lay_out, legend_below, line, share_axis, step_axes
 from yolo_losses.plots.style import COLOURS, GREY
 
@@ -30,17 +30,17 @@ STARTS_IN_WORDS = ("apart", "apart, turned back", "overlapping")
 STEPS, RATE = 160, 0.15
 
 
-def draw(shown: Shown, figure: Figure) -> None:
+def draw(selection: Selection, figure: Figure) -> None:
     """Draw rotated box losses."""
-    every, single = shown.all, len(shown.curves) == 1
-    first = 0 if shown.reference else 1
+    every, single = selection.all, len(selection.curves) == 1
+    first = 0 if selection.reference else 1
     drawn = [(curve, RATIO, line(first + i)) for i, curve in enumerate(every)]
     if single:
         drawn[-1:] = [(every[-1], ratio, line(1 + i)) for i, ratio in enumerate(RATIOS)]
     panels = lay_out(
         figure,
-        shown.title,
-        shown.parameters,
+        selection.title,
+        selection.parameters,
         [Entry(f"{curve.label}, {ratio:g}:1" if single else curve.label, style) for curve, ratio, style in drawn],
         [Row(), Row(), Row(1.1, below=BELOW + 0.26) if single else Row()],
         _caption(single),
@@ -77,10 +77,10 @@ def draw(shown: Shown, figure: Figure) -> None:
     panels[2][0].set_ylabel("mean IoU")
 
 
-def column(shown: Shown, figure: Figure) -> None:
+def column(selection: Selection, figure: Figure) -> None:
     """Draw loss and gradient of a turned box over the angle."""
-    every = shown.all
-    styles = [line(i if shown.reference else i + 1) for i in range(len(every))]
+    every = selection.all
+    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
     legend = [Entry(f"{curve.label}, {RATIO:g}:1", style) for curve, style in zip(every, styles, strict=True)]
     (pair,) = lay_out(figure, "", "", legend, [Row()], "")
     _angle_axes(pair)
