@@ -389,8 +389,8 @@ def check_training(bench: Bench, model: str) -> str | None:
     trainer = bench.train(model, model, epochs=2 if model in RESUMED else 1, **keys)
     run = trainer.yolo_losses_run
     branches = 2 if model.startswith(("yolov10", "yolo26")) and keys.get("loss_branches", "both") == "both" else 1
-    assert run.proven
-    assert list(run.criteria) == ["training", "validation"], run.criteria
+    assert run.equipment.proven
+    assert list(run.equipment.criteria) == ["training", "validation"], run.equipment.criteria
     assert len(run.branches) == branches
     for path, branch in run.branches.items():
         assert branch.calls == BATCHES * trainer.epochs, f"{path}: {branch.calls} calls"
@@ -460,7 +460,7 @@ def check_resume(bench: Bench) -> None:
         trainer = bench.train(str(weights / "last.pt"), model, resume=True)
         chosen = {key: getattr(trainer.args, key) for key in TRAININGS[model][1]}
         assert chosen == TRAININGS[model][1], chosen
-        assert trainer.yolo_losses_run.proven
+        assert trainer.yolo_losses_run.equipment.proven
         assert trainer.start_epoch == 1
         assert len(read_results(Path(trainer.save_dir))) >= 2
 

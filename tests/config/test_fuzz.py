@@ -338,7 +338,7 @@ def finite_run(data: Path, folder: Path, **keys: Any) -> None:
     """Train an epoch and fail where a logged loss is not finite or the chosen losses were not called."""
     model = YOLO("yolov8n.yaml")
     model.train(data=str(data), project=str(folder), **{**TINY, **keys})
-    assert model.trainer.yolo_losses_run.proven
+    assert model.trainer.yolo_losses_run.equipment.proven
     with open(model.trainer.csv, newline="") as file:
         rows = list(csv.DictReader(file))
     logged = [float(value) for row in rows for key, value in row.items() if key.strip().endswith("_loss")]
