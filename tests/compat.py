@@ -393,7 +393,8 @@ def check_training(bench: Bench, model: str) -> str | None:
     assert list(run.equipment.criteria) == ["training", "validation"], run.equipment.criteria
     assert len(run.branches) == branches
     for path, branch in run.branches.items():
-        assert branch.calls == BATCHES * trainer.epochs, f"{path}: {branch.calls} calls"
+        assert branch.ledger.batches == BATCHES * trainer.epochs, f"{path}: {branch.ledger.batches} calls"
+        assert branch.calls == trainer.epochs, f"{path}: {branch.calls} proofs"  # the first of each epoch
         assert branch.ledger.validations, f"{path}: validation had other losses"
     assert any("equipped for training and validation" in line for line in bench.own_lines())
     rows = read_results(Path(trainer.save_dir))
