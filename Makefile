@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint test tables docs long compat environments clean
+.PHONY: help install demo lint test tables evidence docs long compat environments clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s%s\n", $$1, $$2}' Makefile
@@ -33,6 +33,9 @@ test: lint ## lint and all tests but the long ones, two files at a time
 
 tables: $(INSTALLED) ## write what follows from the declarations of the losses: tables, configs, pages
 	$(BIN)/python docs/tables.py
+
+evidence: $(INSTALLED) ## write what is said of the committed comparisons: reports, verdicts, README figure and caption
+	$(BIN)/python examples/evidence/make.py
 
 docs: $(INSTALLED) ## build the site of docs/ into build/site, with no missing link
 	$(BIN)/python docs/site_builder.py

@@ -179,10 +179,10 @@ def test_what_lost_here_is_not_tried() -> None:
     assert "worse (-3.0 points" in str(avoided[0].verdict)
 
 
-def test_what_is_undecided_here_keeps_its_grade_and_says_so() -> None:
-    found = next(c for c in choose(RARE, RULES, [verdict("undecided")])[0] if c.words == "cls_loss=eqfl")
+def test_what_is_inconclusive_here_keeps_its_grade_and_says_so() -> None:
+    found = next(c for c in choose(RARE, RULES, [verdict("inconclusive")])[0] if c.words == "cls_loss=eqfl")
     assert found.grade == "measured by its authors"
-    assert "undecided" in str(found.verdict)
+    assert "inconclusive" in str(found.verdict)
 
 
 def test_a_verdict_is_found_whatever_its_parameters_and_not_for_another_loss() -> None:

@@ -19,7 +19,7 @@ class Verdict:
         set: the data set.
         config: the configuration, as words of `yolo train`.
         difference, low, high: of mAP50-95 in points, hundredths, and its 95 % interval.
-        word: `better`, `worse`, `no difference that matters` or `undecided`.
+        word: as `compare` says it: `better`, `worse`, `practically equal`, ... `inconclusive`.
         seeds: that it was trained with.
     """
 
@@ -34,7 +34,7 @@ class Verdict:
     @property
     def decided(self) -> bool:
         """Whether the seeds decided it."""
-        return self.word != "undecided"
+        return self.word in ("better", "worse", "practically equal")
 
     def __str__(self) -> str:
         interval = f"{self.difference:+.1f} points, {self.low:+.1f} to {self.high:+.1f}, {self.seeds} seeds"

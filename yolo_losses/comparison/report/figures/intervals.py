@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,15 +18,19 @@ from yolo_losses.plots.style import GREY, INK
 COLOURS: dict[Word, str] = {"better": "#2f7fd0", "worse": "#d9622b"}
 
 
-def draw(result: Analysis, scope: str, width: float = WIDTH) -> Figure | None:
+def draw(
+    result: Analysis, scope: str, width: float = WIDTH, labels: Mapping[str, str] | None = None
+) -> Figure | None:
     """Return a row for each configuration of a data set: the simultaneous interval, and as a thick bar its own.
 
     Args:
         result: of the comparison.
         scope: the data set, or the mean over them.
         width: of the figure, in inches.
+        labels: of the configurations that are drawn, the baseline among them; `None`: of all.
     """
-    found = [result.get(scope, name) for name in result.candidates]
+    labels = result.labels if labels is None else labels
+    found = [result.get(scope, name) for name in result.candidates if name in labels]
     rows = [(c, c.estimate, c.verdict.word) for c in found if c and c.estimate and c.verdict and c.differences]
     if not rows:
         return None
@@ -42,12 +47,12 @@ def draw(result: Analysis, scope: str, width: float = WIDTH) -> Figure | None:
     axes.axvspan(-rope, rope, color=GREY, alpha=0.18, lw=0)
     axes.axvline(0, color=INK, lw=0.8)
     for y, (c, estimate, word) in enumerate(rows):
-        axes.text(0, y - 0.2, f"{result.labels[c.name]}: {word}", transform=axes.get_yaxis_transform(), va="bottom")
+        axes.text(0, y - 0.2, f"{labels[c.name]}: {word}", transform=axes.get_yaxis_transform(), va="bottom")
         _row(axes, y, c, estimate, COLOURS.get(word, GREY), limits)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    axes.set_xlabel(f"difference in {METRICS[result.metric]} from {result.labels[result.baseline]}, points")
+    axes.set_xlabel(f"difference in {METRICS[result.metric]} from {labels[result.baseline]}, points")
     if len(result.sets) > 1:
         axes.set_title(titled("Differences", scope, result), loc="left")
     return figure
