@@ -18,9 +18,7 @@ from yolo_losses.plots.style import GREY, INK
 COLOURS: dict[Word, str] = {"better": "#2f7fd0", "worse": "#d9622b"}
 
 
-def draw(
-    result: Analysis, scope: str, width: float = WIDTH, labels: Mapping[str, str] | None = None
-) -> Figure | None:
+def draw(result: Analysis, scope: str, width: float = WIDTH, labels: Mapping[str, str] | None = None) -> Figure | None:
     """Return a row for each configuration of a data set: the simultaneous interval, and as a thick bar its own.
 
     Args:
