@@ -79,6 +79,7 @@ def test_the_wheel_holds_the_package_its_configs_and_patches_and_the_start_up_fi
     data = {
         f"yolo_losses/{p.relative_to(ROOT).as_posix()}" for f in ("configs", "patches") for p in (ROOT / f).iterdir()
     }
+    data.add("yolo_losses/references.bib")
     start_up = {"yolo_losses.pth", "yolo_losses.start", "yolo_losses_autoload.py"}
     moved = {f"yolo_losses/integration/autoload/{name}" for name in start_up}
     compiled = {name for name in source if "__pycache__" in name}

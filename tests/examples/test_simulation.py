@@ -52,3 +52,11 @@ def test_a_part_run_again_gives_what_the_table_has(script, table, case):
     for column in ("error", "power", "paired_error", "paired_power"):
         chance = 4 * max(float(row[column]) * (1 - float(row[column])), 0.01) ** 0.5
         assert again[column] == pytest.approx(float(row[column]), abs=chance / REPETITIONS**0.5), column
+
+
+def test_rounds_of_seeds_save_runs_and_err_no_more():
+    with (FOLDER / "rounds.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert all(float(row["error"]) <= 0.05 for row in rows)
+    assert all(0.29 <= float(row["saved"]) <= 0.54 for row in rows)
