@@ -16,6 +16,7 @@ from yolo_losses.registry.parameters import Param, Parameter, Value
 
 BOX_TASKS = ("detect", "segment", "pose", "obb")
 NO_LIMITS = Param()
+OVERLAPS = Param(words=("stock", "iou", "giou", "diou", "ciou", "nwd"))
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class Key:
 
     def losses(self, value: Any, task: str) -> list[LossSpec]:
         """Return the losses that a canonical value picks, whose parameters are then in use."""
+        return []
+
+    def parameters(self, value: Any) -> list[Parameter]:
+        """Return the parameters that a canonical value brings into use, besides those of its losses."""
         return []
 
     def to_config(self, value: Any) -> Any:
@@ -149,6 +154,24 @@ class ClassWeightsKey(Key):
         """Return the weights as `class_weights.parse` does."""
         return class_weights.parse(value)
 
+    def parameters(self, value: Weights) -> list[Parameter]:
+        """Return the parameter of `balanced`."""
+        return [class_weights.BETA] if value == class_weights.BALANCED else []
+
     def to_config(self, value: Weights) -> Any:
         """Return the weights as a list or a dictionary, or the word."""
         return class_weights.plain(value)
+
+
+@dataclass(frozen=True)
+class OverlapKey(Key):
+    """The key `tal_overlap`: the overlap of axis-aligned boxes by which the assigner ranks."""
+
+    type: type = str
+    default: Value = "stock"
+    limits: Param = OVERLAPS
+
+    def parameters(self, value: str) -> list[Parameter]:
+        """Return the constant of `nwd`, which is that of the box loss."""
+        spec = registry.find("box", value) if value == "nwd" else None
+        return [] if spec is None else [p for p in spec.parameters if p.name == "constant"]

@@ -11,11 +11,13 @@ from typing import Any
 from yolo_losses import registry
 from yolo_losses.config import class_weights, suggestions
 from yolo_losses.config.class_weights import Weights
-from yolo_losses.config.keys import BoxLossKey, ClassWeightsKey, Key, LossKey
+from yolo_losses.config.keys import BoxLossKey, ClassWeightsKey, Key, LossKey, OverlapKey
 from yolo_losses.config.renaming import argument, named_as_arguments
 from yolo_losses.registry import InvalidValueError, LossSpec, format_value
 from yolo_losses.registry.parameters import Param, Parameter, Value
 
+AXIS_ALIGNED = ("detect", "segment", "pose")
+STOCK = ("stock",)
 ONLY_STOCK_MASKS = "allowed are seg_loss=stock and seg_scale=1.0"
 
 
@@ -42,6 +44,11 @@ class LossSettings:
         cls_weights: `none`, `balanced`, weights of the classes in their order, or by their names.
         seg_loss: `stock` or the registered name of a mask loss.
         seg_scale: a factor on the mask term, above 0.
+        tal_topk: candidates per object of the task-aligned assigner, at least 1; or `stock`.
+        tal_alpha: its exponent of the score, at least 0; or `stock`.
+        tal_beta: its exponent of the overlap, at least 0; or `stock`.
+        tal_overlap: the overlap that it ranks by: `iou`, `giou`, `diou`, `ciou`, `nwd`; or `stock`.
+        tal_min_side: the side in pixels to which it enlarges smaller objects, at least 0; or `stock`.
         loss_stats: whether statistics of the losses are written.
         loss_branches: `both`, `one2many` or `one2one`.
         parameters: every parameter of the chosen losses, and of `cls_weights=balanced`, by key.
@@ -57,6 +64,11 @@ class LossSettings:
     cls_weights: Weights = _key(ClassWeightsKey("class"), hash=False)  # noqa: RUF009
     seg_loss: str = _key(LossKey("mask", kind="seg", tasks=("segment",)))
     seg_scale: float = _key(Key("mask", float, 1.0, Param(above=0), tasks=("segment",)))
+    tal_topk: int | str = _key(Key("assigner", int, "stock", Param(low=1, words=STOCK)))
+    tal_alpha: float | str = _key(Key("assigner", float, "stock", Param(low=0, words=STOCK)))
+    tal_beta: float | str = _key(Key("assigner", float, "stock", Param(low=0, words=STOCK)))
+    tal_overlap: str = _key(OverlapKey("assigner", tasks=AXIS_ALIGNED))
+    tal_min_side: float | str = _key(Key("assigner", float, "stock", Param(low=0, words=STOCK)))
     loss_stats: bool = _key(Key("", bool, False))
     loss_branches: str = _key(Key("", str, "both", Param(words=("both", "one2many", "one2one"))))
     parameters: Mapping[str, Value] = field(default_factory=dict, hash=False)
@@ -100,23 +112,24 @@ class LossSettings:
         used = registry.parse_keys(chosen, {key: keys[key] for key in declared if key in keys and key in own})
         others = {key: declared[key].parse(keys[key]) for key in declared if key in keys and key not in own}
         others |= {key: value for key, value in used.items() if not declared[key].limits.used}
-        if choices.get("cls_weights") == class_weights.BALANCED:
-            beta = class_weights.BETA
-            used[beta.key] = others.pop(beta.key, beta.default)
+        for parameter in (p for name, value in choices.items() for p in KEYS[name].parameters(value)):
+            used.setdefault(parameter.key, others.pop(parameter.key, parameter.default))
         unused = tuple(key for key, value in others.items() if value != declared[key].default)
         settings = cls(**choices, parameters=MappingProxyType(used), unused=unused, task=task)
-        if settings.swaps_nothing and (unused or settings.loss_branches != "both"):
-            key = unused[0] if unused else "loss_branches"
+        nothing = "loss_branches" if settings.loss_branches != "both" and not settings.swaps_loss else ""
+        if settings.swaps_nothing and unused:
+            nothing = unused[0]
+        if nothing:
             raise InvalidValueError(
-                key,
-                keys[key],
-                f"would change nothing: every term is 'stock'. Choose the loss as well{_example_choice(key)}",
+                nothing,
+                keys[nothing],
+                f"would change nothing: every term is 'stock'. Choose the loss as well{_example_choice(nothing)}",
             )
         return settings
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """The terms that are not stock: of `class`, `box`, `distribution` and `mask`."""
+        """What is not stock: of `class`, `box`, `distribution`, `mask`, and `assigner`."""
         swapped = {key.term: None for name, key in KEYS.items() if key.term and getattr(self, name) != key.default}
         return tuple(swapped)
 
@@ -136,8 +149,18 @@ class LossSettings:
         return "mask" in self.terms
 
     @property
+    def swaps_loss(self) -> bool:
+        """Whether some term of the loss is this package's."""
+        return any(term != "assigner" for term in self.terms)
+
+    @property
+    def swaps_assigner(self) -> bool:
+        """Whether the assigner has other values than the stock ones."""
+        return "assigner" in self.terms
+
+    @property
     def swaps_nothing(self) -> bool:
-        """Whether every term is stock."""
+        """Whether every term, and the assigner, is stock."""
         return not self.terms
 
     @property
@@ -163,6 +186,12 @@ class LossSettings:
     def target(self) -> str:
         """What a positive is trained toward, with `auto` resolved for the chosen loss."""
         return str(self.cls_spec.module.default_target) if self.cls_target == "auto" else self.cls_target
+
+    def without_losses(self) -> LossSettings:
+        """Return the settings of a branch whose losses `loss_branches` leaves stock: the assigner's, and statistics."""
+        kept = {n: getattr(self, n) for n, key in KEYS.items() if key.term == "assigner" or n == "loss_stats"}
+        own = {p.key: self.parameters[p.key] for n, value in kept.items() for p in KEYS[n].parameters(value)}
+        return LossSettings(**kept, parameters=MappingProxyType(own), task=self.task)
 
     def weighted_by(self, weights: Weights) -> LossSettings:
         """Return these settings with other class weights, such as those that `balanced` means for a training set."""
@@ -202,6 +231,8 @@ class LossSettings:
         if rotated and self.cls_target == "ciou":
             reason = f"is not for {kind} boxes: allowed are auto, tal, iou, hard"
             raise InvalidValueError("cls_target", "ciou", reason)
+        if rotated and self.tal_overlap != "stock":
+            raise InvalidValueError("tal_overlap", self.tal_overlap, f"is not for {kind} boxes: allowed is stock")
         if not self.swaps_box:
             return
         base = registry.split_box_name(self.box_loss)[1]

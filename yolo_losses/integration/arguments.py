@@ -100,6 +100,10 @@ def _check(trainer: Any, overrides: Any) -> None:
     _check_one_weighting(chosen, given.get("cls_pw"))
     if (names := _class_names(given)) is not None:
         class_weights.by_class(chosen.cls_weights, names, bool(given.get("single_cls")))
+    if chosen.swaps_assigner:
+        from yolo_losses.integration.criteria import assigner  # imports Ultralytics, as the trainer has
+
+        assigner.check_release(chosen)
     if any(kind.__name__ == "RTDETRTrainer" for kind in type(trainer).__mro__):
         from yolo_losses.integration.criteria import (
             queries,  # imports Ultralytics' losses, which a trainer has loaded already
@@ -301,4 +305,5 @@ def check_without_training(arguments: Any, mode: str) -> None:
 
 def whole_numbers() -> set[str]:
     """Return the keys whose values are not fractional, which a tuner must not mutate to fractions."""
-    return {argument(p.key) for spec in registry.specs() for p in spec.parameters if p.type in (int, bool)}
+    found = {p.key for spec in registry.specs() for p in spec.parameters if p.type in (int, bool)}
+    return {argument(key) for key in found | {name for name, key in settings.KEYS.items() if key.type is int}}

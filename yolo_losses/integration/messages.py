@@ -19,7 +19,7 @@ TARGET_NAMES = {"tal": "assigner score", "iou": "IoU", "ciou": "CIoU", "hard": "
 def log_start(equipment: Equipment, roles: Iterable[str] = ROLES) -> None:
     """Log each term, its class and parameters, and what was equipped."""
     settings = equipment.settings
-    branch = next(branch for branch in equipment.branches.values() if branch.expected)
+    branch = max(equipment.branches.values(), key=lambda branch: len(branch.expected))
     terms = [
         f"cls_loss={settings.cls_loss}"
         + (f" {_one_line(branch.cls)}, target: {TARGET_NAMES[branch.settings.target]}" if branch.cls else ""),
@@ -34,7 +34,8 @@ def log_start(equipment: Equipment, roles: Iterable[str] = ROLES) -> None:
         terms.append(f"seg_loss={settings.seg_loss}" + (f" {_one_line(branch.seg)}" if branch.seg else ""))
         if settings.seg_scale != 1:
             terms[-1] += f", times {settings.seg_scale:g}"
-    names = ", ".join(name for name, own in equipment.branches.items() if name and own.expected)
+    terms += assigner_notes(equipment)
+    names = ", ".join(name for name, own in equipment.branches.items() if name and own.expected == branch.expected)
     log(f"{'; '.join(terms)}; equipped for {' and '.join(roles)}{f' ({names})' if names else ''}")
     for module in branch.modules.values():
         warning = getattr(type(module), "one2one_warning", "")
@@ -68,6 +69,7 @@ def log_proof(equipment: Equipment, criterion: Any) -> None:
                 unusual = branch.reference
     if equipment.names:
         ratios.append(_class_weights(equipment))
+    ratios += assigner_notes(equipment)
     notes = ran + ratios
     if equipment.settings.cls_scale == "auto":
         notes.append(f"cls_scale=auto is {format_factors(equipment.branches)}")
@@ -80,6 +82,17 @@ def log_proof(equipment: Equipment, criterion: Any) -> None:
     log(f"ran in the first batch with objects: {'; '.join(notes)}", over_bar=True)
     if any(branch.ratios.get("value") == 0 for branch in equipment.branches.values()):
         log("the class term is 0: the classes learn nothing from it", warn=True)
+
+
+def assigner_notes(equipment: Equipment) -> list[str]:
+    """Return what of each branch's assigner is not stock, with the positives per object where they are known."""
+    found = {path: branch for path, branch in equipment.branches.items() if branch.assigner}
+    notes = []
+    for path, branch in found.items():
+        seen = branch.positives_per_object
+        positives = "" if seen is None else f", {seen:.3g} positives per object"
+        notes.append(f"{path} assigner: {branch.assigner}{positives}".lstrip())
+    return notes
 
 
 def format_factors(branches: Mapping[str, Branch]) -> str:

@@ -21,6 +21,8 @@ from yolo_losses.losses._step import sum_over_ranks
 EVERY = 10
 ELEMENTS = 2**20
 EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the predicted scores
+SIDES = (16, 32, 96)  # of the objects, in pixels: the square root of their area
+SIZES = ("0-16", "16-32", "32-96", "over 96")
 LOGITS = tuple(math.log(p / (1 - p)) for p in EDGES[1:-1])
 
 
@@ -98,6 +100,20 @@ class Statistics:
         self.found["positives"] = positives
         self.found["iou"] = mean_iou * positives
         self.found.update(more)
+
+    @torch.no_grad()
+    def take_objects(self, sides: Tensor, valid: Tensor, positives: Tensor, targets: Tensor) -> None:
+        """Take what the assigner did for the objects, by their size.
+
+        Args:
+            sides: the square root of each object's area in training pixels, shape `(b, n)`.
+            valid: which of them are objects, not padding, of the same shape.
+            positives: the number of positives of each, of the same shape.
+            targets: the sum of their target scores, of the same shape.
+        """
+        size = torch.stack([sides >= side for side in SIDES]).sum(0).view(-1)
+        each = torch.stack((torch.ones_like(positives), (positives == 0).to(positives), positives, targets)) * valid
+        self.found["by_size"] = each.new_zeros(4, len(SIZES)).index_add_(1, size, each.view(4, sides.numel()))
 
     @torch.no_grad()
     def end(self, terms: Mapping[str, Tensor], by_class: bool) -> None:
@@ -197,6 +213,8 @@ def _columns(
         (images,), (positives,), (iou,) = (sums[name] for name in ("images", "positives", "iou"))
         yield "positives", _ratio(positives, images)
         yield "mean_iou", _ratio(iou, positives)
+    if "by_size" in sums:
+        yield from _by_size(sums["by_size"])
     if "threshold" in sums:
         yield "threshold", _ratio(sums["threshold"][0], batches)
     if "by_score" in sums:
@@ -205,6 +223,19 @@ def _columns(
         count = len(sums["by_class"])
         names = classes if len(classes) == count else [str(number) for number in range(count)]
         yield from _shares("by_class", names, sums["by_class"])
+
+
+def _by_size(sums: Sequence[float]) -> Iterator[tuple[str, float]]:
+    """Yield the columns of the assignment by size of object."""
+    objects, without, positives, targets = (sums[i : i + len(SIZES)] for i in range(0, len(sums), len(SIZES)))
+    columns = {
+        "objects": objects,
+        "without_positive": map(_ratio, without, objects),
+        "positives_per_object": map(_ratio, positives, objects),
+        "mean_target": map(_ratio, targets, positives),
+    }
+    for group, values in columns.items():
+        yield from ((f"{group}/{size}", value) for size, value in zip(SIZES, values, strict=True))
 
 
 def _shares(group: str, names: Sequence[str], values: Sequence[float]) -> Iterator[tuple[str, float]]:

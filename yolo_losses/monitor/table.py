@@ -12,7 +12,8 @@ from yolo_losses._files import write_whole
 FILE = "loss_stats.csv"
 GROUPS = (
     *("batches", "share", "cls_to_bce", "cls_to_stock", "cls_scale"),
-    *("positives", "mean_iou", "threshold", "by_score", "by_class"),
+    *("positives", "mean_iou", "objects", "without_positive", "positives_per_object", "mean_target"),
+    *("threshold", "by_score", "by_class"),
 )
 
 Row = dict[str, float]

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from yolo_losses.integration import context
+from yolo_losses.integration.criteria import assigner
 from yolo_losses.integration.criteria.assignment import Assignment
 from yolo_losses.integration.criteria.branch import Branch
 from yolo_losses.integration.criteria.parts import Part
@@ -55,23 +59,60 @@ class AnchorBranch(Branch):
         super().settle(stepping, lenient)
 
 
+ARGUMENTS = ("pd_scores", "pd_bboxes", "anc_points", "gt_labels", "gt_bboxes", "mask_gt")
+
+
 class AssignerPart(Part):
-    """The stock assigner, observed: its output is never changed, since the box term weights with it."""
+    """The stock assigner with the values of the chosen keys, observed.
+
+    Its output is never changed, since the box term weights with it. Attributes that a key sets read as set.
+    """
+
+    def __init__(self, stock: Any, branch: Any) -> None:
+        super().__init__(stock, branch)
+        self.__dict__["changed"] = assigner.values(stock, branch.settings)
+
+    def __getattr__(self, name: str) -> Any:
+        changed = self.__dict__["changed"]
+        return changed[name] if name in changed else super().__getattr__(name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the stock assigner returns."""
         branch: AnchorBranch = self.branch
-        with context.within_part():
+        given = {**dict(zip(ARGUMENTS, args, strict=False)), **kwargs}
+        anchors = given["anc_points"]
+        with context.within_part(), assigner.applied(self.stock, self.changed, len(anchors)):
             assigned = self.stock(*args, **kwargs)
-        boxes = kwargs["pd_bboxes"] if "pd_bboxes" in kwargs else args[1]
-        anchors = kwargs["anc_points"] if "anc_points" in kwargs else args[2]
         scores, mask = assigned[2], assigned[3]
         # Where all scores have vanished the box term, which is weighted by them, has no gradient to show.
         branch.begin(lambda compared: scores.any() if compared else _Lazily(mask))
         branch.forget()
-        branch.assignment = Assignment(boxes, anchors, assigned, branch.training)
+        branch.assignment = Assignment(given["pd_bboxes"], anchors, assigned, branch.training)
         branch.taken = ()
+        if "assigner" in branch.expected:
+            branch.ledger.enter("assigner", scores)
+            if branch.compares and branch.positives_per_object is None:
+                branch.positives_per_object = float(mask.sum() / given["mask_gt"].sum().clamp_min(1))
+        if branch.statistics is not None and branch.statistics.measuring:
+            _count_objects(branch, given["gt_bboxes"], given["mask_gt"], assigned[4])
         return assigned
+
+
+@torch.no_grad()
+def _count_objects(branch: AnchorBranch, boxes: Tensor, valid: Tensor, objects: Tensor) -> None:
+    """Hand to `loss_stats` what the assigner did for each object.
+
+    Args:
+        branch: of the call.
+        boxes: of the objects in pixels, `xyxy` or `xywhr`, shape `(b, n, 4 or 5)`.
+        valid: 1 where there is an object, 0 where it is padding, shape `(b, n, 1)`.
+        objects: the number in its image of each anchor's object, shape `(b, anchors)`.
+    """
+    assert branch.assignment is not None
+    assert branch.statistics is not None
+    sides = boxes[..., 2:4] if boxes.shape[-1] == 5 else boxes[..., 2:] - boxes[..., :2]
+    found = branch.assignment.by_object(objects, boxes.shape[1])
+    branch.statistics.take_objects(sides.prod(-1).sqrt(), valid.squeeze(-1).bool(), *found)
 
 
 class _Lazily:

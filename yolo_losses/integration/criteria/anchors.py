@@ -14,7 +14,7 @@ from ultralytics.utils.loss import RotatedBboxLoss
 
 from yolo_losses._log import say as log
 from yolo_losses.config.settings import LossSettings
-from yolo_losses.integration.criteria import masks, parts
+from yolo_losses.integration.criteria import assigner, masks, parts
 from yolo_losses.integration.criteria.anchor_branch import AnchorBranch, AssignerPart
 from yolo_losses.integration.criteria.box_part import BoxPart
 from yolo_losses.integration.criteria.branch import Branch
@@ -71,8 +71,9 @@ def equip(
         for path, leaf in found.items():
             if path not in chosen:
                 restore(leaf)
-                if settings.loss_stats:
-                    equipped[path] = _equip_one(leaf, LossSettings(loss_stats=True), branches.get(path), path)
+                others = settings.without_losses()
+                if not others.is_default:
+                    equipped[path] = _equip_one(leaf, others, branches.get(path), path)
         found = chosen
     equipped |= {path: _equip_one(leaf, settings, branches.get(path), path) for path, leaf in found.items()}
     for path, leaf in found.items():
@@ -97,6 +98,7 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
         )
     if settings.swaps_seg:
         masks.check(criterion, settings)
+    assigner.check(criterion.assigner, settings)
     if not isinstance(branch, AnchorBranch):
         kind = type(criterion)
         branch = AnchorBranch.build(
@@ -106,6 +108,7 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
             name=f"{kind.__module__}.{kind.__qualname__}",
             # A rank whose batch has the classes' own prompts returns before this criterion: ranks must not wait there.
             joined="vp_criterion" not in path.split("."),
+            assigner=assigner.describe(criterion.assigner, settings),
         )
         if branch.cls is not None and hasattr(criterion, "nc"):
             branch.cls.set_classes(criterion.nc)

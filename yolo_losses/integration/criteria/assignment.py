@@ -182,6 +182,24 @@ class Assignment:
         """Return the step of a loss that is trained toward `target`."""
         return self.ciou_step if target == "ciou" else self.step
 
+    def by_object(self, objects: Tensor, most: int) -> tuple[Tensor, Tensor]:
+        """Return the number of positives of each object, and the sum of their target scores, shape `(b, most)`.
+
+        Args:
+            objects: the number in its image of each anchor's object, shape `(b, anchors)`.
+            most: how many objects an image has, padding included.
+        """
+        images = len(self.scores)
+        found = self.score.new_zeros(2, images * most)
+        if found.numel():
+            first = torch.arange(images, device=objects.device).view(-1, 1) * most
+            index = self.index.reshape(-1)
+            counted = torch.ones_like(self.score) if self.valid is None else self.valid.to(self.score)
+            each = torch.stack((counted, self.score * counted)).view(2, -1)
+            found.index_add_(1, (objects + first).reshape(-1)[index].long(), each)
+        positives, targets = found.view(2, images, most)
+        return positives, targets
+
     def release(self) -> None:
         """Drop the steps, which refer back to this: memory is not to wait for Python's collector of cycles."""
         for name in ("step", "ciou_step"):

@@ -22,8 +22,18 @@ from yolo_losses.losses.masks._base import MaskLoss
 from yolo_losses.monitor.gather import Statistics
 
 B = TypeVar("B", bound="Branch")
-TERM_KEYS = {"class": "cls_loss", "box": "box_loss", "distribution": "dfl_loss", "mask": "seg_loss"}
-TERM_FACTORS = {"class": ("cls_scale", "cls_weights", "cls_target"), "mask": ("seg_scale",)}
+TERM_KEYS = {
+    "class": "cls_loss",
+    "box": "box_loss",
+    "distribution": "dfl_loss",
+    "mask": "seg_loss",
+    "assigner": "tal_topk",
+}
+TERM_FACTORS = {
+    "class": ("cls_scale", "cls_weights", "cls_target"),
+    "mask": ("seg_scale",),
+    "assigner": ("tal_alpha", "tal_beta", "tal_overlap", "tal_min_side"),
+}
 
 
 @dataclass
@@ -40,7 +50,7 @@ class Branch:
         scale: the running factor of `cls_scale=auto`; `None`: a fixed one.
         weights: weights of the classes, shape `(C,)`; `None`: none.
         statistics: what `loss_stats` gathers; `None`: nothing.
-        expected: the swapped parts by the name of their term: `class`, `box`, `distribution`, `mask`.
+        expected: the swapped parts by the name of their term: `class`, `box`, `distribution`, `mask`, `assigner`.
         joined: whether statistics are added up over ranks.
         name: of the criterion's class, for errors.
         in_training: whether a training that follows the model settles the calls and commits the state; otherwise each
@@ -49,6 +59,8 @@ class Branch:
         ledger: of its calls.
         ratios: the class term against the reference's on the same predictions, in `value` and in gradient on the
             positives, `pull`, of the first batch with objects.
+        assigner: what of the assigner is not stock, for the log.
+        positives_per_object: of the first batch with objects, where the assigner is not stock.
     """
 
     settings: LossSettings
@@ -65,6 +77,8 @@ class Branch:
     training: bool = False
     ledger: Ledger = field(default_factory=Ledger)
     ratios: dict[str, float] = field(default_factory=dict)
+    assigner: str = ""
+    positives_per_object: float | None = None
 
     reference: ClassVar[str] = "BCE"  # the stock class loss of this kind of head, for which the gains were tuned
 
@@ -167,8 +181,7 @@ class Branch:
 
     def record(self, term: str, output: Tensor) -> Tensor:
         """Enter what the part of a term returns, and return it."""
-        if self.ledger.current is not None:
-            self.ledger.current.enter(term, output)
+        self.ledger.enter(term, output)
         return output
 
     def end(self) -> None:

@@ -125,6 +125,11 @@ class Ledger:
             self.current = Record(objects(self.due), owes, self.due)
             self.records.append(self.current)
 
+    def enter(self, term: str, output: Tensor) -> None:
+        """Note in the record of the current call that the part of a term returned `output`."""
+        if self.current is not None:
+            self.current.enter(term, output)
+
     def not_called(self) -> str:
         """Return a term whose part the current call, which has ended, did not call though it owed it; else ""."""
         record = self.current
@@ -176,5 +181,6 @@ class Ledger:
             return None if harmless else (idle[0], "no gradient")
         self.calls += 1
         self.due = False
-        self.untrained = tuple(t for t in self.expected if t not in record.trained or not self.gain(t))
+        terms = [term for term in self.expected if term != "assigner"]  # which has no gradient
+        self.untrained = tuple(t for t in terms if t not in record.trained or not self.gain(t))
         return None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from yolo_losses import registry
-from yolo_losses.config.settings import LossSettings
+from yolo_losses.config.settings import KEYS, LossSettings
 from yolo_losses.integration import context
 from yolo_losses.integration.criteria import parts
 from yolo_losses.integration.criteria.branch import Branch
@@ -59,6 +59,9 @@ def check(settings: LossSettings) -> LossSettings:
         "seg_loss": ("stock", "which predicts no masks: allowed is stock"),
         "seg_scale": (1.0, "which predicts no masks: allowed is 1.0"),
     }
+    for name, key in KEYS.items():
+        if key.term == "assigner":
+            reasons[name] = ("stock", "which matches queries to objects: allowed is stock")
     if settings.cls_target not in ("auto", "iou"):
         reasons["cls_target"] = ("auto", "whose targets are the IoUs of its matched pairs: allowed are auto, iou")
     for key, (default, reason) in reasons.items():
