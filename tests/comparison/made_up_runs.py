@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,20 @@ def results_csv(best: dict[str, Any], epochs: int, rng: np.random.Generator, siz
 
 def loss_stats_csv(branches: Sequence[str], epochs: int, rng: np.random.Generator, size: float) -> str:
     columns = ("share/box", "share/cls", "cls_to_bce/value", "cls_to_bce/gradient", "cls_scale")
+    columns += ("without_positive/0-16", "mean_target/0-16")
     names = [f"{branch}/{column}" if branch else column for branch in branches for column in columns]
     rows = [",".join(["epoch", *names])]
     for epoch in range(1, epochs + 1):
         share = size / (1 + size) * rng.normal(1, 0.05)
-        row = (1 - share, share, size * np.exp(-epoch / epochs), size**0.5 * rng.normal(1, 0.05), 1 / size)
+        row = (
+            1 - share,
+            share,
+            size * np.exp(-epoch / epochs),
+            size**0.5 * rng.normal(1, 0.05),
+            1 / size,
+            0.2,
+            math.nan,
+        )
         rows.append(",".join(f"{x:.5g}" for x in (epoch, *row * len(branches))))
     return "\n".join(rows) + "\n"
 

@@ -225,6 +225,17 @@ def test_the_picture_has_six_panels_for_each_branch(tmp_path: Path) -> None:
     assert LossStats(tmp_path, 0).draw() is None
 
 
+def test_two_more_panels_show_the_assignment_by_size_of_the_objects_that_there_are() -> None:
+    own = {"without_positive/0-16": 0.2, "without_positive/16-32": 0.1, "without_positive/over 96": math.nan}
+    own |= {"positives_per_object/0-16": 3.0, "positives_per_object/16-32": 9.0}
+    drawn = picture.figure([{"epoch": epoch, **own} for epoch in (1, 2)])
+    titles = [axes.get_title(loc="left") for axes in drawn.axes]
+    assert (len(titles), titles[2], titles[6]) == (8, "objects without a positive", "positives per object")
+    legend = [text.get_text() for text in drawn.axes[2].get_legend().get_texts()]
+    assert legend == ["0-16 px", "16-32 px"]
+    assert [line.get_ydata()[0] for line in drawn.axes[6].get_lines()] == [3.0, 9.0]
+
+
 # --- a run, and the loggers ------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ WHITE: Any = {"figure.facecolor": "white", "savefig.facecolor": "white"}
 
 
 def figure(rows: Sequence[Row], title: str = "") -> Any:
-    """Return the picture of a run: six panels for each branch of its head.
+    """Return the picture of a run: six panels for each branch of its head, eight where an assigner is at work.
 
     Args:
         rows: of the run.
@@ -29,15 +29,18 @@ def figure(rows: Sequence[Row], title: str = "") -> Any:
     from yolo_losses.plots.style import STYLE, installed_fonts
 
     branches = branches_of(rows)
+    paints = [_terms, _against, _positives, _overlap, _scores, _classes]
+    if any(series(rows, branch, "without_positive") for branch in branches):
+        paints[2:2], paints[6:6] = [_without_positive], [_positives_per_object]
     text = "".join((title, *(name for row in rows for name in row)))
     with mpl.rc_context({**STYLE, **installed_fonts(text), **WHITE}):
-        drawn = Figure(figsize=(13, 6.6 * len(branches)), layout="constrained")
+        drawn = Figure(figsize=(13 / 3 * (len(paints) // 2), 6.6 * len(branches)), layout="constrained")
         if title:
             drawn.suptitle(title, x=0.01, ha="left", wrap=True)
-        panels = drawn.subplots(2 * len(branches), 3, squeeze=False)
+        panels = drawn.subplots(2 * len(branches), len(paints) // 2, squeeze=False)
         for number, branch in enumerate(branches):
             own = panels[2 * number : 2 * number + 2].ravel()
-            for panel, paint in zip(own, (_terms, _against, _positives, _overlap, _scores, _classes), strict=True):
+            for panel, paint in zip(own, paints, strict=True):
                 title = paint(panel, rows, branch)
                 panel.set_title(f"{branch}: {title}" if branch else title, loc="left")
                 panel.set_xlabel("epoch")
@@ -78,6 +81,27 @@ def _positives(axes: Axes, rows: Sequence[Row], branch: str) -> str:
     _lines(axes, rows, named(rows, branch, {"positives": "positives"}), legend=False)
     axes.set_ylim(0, 1.1 * max(axes.get_ylim()[1], 1))
     return "positives per image"
+
+
+def _without_positive(axes: Axes, rows: Sequence[Row], branch: str) -> str:
+    from matplotlib.ticker import PercentFormatter
+
+    _by_size(axes, rows, branch, "without_positive")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_ylim(0, max(1.1 * axes.get_ylim()[1], 0.1))
+    return "objects without a positive"
+
+
+def _positives_per_object(axes: Axes, rows: Sequence[Row], branch: str) -> str:
+    _by_size(axes, rows, branch, "positives_per_object")
+    axes.set_ylim(0, 1.1 * max(axes.get_ylim()[1], 1))
+    return "positives per object"
+
+
+def _by_size(axes: Axes, rows: Sequence[Row], branch: str, group: str) -> None:
+    """Draw a line for each size of which there are objects."""
+    found = {size: values for size, values in series(rows, branch, group).items() if any(map(math.isfinite, values))}
+    _lines(axes, rows, {f"{size} px": values for size, values in found.items()})
 
 
 def _overlap(axes: Axes, rows: Sequence[Row], branch: str) -> str:

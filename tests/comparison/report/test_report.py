@@ -411,6 +411,8 @@ def test_what_the_losses_did_is_shown_where_runs_have_it(branches, tmp_path):
         assert ">focal<" in svg
         assert ">slide<" not in svg
         assert "factor, cls_scale=auto" in svg
+        assert "objects below 16 px without a positive" in svg
+        assert "their mean target" not in svg  # of which no epoch has a value
     assert "What the class term did" in text(tmp_path, "report.html")
 
 

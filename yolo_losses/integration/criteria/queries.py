@@ -59,9 +59,8 @@ def check(settings: LossSettings) -> LossSettings:
         "seg_loss": ("stock", "which predicts no masks: allowed is stock"),
         "seg_scale": (1.0, "which predicts no masks: allowed is 1.0"),
     }
-    for name, key in KEYS.items():
-        if key.term == "assigner":
-            reasons[name] = ("stock", "which matches queries to objects: allowed is stock")
+    assigner = [name for name, declared in KEYS.items() if declared.term == "assigner"]
+    reasons |= dict.fromkeys(assigner, ("stock", "which matches queries to objects: allowed is stock"))
     if settings.cls_target not in ("auto", "iou"):
         reasons["cls_target"] = ("auto", "whose targets are the IoUs of its matched pairs: allowed are auto, iou")
     for key, (default, reason) in reasons.items():

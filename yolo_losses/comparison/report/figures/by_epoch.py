@@ -25,6 +25,9 @@ STATISTICS = {  # columns of `loss_stats.csv`, the branch aside, and what they a
     "cls_to_stock/value": "class term, times the stock loss's",
     "cls_to_stock/gradient": "its gradient, times the stock loss's",
     "cls_scale": "factor, cls_scale=auto",
+    "without_positive/0-16": "objects below 16 px without a positive",
+    "positives_per_object/0-16": "positives per object below 16 px",
+    "mean_target/0-16": "their mean target",
 }
 
 
@@ -67,6 +70,8 @@ def draw_loss_stats(result: Analysis, data: str, branch: str) -> Figure:
         for column in STATISTICS:
             key = f"{branch}/{column}" if branch else column
             runs = [[row[key] for row in rows] for rows in found if rows and key in rows[0]]
+            if column.endswith("/0-16") and not any(math.isfinite(value) for values in runs for value in values):
+                continue  # a data set without objects of this size
             if runs:
                 curves.setdefault(column, {})[name] = runs
     columns = [column for column in STATISTICS if column in curves]
@@ -78,6 +83,8 @@ def draw_loss_stats(result: Analysis, data: str, branch: str) -> Figure:
             _band(axes, runs, curve_style(result.names.index(name)), result.labels[name], 1)
         if column.startswith("share"):
             axes.set_ylim(0, 1)
+        elif column.endswith("/0-16"):
+            axes.set_ylim(0, max(axes.get_ylim()[1], 0.1))
         else:
             axes.axhline(1, color=INK, lw=0.8)
             axes.set_yscale("log")
