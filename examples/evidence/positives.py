@@ -90,7 +90,7 @@ def main() -> None:
     given = parser.parse_args()
     found = table(given.weights, given.data, given.imgsz)
     if given.csv:
-        found.write_csv(given.csv, float_precision=4)
+        found.write_csv(given.csv, float_precision=6)
     print("| data | pixels | size | setting | objects | without a positive | positives per object | mean target |")
     print("|---|--:|---|---|--:|--:|--:|--:|")
     for row in found.iter_rows(named=True):

@@ -16,6 +16,7 @@ TWINS = {
     "docs/zh/did-it-run.md": "docs/did-it-run.md",
     "docs/zh/collapsed.md": "docs/collapsed.md",
     "docs/zh/compare.md": "docs/compare.md",
+    "docs/zh/assigner.md": "docs/assigner.md",
     "docs/zh/recommend.md": "docs/recommend.md",
     "README.zh-CN.md": "README.md",
 }

@@ -82,6 +82,11 @@ class Reference:
         return {f"{branch}/{name}" if branch else name: float(value) for name, value in found.items()}
 
 
+def without_sizes(columns: dict[str, float]) -> dict[str, float]:
+    """Return the columns but those by size of object, which `test_sizes` compares."""
+    return {name: value for name, value in columns.items() if name.rpartition("/")[2] not in statistics.SIZES}
+
+
 def steps(criterion: Any, head: str, references: dict[str, Reference], seeds: range = range(3), **changes: Any) -> None:
     for seed in seeds:
         outputs = predictions(head, IMAGES, seed=seed)
@@ -120,7 +125,7 @@ def test_the_columns_are_those_of_a_plain_reference(
     steps(criterion, "v8", {"": reference})
     found = read(branches, ["a", "b", "c"])
     assert found.pop("batches") == 3
-    assert found == pytest.approx(reference.columns(), rel=1e-4, abs=1e-6)
+    assert without_sizes(found) == pytest.approx(reference.columns(), rel=1e-4, abs=1e-6)
     assert found["by_score/0.2-0.4"] > 0.01  # not all in one bucket
     assert found["mean_iou"] > 0
 
@@ -232,7 +237,7 @@ def test_the_shares_are_of_the_term_with_the_weights_of_the_classes(
     steps(criterion, "v8", {"": reference}, weights=criterion.class_weights)
     found = read(branches, ["a", "b", "c"])
     found.pop("batches")
-    assert found == pytest.approx(reference.columns(), rel=1e-4, abs=1e-6)
+    assert without_sizes(found) == pytest.approx(reference.columns(), rel=1e-4, abs=1e-6)
 
 
 def test_every_tenth_batch_of_an_epoch_is_measured_and_no_validation() -> None:
@@ -262,7 +267,7 @@ def test_a_batch_that_overflowed_does_not_count(poison: float, every: None) -> N
     with torch.no_grad():
         outputs["scores"][0, 0].fill_(poison)
     run(criterion, outputs, made_up_batch("v8"))
-    assert read(branches) == wanted
+    assert read(branches) == pytest.approx(wanted, rel=0, abs=0, nan_ok=True)
 
 
 def test_a_batch_of_another_number_of_classes_does_not_count_and_stops_nothing(every: None) -> None:
@@ -272,7 +277,7 @@ def test_a_batch_of_another_number_of_classes_does_not_count_and_stops_nothing(e
     wanted = read(branches)
     criterion.nc = criterion.assigner.num_classes = 2
     run(criterion, predictions("v8", classes=2), made_up_batch("v8", classes=2))
-    assert read(branches) == wanted
+    assert read(branches) == pytest.approx(wanted, rel=0, abs=0, nan_ok=True)
 
 
 def test_a_batch_without_objects_has_no_positives(every: None) -> None:
