@@ -61,23 +61,21 @@ def equip(
         for leaf in found.values():
             restore(leaf)
         return {}
+    chosen = [path for path in found if settings.loss_branches in ("both", path.split(".")[0])]
+    if not chosen:
+        raise ValueError(
+            f"'loss_branches={settings.loss_branches}' is not valid: this head has one branch, allowed is both"
+        )
+    others = settings.without_losses()
     equipped: dict[str, Branch] = {}
-    if settings.loss_branches != "both":
-        chosen = {path: c for path, c in found.items() if path.split(".")[0] == settings.loss_branches}
-        if not chosen:
-            raise ValueError(
-                f"'loss_branches={settings.loss_branches}' is not valid: this head has one branch, allowed is both"
-            )
-        for path, leaf in found.items():
-            if path not in chosen:
-                restore(leaf)
-                others = settings.without_losses()
-                if not others.is_default:
-                    equipped[path] = _equip_one(leaf, others, branches.get(path), path)
-        found = chosen
-    equipped |= {path: _equip_one(leaf, settings, branches.get(path), path) for path, leaf in found.items()}
     for path, leaf in found.items():
-        equipped[path].ledger.gain = _gains(_weak(criterion), _weak(leaf), path)
+        own = settings if path in chosen else others
+        if own.is_default:
+            restore(leaf)
+            continue
+        branch = _equip_one(leaf, own, branches.get(path), path)
+        branch.ledger.gain = _gains(_weak(criterion), _weak(leaf), path)
+        equipped[path] = branch
     return equipped
 
 
