@@ -15,13 +15,15 @@ import assigner_reference as reference
 import pytest
 import torch
 from assigner_reference import Image, Rules
-from conftest import HEADS, SIZE, criterion_of, made_up_batch, predictions
+from conftest import HEADS, SIZE, Model, criterion_of, logged, made_up_batch, predictions
 from conftest import run as step
 
 import yolo_losses
 from yolo_losses.config.settings import LossSettings
+from yolo_losses.integration import arguments, messages
 from yolo_losses.integration.criteria import anchors, assigner, queries
 from yolo_losses.integration.criteria.anchor_branch import AssignerPart
+from yolo_losses.integration.equipment import Equipment
 
 STRIDES = (8, 16, 32)
 CLASSES = 3
@@ -350,6 +352,31 @@ def test_a_call_proves_the_assigner_and_counts_the_positives_per_object(name: st
     first = [branch.positives_per_object for branch in branches.values()]
     step(criterion, predictions(name, seed=5), made_up_batch(name, each=1))
     assert [branch.positives_per_object for branch in branches.values()] == first
+
+
+def test_start_and_proof_line_name_what_is_not_stock_on_each_branch() -> None:
+    model = Model(criterion=criterion_of("26"))
+    keys = {"tal_topk": 20, "tal_beta": 4, "cls_loss": "focal", "loss_branches": "one2many"}
+    equipment = Equipment(model, LossSettings.from_mapping(keys), (), SIZE)
+    equipment.equip("training", model.criterion)
+    with logged() as lines:
+        messages.log_start(equipment)
+        step(model.criterion, predictions("26"), made_up_batch("26"))
+        equipment.settle(stepping=False)
+        messages.log_proof(equipment, model.criterion)
+    one2many = "one2many assigner: topk=20 (stock 10), beta=4 (stock 6)"
+    one2one = "one2one assigner: topk=20 (stock 7), of which 1 stays, beta=4 (stock 6)"
+    start, proof = lines
+    assert f"; {one2many}; {one2one}; equipped for training and validation (one2many)" in start
+    assert "cls_loss=focal FocalLoss(" in start
+    assert "ran in the first batch with objects: one2many class, assigner; one2one assigner;" in proof
+    counts = [f"{branch.positives_per_object:.3g}" for branch in equipment.branches.values()]
+    assert f"{one2many}, {counts[0]} positives per object; {one2one}, {counts[1]} positives per object" in proof
+
+
+def test_a_tuner_keeps_the_number_of_candidates_whole() -> None:
+    assert "tal_topk" in arguments.whole_numbers()
+    assert not {"tal_alpha", "tal_min_side"} & arguments.whole_numbers()
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

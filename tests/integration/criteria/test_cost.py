@@ -26,6 +26,7 @@ from conftest import HEADS, criterion_of, made_up_batch, predictions, tensors  #
 
 import yolo_losses  # noqa: E402
 from yolo_losses import registry  # noqa: E402
+from yolo_losses.monitor.gather import EVERY  # noqa: E402
 
 SYNCHRONISES = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.is_nonzero", "aten.equal")
 VERSIONS = {"torch": torch.__version__.partition("+")[0], "ultralytics": ultralytics.__version__}
@@ -121,6 +122,20 @@ def test_a_measured_step_does_not_synchronise(name: str, keys: dict[str, Any], m
     measured, own_waits = count(name, {**keys, "loss_stats": True})
     assert measured > without
     assert own_waits == waits
+
+
+@pytest.mark.parametrize("name", ["v8", "26"])
+def test_keys_of_the_assigner_cost_no_operation_and_statistics_by_size_under_one_percent(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock = count(name, {})
+    assert count(name, {"tal_topk": 13, "tal_beta": 4, "tal_min_side": 24}) == stock
+    monkeypatch.setattr("yolo_losses.monitor.gather.EVERY", 1)
+    measured = count(name, {"loss_stats": True})
+    monkeypatch.setattr("yolo_losses.integration.criteria.anchor_branch._count_objects", lambda *_: None)
+    without = count(name, {"loss_stats": True})
+    assert 0 < (measured[0] - without[0]) / EVERY < 0.01 * stock[0]
+    assert measured[1] == without[1]
 
 
 def test_the_number_of_operations_is_the_one_that_was_kept() -> None:
