@@ -45,10 +45,10 @@ BATCHES = TRAIN_IMAGES // BATCH
 TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "yolov8n": ("detect", {"cls_loss": "slide", "box_loss": "giou", "dfl_loss": "dfl", "slide_delta": 0.15}),
     "yolov10n": ("detect", {"cls_loss": "vfl", "box_loss": "diou", "loss_branches": "one2many"}),
-    "yolo26n": ("detect", {"cls_loss": "ema_slide", "box_loss": "giou"}),
-    "yolov8n-seg": ("segment", {"cls_loss": "focal", "box_loss": "diou", "dfl_loss": "off"}),
-    "yolov8n-pose": ("pose", {"cls_loss": "qfl", "box_loss": "ciou"}),
-    "yolov8n-obb": ("obb", {"cls_loss": "poly", "box_loss": "probiou", "dfl_loss": "dfl"}),
+    "yolo26n": ("detect", {"cls_loss": "ema_slide", "box_loss": "giou", "tal_topk": 20}),
+    "yolov8n-seg": ("segment", {"cls_loss": "focal", "box_loss": "diou", "dfl_loss": "off", "tal_overlap": "giou"}),
+    "yolov8n-pose": ("pose", {"cls_loss": "qfl", "box_loss": "ciou", "tal_topk": 13}),
+    "yolov8n-obb": ("obb", {"cls_loss": "poly", "box_loss": "probiou", "dfl_loss": "dfl", "tal_beta": 4.0}),
     "yolo26n-seg": ("segment", {"cls_loss": "asl", "box_loss": "giou"}),
     "yolo26n-pose": ("pose", {"cls_loss": "mal", "box_loss": "giou"}),
     "yolo26n-obb": ("obb", {"cls_loss": "ghm", "box_loss": "probiou"}),
@@ -468,6 +468,8 @@ def check_resume(bench: Bench) -> None:
 
 def check_refused(bench: Bench) -> None:
     """Try values that cannot be used: a `ValueError` of one line, and no run folder."""
+    from ultralytics.utils.tal import TaskAlignedAssigner
+
     cases: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
         ("yolov8n", {"cls_loss": "focale"}, ("cls_loss=focale", "Did you mean 'focal'?")),
         ("yolov8n", {"cls_loss": "focal", "focal_gamma": -1}, ("focal_gamma=-1",)),
@@ -475,7 +477,10 @@ def check_refused(bench: Bench) -> None:
         ("yolov8n-obb", {"box_loss": "ciou"}, ("box_loss=ciou", "rotated")),
         ("yolov8n-cls", {"cls_loss": "focal"}, ("cls_loss=focal", "classify")),
         ("yolov8n", {"slide_delta": 0.2}, ("slide_delta=0.2",)),
+        ("yolov8n-obb", {"tal_overlap": "nwd"}, ("tal_overlap=nwd", "obb")),
     ]
+    if not hasattr(TaskAlignedAssigner(), "stride_val"):
+        cases.append(("yolov8n", {"tal_min_side": 24}, ("tal_min_side=24", "enlarges no small objects")))
     for model, keys, expected in cases:
         message = refusal(bench, model, "refused", **keys)
         assert all(part in message for part in expected), message
