@@ -32,7 +32,11 @@ API = (
         "Ultralytics' criteria with the chosen losses, and the same swap on a criterion that exists already.",
         ("equip", "DetectionLoss", "SegmentationLoss", "PoseLoss", "OBBLoss"),
     ),
-    Section("Losses by name", "", ("list_losses", "make_cls_loss", "make_box_loss", "make_seg_loss", "show")),
+    Section(
+        "Losses by name",
+        "",
+        ("list_losses", "make_cls_loss", "make_classify_loss", "make_box_loss", "make_seg_loss", "show"),
+    ),
     Section("Settings", "", ("LossSettings",)),
     Section(
         "Losses of your own",

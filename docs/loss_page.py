@@ -23,7 +23,7 @@ from yolo_losses.plots import stem
 from yolo_losses.registry import TERM_KEYS, LossSpec, bibliography
 
 FOLDER = Path(__file__).parent / "losses"
-MODELS = {"rotated": "yolov8n-obb.yaml", "mask": "yolov8n-seg.yaml"}
+MODELS = {"rotated": "yolov8n-obb.yaml", "mask": "yolov8n-seg.yaml", "classify": "yolov8n-cls.yaml"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,13 @@ GROUPS = {
         "`seg_loss=NAME`, for the task `segment`.",
         "A pixel has the logit `z` and the target `t`; a mask of `N` pixels is cropped to its object's box:",
         "p = sigmoid(z)\np_t = t p + (1-t) (1-p)\nBCE = -t log(p) - (1-t) log(1-p)",
+    ),
+    "classify": Group(
+        "Losses of the task classify",
+        "`cls_loss=NAME` in the task `classify`. `stock`, the default, leaves the loss to Ultralytics.",
+        "`p` is the softmax of the logits `z`, `t` the label as probabilities, smoothed by `cls_smoothing`, `w` the"
+        " weight of a class (`cls_weights`), `C` the number of classes; the sum is over the classes:",
+        "p = softmax(z)",
     ),
     "modifiers": Group(
         "Modifiers of box losses",
@@ -131,6 +138,12 @@ def in_python(spec: LossSpec, name: str) -> dict[str, str]:
     match spec.kind:
         case "cls":
             return {"factory": "make_cls_loss", "arguments": call, "signature": "(logits, targets) -> loss per element"}
+        case "classify":
+            return {
+                "factory": "make_classify_loss",
+                "arguments": call,
+                "signature": "(logits, targets) -> loss per image",
+            }
         case "seg":
             return {"factory": "make_seg_loss", "arguments": call, "signature": "(logits, targets) -> loss per mask"}
         case _:
@@ -158,6 +171,9 @@ def in_training(spec: LossSpec) -> list[str]:
             "Several modifiers may be combined, each once and in any order; one canonical name is shown:"
             f" `{canonical}_ciou`."
         )
+    elif spec.kind == "classify":
+        smoothing = "`cls_smoothing` is refused with it" if spec.name == "gce" else "`cls_smoothing` smooths the labels"
+        facts.append(f"For the task `classify`. `cls_weights` weights the classes, {smoothing}.")
     else:
         facts.append("For the task `segment`. `seg_scale` multiplies the term.")
     if stateful(spec):

@@ -39,7 +39,7 @@ def verdicts_of(spec: LossSpec) -> list[dict[str, str]]:
 def uses(config: str, spec: LossSpec) -> bool:
     """Return whether a configuration, `cls_loss=focal cls_scale=auto`, has a loss."""
     keys = dict(word.partition("=")[::2] for word in config.split())
-    if spec.kind != "modifier" and keys.get(TERM_KEYS[spec.kind]) == spec.name:
+    if spec.kind not in ("modifier", "classify") and keys.get(TERM_KEYS[spec.kind]) == spec.name:
         return True
     name = keys.get("box_loss", "stock")
     if spec.kind not in ("box", "modifier") or name == "stock":

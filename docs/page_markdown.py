@@ -25,7 +25,9 @@ def display_name(spec: LossSpec) -> str:
 
 def title(spec: LossSpec) -> str:
     """Return the heading of a loss's page."""
-    return display_name(spec) if spec.kind == "modifier" else f"{TERM_KEYS[spec.kind]}={spec.name}"
+    if spec.kind == "modifier":
+        return display_name(spec)
+    return f"{TERM_KEYS[spec.kind]}={spec.name}" + (" in the task classify" if spec.kind == "classify" else "")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -27,11 +27,12 @@ from yolo_losses.config.settings import LossSettings
 from yolo_losses.registry import TERM_KEYS, LossSpec
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = {"rotated": "yolov8n-obb.yaml", "mask": "yolov8n-seg.yaml"}
+MODELS = {"rotated": "yolov8n-obb.yaml", "mask": "yolov8n-seg.yaml", "classify": "yolov8n-cls.yaml"}
 NOTES = {
     "class": "Compare runs by mAP: the values of cls_loss of different losses are not comparable.",
     "rotated": "For the task obb only.",
     "mask": "For the task segment only.",
+    "classify": "For the task classify only.",
 }
 
 
@@ -47,11 +48,11 @@ def readme(text: str) -> str:
     return re.sub(r"(?<=<!-- losses -->\n).*?(?=<!-- /losses -->)", "\n".join(rows) + "\n", text, flags=re.DOTALL)
 
 
-def settings_of(chosen: Mapping[str, str]) -> str:
+def settings_of(chosen: Mapping[str, str], task: str = "") -> str:
     """Return the lines of a config that chooses losses: their keys, and every parameter with its default."""
     declared = {p.key: p for spec in registry.specs() for p in spec.parameters}
     lines = ["mode: train", *(f"{key}: {name}" for key, name in chosen.items())]
-    for key, value in LossSettings.from_mapping(chosen).parameters.items():
+    for key, value in LossSettings.from_mapping(chosen, task).parameters.items():
         limits = declared[key].limits
         lines.append(f"{key}: {value} # {declared[key].allowed}" + (f": {limits.help}" if limits.help else ""))
     return "\n".join(lines) + "\n"
@@ -73,8 +74,10 @@ def configs() -> dict[Path, str]:
     found: dict[Path, str] = {}
     for spec in registry.specs():
         if spec.built_in and spec.kind != "modifier":
-            name = f"seg_{spec.name}" if spec.kind == "seg" else spec.name
-            text = comment_of(name, spec) + settings_of({TERM_KEYS[spec.kind]: spec.name})
+            name = registry.page_name(spec.kind, spec.name)
+            text = comment_of(name, spec) + settings_of(
+                {TERM_KEYS[spec.kind]: spec.name}, "classify" if spec.kind == "classify" else ""
+            )
             found[ROOT / "configs" / f"{name}.yaml"] = text
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         if path not in found:

@@ -100,7 +100,12 @@ SHARED = {"weight": None, "reduction": "none", "avg_factor": None}
 LOSSES = [spec for spec in registry.specs() if spec.built_in and spec.kind != "modifier"]
 PROMISED_MODULES = {"BCELoss", "FocalLoss", "VarifocalLoss", "QualityFocalLoss", "SlideLoss", "EMASlideLoss"}
 CRITERIA = {"DetectionLoss": "v8", "SegmentationLoss": "v8-seg", "PoseLoss": "v8-pose", "OBBLoss": "v8-obb"}
-MAKERS = {"cls": yolo_losses.make_cls_loss, "box": yolo_losses.make_box_loss, "seg": yolo_losses.make_seg_loss}
+MAKERS = {
+    "cls": yolo_losses.make_cls_loss,
+    "classify": yolo_losses.make_classify_loss,
+    "box": yolo_losses.make_box_loss,
+    "seg": yolo_losses.make_seg_loss,
+}
 TOOLS = ["equip", "register_cls_loss", "register_box_loss", "LossSettings", "list_losses", "show"]
 TOOLS += [maker.__name__ for maker in MAKERS.values()]
 NAMES = {

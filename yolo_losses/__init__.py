@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.losses.boxes.wiou import WIoULoss as WIoULoss
     from yolo_losses.losses.build import list_losses as list_losses
     from yolo_losses.losses.build import make_box_loss as make_box_loss
+    from yolo_losses.losses.build import make_classify_loss as make_classify_loss
     from yolo_losses.losses.build import make_cls_loss as make_cls_loss
     from yolo_losses.losses.build import make_seg_loss as make_seg_loss
     from yolo_losses.losses.classification._base import register_cls_loss as register_cls_loss
@@ -61,6 +62,11 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.losses.classification.quality_focal import QualityFocalLoss as QualityFocalLoss
     from yolo_losses.losses.classification.slide import SlideLoss as SlideLoss
     from yolo_losses.losses.classification.varifocal import VarifocalLoss as VarifocalLoss
+    from yolo_losses.losses.classify.bce import OneVsAllLoss as OneVsAllLoss
+    from yolo_losses.losses.classify.ce import SoftmaxCrossEntropyLoss as SoftmaxCrossEntropyLoss
+    from yolo_losses.losses.classify.focal import SoftmaxFocalLoss as SoftmaxFocalLoss
+    from yolo_losses.losses.classify.gce import GeneralizedCrossEntropyLoss as GeneralizedCrossEntropyLoss
+    from yolo_losses.losses.classify.poly import SoftmaxPolyLoss as SoftmaxPolyLoss
     from yolo_losses.losses.distribution.dfl import DistributionFocalLoss as DistributionFocalLoss
     from yolo_losses.losses.masks._base import register_seg_loss as register_seg_loss
     from yolo_losses.losses.masks.bce import MaskBCELoss as MaskBCELoss
@@ -83,6 +89,7 @@ _HOMES = {
     "list_losses": "losses.build",
     "make_cls_loss": "losses.build",
     "make_box_loss": "losses.build",
+    "make_classify_loss": "losses.build",
     "make_seg_loss": "losses.build",
     "show": "plots",
     "equip": "integration.criteria",

@@ -35,6 +35,7 @@ from yolo_losses.losses.boxes.siou import SIoULoss as _SIoULoss
 from yolo_losses.losses.boxes.wiou import WIoULoss as _WIoULoss
 from yolo_losses.losses.build import list_losses as list_losses
 from yolo_losses.losses.build import make_box_loss as make_box_loss
+from yolo_losses.losses.build import make_classify_loss as make_classify_loss
 from yolo_losses.losses.build import make_cls_loss as make_cls_loss
 from yolo_losses.losses.build import make_seg_loss as make_seg_loss
 from yolo_losses.losses.classification._base import register_cls_loss as register_cls_loss
@@ -50,6 +51,11 @@ from yolo_losses.losses.classification.poly import PolyLoss as _PolyLoss
 from yolo_losses.losses.classification.quality_focal import QualityFocalLoss as _QualityFocalLoss
 from yolo_losses.losses.classification.slide import SlideLoss as _SlideLoss
 from yolo_losses.losses.classification.varifocal import VarifocalLoss as _VarifocalLoss
+from yolo_losses.losses.classify.bce import OneVsAllLoss as _OneVsAllLoss
+from yolo_losses.losses.classify.ce import SoftmaxCrossEntropyLoss as _SoftmaxCrossEntropyLoss
+from yolo_losses.losses.classify.focal import SoftmaxFocalLoss as _SoftmaxFocalLoss
+from yolo_losses.losses.classify.gce import GeneralizedCrossEntropyLoss as _GeneralizedCrossEntropyLoss
+from yolo_losses.losses.classify.poly import SoftmaxPolyLoss as _SoftmaxPolyLoss
 from yolo_losses.losses.distribution.dfl import DistributionFocalLoss as _DistributionFocalLoss
 from yolo_losses.losses.masks._base import register_seg_loss as register_seg_loss
 from yolo_losses.losses.masks.bce import MaskBCELoss as _MaskBCELoss
@@ -184,6 +190,9 @@ class GWDLoss(_GWDLoss):
         loss_weight: float = 1.0,
     ) -> None: ...
 
+class GeneralizedCrossEntropyLoss(_GeneralizedCrossEntropyLoss):
+    def __init__(self, q: float = 0.7, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
 class IoULoss(_IoULoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
@@ -227,6 +236,9 @@ class NWDLoss(_NWDLoss):
     def __init__(
         self, constant: float = 12.8, ratio: float = 0.5, *, reduction: str = "mean", loss_weight: float = 1.0
     ) -> None: ...
+
+class OneVsAllLoss(_OneVsAllLoss):
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
 class PIoU2Loss(_PIoU2Loss):
     def __init__(self, lambda_: float = 1.3, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
@@ -285,6 +297,15 @@ class SlideLoss(_SlideLoss):
         loss_weight: float = 1.0,
         activated: bool = False,
     ) -> None: ...
+
+class SoftmaxCrossEntropyLoss(_SoftmaxCrossEntropyLoss):
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
+class SoftmaxFocalLoss(_SoftmaxFocalLoss):
+    def __init__(self, gamma: float = 1.5, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
+class SoftmaxPolyLoss(_SoftmaxPolyLoss):
+    def __init__(self, epsilon: float = 1.0, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
 class TverskyLoss(_TverskyLoss):
     def __init__(

@@ -41,6 +41,11 @@ from yolo_losses.losses.classification.poly import poly_focal_loss as poly_focal
 from yolo_losses.losses.classification.quality_focal import quality_focal_loss as quality_focal_loss
 from yolo_losses.losses.classification.slide import slide_loss as slide_loss
 from yolo_losses.losses.classification.varifocal import varifocal_loss as varifocal_loss
+from yolo_losses.losses.classify.bce import one_vs_all_loss as one_vs_all_loss
+from yolo_losses.losses.classify.ce import softmax_cross_entropy_loss as softmax_cross_entropy_loss
+from yolo_losses.losses.classify.focal import softmax_focal_loss as softmax_focal_loss
+from yolo_losses.losses.classify.gce import generalized_cross_entropy_loss as generalized_cross_entropy_loss
+from yolo_losses.losses.classify.poly import softmax_poly_loss as softmax_poly_loss
 from yolo_losses.losses.distribution.dfl import distribution_focal_loss as distribution_focal_loss
 from yolo_losses.losses.masks.bce import mask_bce_loss as mask_bce_loss
 from yolo_losses.losses.masks.bce_dice import bce_dice_loss as bce_dice_loss

@@ -123,6 +123,16 @@ def gcd_loss(
     reduction: str = "none",
     avg_factor: float | Tensor | None = None,
 ) -> Tensor: ...
+def generalized_cross_entropy_loss(
+    logits: Tensor,
+    targets: Tensor,
+    q: float = 0.7,
+    class_weights: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
 def ghm_loss(
     logits: Tensor,
     targets: Tensor,
@@ -242,6 +252,16 @@ def nwd_loss(
     reduction: str = "none",
     avg_factor: float | Tensor | None = None,
 ) -> Tensor: ...
+def one_vs_all_loss(
+    logits: Tensor,
+    targets: Tensor,
+    smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
 def piou2_loss(
     pred: Tensor,
     target: Tensor,
@@ -346,6 +366,38 @@ def slide_loss(
     mean_iou: Tensor | float,
     delta: float = 0.1,
     min_iou: float = 0.2,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
+def softmax_cross_entropy_loss(
+    logits: Tensor,
+    targets: Tensor,
+    smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
+def softmax_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    gamma: float = 1.5,
+    smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
+def softmax_poly_loss(
+    logits: Tensor,
+    targets: Tensor,
+    epsilon: float = 1.0,
+    smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
     *,
     weight: Tensor | None = None,
     reduction: str = "none",

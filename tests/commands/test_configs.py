@@ -16,7 +16,7 @@ CONFIGS = sorted(folder().glob("*.yaml"))
 
 def test_every_loss_has_a_config() -> None:
     losses = [spec for spec in registry.specs() if spec.built_in and spec.kind != "modifier"]
-    names = {f"seg_{spec.name}" if spec.kind == "seg" else spec.name for spec in losses}
+    names = {registry.page_name(spec.kind, spec.name) for spec in losses}
     assert names <= {path.stem for path in CONFIGS}
 
 
@@ -24,10 +24,11 @@ def test_every_loss_has_a_config() -> None:
 def test_a_config_is_its_name_with_the_declared_defaults(path: Path) -> None:
     keys = yaml.safe_load(path.read_text())
     assert keys.pop("mode") == "train"  # before Ultralytics 8.4.101 a cfg replaces the mode word too
-    settings = LossSettings.from_mapping(keys)
-    chosen = (settings.cls_loss, settings.box_loss, f"seg_{settings.seg_loss}")
-    named = "_".join(name for name in chosen if name not in ("stock", "seg_stock"))
-    assert path.stem == named
+    task = "classify" if path.stem.startswith("classify_") else ""
+    settings = LossSettings.from_mapping(keys, task)
+    kind: registry.Kind = "classify" if task else "cls"
+    names = {kind: settings.cls_loss, "box": settings.box_loss, "seg": settings.seg_loss}
+    assert path.stem == "_".join(registry.page_name(k, name) for k, name in names.items() if name != "stock")
     parameters = {key: value for key, value in keys.items() if key not in registry.TERM_KEYS.values()}
     assert parameters == dict(settings.parameters)  # all of them are listed
     assert parameters == {key: default_keys()[key] for key in parameters}

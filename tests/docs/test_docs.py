@@ -203,7 +203,8 @@ def test_the_keys_of_every_command_are_accepted(name: str, brier: None) -> None:
         own = {key: value for key, value in keys.items() if key in settings.default_keys()}
         grid = "compare" in words[:2]
         for values in itertools.product(*(v.split(",") if grid else [v] for v in own.values())):
-            settings.LossSettings.from_mapping(dict(zip(own, map(smart_value, values), strict=True)))
+            task = "classify" if "-cls" in keys.get("model", "") else ""
+            settings.LossSettings.from_mapping(dict(zip(own, map(smart_value, values), strict=True)), task)
 
 
 @every_page_by_hand

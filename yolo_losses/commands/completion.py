@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     from yolo_losses.commands import parser as command_line
 
     keys = [f"{key}=" for key in dict.fromkeys([*default_keys(), *DEFAULT_CFG_DICT])]
-    names = [f"seg_{spec.name}" if spec.kind == "seg" else spec.name for spec in registry.specs()]
+    names = [registry.page_name(spec.kind, spec.name) for spec in registry.specs()]
     words = {"yolo": [*TASKS, *MODES, *keys]}
     subcommands = next(a for a in command_line()._actions if isinstance(a, argparse._SubParsersAction)).choices
     words["yolo-losses"] = [*subcommands, "--help", "--version"]

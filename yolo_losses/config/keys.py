@@ -15,6 +15,7 @@ from yolo_losses.registry import InvalidValueError, Kind, LossSpec, normalize_na
 from yolo_losses.registry.parameters import Param, Parameter, Value
 
 BOX_TASKS = ("detect", "segment", "pose", "obb")
+CLASS_TASKS = (*BOX_TASKS, "classify")
 NO_LIMITS = Param()
 OVERLAPS = Param(words=("stock", "iou", "giou", "diou", "ciou", "nwd"))
 

@@ -11,7 +11,7 @@ from typing import Any
 from yolo_losses import registry
 from yolo_losses.config import class_weights, suggestions
 from yolo_losses.config.class_weights import Weights
-from yolo_losses.config.keys import BoxLossKey, ClassWeightsKey, Key, LossKey, OverlapKey
+from yolo_losses.config.keys import CLASS_TASKS, BoxLossKey, ClassWeightsKey, Key, LossKey, OverlapKey
 from yolo_losses.config.renaming import argument, named_as_arguments
 from yolo_losses.registry import InvalidValueError, LossSpec, format_value
 from yolo_losses.registry.parameters import Param, Parameter, Value
@@ -42,6 +42,7 @@ class LossSettings:
         cls_target: `auto`, `tal`, `iou`, `ciou` or `hard`.
         cls_scale: a factor on the class term, above 0; or `auto`.
         cls_weights: `none`, `balanced`, weights of the classes in their order, or by their names.
+        cls_smoothing: the share of each label that is spread evenly over all classes, in [0, 1); in the task classify.
         seg_loss: `stock` or the registered name of a mask loss.
         seg_scale: a factor on the mask term, above 0.
         tal_topk: candidates per object of the task-aligned assigner, at least 1; or `stock`.
@@ -56,12 +57,13 @@ class LossSettings:
         task: the Ultralytics task that the keys were read for; `""`: any with boxes.
     """
 
-    cls_loss: str = _key(LossKey("class", kind="cls"))
+    cls_loss: str = _key(LossKey("class", kind="cls", tasks=CLASS_TASKS, classify_kind="classify"))
     box_loss: str = _key(BoxLossKey("box"))
     dfl_loss: str = _key(LossKey("distribution", words=("dfl", "off")))
     cls_target: str = _key(Key("class", str, "auto", Param(words=("auto", "tal", "iou", "ciou", "hard"))))
-    cls_scale: float | str = _key(Key("class", float, 1.0, Param(above=0, words=("auto",))))
-    cls_weights: Weights = _key(ClassWeightsKey("class"), hash=False)  # noqa: RUF009
+    cls_scale: float | str = _key(Key("class", float, 1.0, Param(above=0, words=("auto",)), CLASS_TASKS))
+    cls_weights: Weights = _key(ClassWeightsKey("class", tasks=CLASS_TASKS), hash=False)  # noqa: RUF009
+    cls_smoothing: float = _key(Key("class", float, 0.0, Param(low=0, below=1), ("classify",)))
     seg_loss: str = _key(LossKey("mask", kind="seg", tasks=("segment",)))
     seg_scale: float = _key(Key("mask", float, 1.0, Param(above=0), tasks=("segment",)))
     tal_topk: int | str = _key(Key("assigner", int, "stock", Param(low=1, words=STOCK)))
@@ -69,7 +71,7 @@ class LossSettings:
     tal_beta: float | str = _key(Key("assigner", float, "stock", Param(low=0, words=STOCK)))
     tal_overlap: str = _key(OverlapKey("assigner", tasks=AXIS_ALIGNED))
     tal_min_side: float | str = _key(Key("assigner", float, "stock", Param(low=0, words=STOCK)))
-    loss_stats: bool = _key(Key("", bool, False))
+    loss_stats: bool = _key(Key("", bool, False, tasks=CLASS_TASKS))
     loss_branches: str = _key(Key("", str, "both", Param(words=("both", "one2many", "one2one"))))
     parameters: Mapping[str, Value] = field(default_factory=dict, hash=False)
     unused: tuple[str, ...] = ()
@@ -223,7 +225,18 @@ class LossSettings:
                 raise InvalidValueError(
                     name, key.to_config(value), f"cannot be used in the task '{task}': allowed {allowed}"
                 )
+        if task == "classify":
+            self._check_classify()
         self.check_boxes(rotated=task == "obb")
+
+    def _check_classify(self) -> None:
+        """Raise a `ValueError` where keys of the class term do not fit together in the task classify."""
+        if self.cls_scale == "auto":
+            reason = "cannot be used in the task 'classify': allowed is a number > 0"
+            raise InvalidValueError("cls_scale", "auto", reason)
+        if self.cls_smoothing and self.cls_loss == "gce":
+            reason = "cannot be used with cls_loss=gce, which needs one label per image: allowed is 0"
+            raise InvalidValueError("cls_smoothing", self.cls_smoothing, reason)
 
     def check_boxes(self, rotated: bool) -> None:
         """Raise a `ValueError` where what is chosen is for the other kind of boxes."""

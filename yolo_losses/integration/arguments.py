@@ -137,10 +137,12 @@ def _check_one_weighting(chosen: LossSettings, cls_pw: Any) -> None:
 
 
 def _class_names(given: Mapping[str, Any]) -> list[str] | None:
-    """Return the names of the classes that a run will have, where its data set is described by a file that is here."""
+    """Return the names of the classes that a run will have, where its data set is here."""
     from ultralytics.utils.checks import check_file
 
     data = given.get("data")
+    if given.get("task") == "classify" and isinstance(data, str) and (folder := Path(data, "train")).is_dir():
+        return sorted(found.name for found in folder.iterdir() if found.is_dir())
     if not isinstance(data, str) or "://" in data or Path(data).suffix not in (".yaml", ".yml"):
         return None
     try:

@@ -20,7 +20,7 @@ from yolo_losses.config.class_weights import class_names_by_index
 from yolo_losses.config.settings import LossSettings, default_keys, own_arguments
 from yolo_losses.integration import context, criteria, messages
 from yolo_losses.integration.context import Context
-from yolo_losses.integration.criteria import anchors, parts
+from yolo_losses.integration.criteria import parts
 from yolo_losses.integration.criteria.anchor_branch import AssignerPart
 from yolo_losses.integration.criteria.ledger import UnprovenError
 from yolo_losses.integration.criteria.parts import Part
@@ -157,11 +157,12 @@ class Guard(Part):
             equipment = _equip(model, _chosen(model), criterion)
         elif model is not None and equipment is not None:
             equipment.equip("training", criterion)
-        for owner, name in anchors.first_parts(criterion) if model is not None else ():
+        kind = criteria.kind_of(criterion) if model is not None else None
+        for owner, name in kind.first_parts(criterion) if kind is not None else ():
             part = getattr(owner, name)
-            if part is self.stock:
+            if part == self.stock:
                 return part(*args, **kwargs)
-            if getattr(part, "stock", None) is self.stock and not isinstance(part, Guard):
+            if getattr(part, "stock", None) == self.stock and not isinstance(part, Guard):
                 return part(*args, **kwargs)
         raise UnprovenError(
             f"{PREFIX}a {type(criterion).__name__} whose model's args hold a chosen loss would train a stock loss:"
@@ -179,7 +180,7 @@ def _chosen(model: Any) -> LossSettings | None:
     own = own_arguments(given)
     if not own or own.items() <= default_keys().items():
         return None
-    settings = LossSettings.from_arguments(given)
+    settings = LossSettings.from_arguments({"task": getattr(model, "task", None), **given})
     return None if settings.swaps_nothing else settings
 
 

@@ -21,6 +21,8 @@ from yolo_losses.integration import arguments
 from yolo_losses.integration.autoload import yolo_losses_autoload as autoload
 from yolo_losses.registry.parameters import Value
 
+CLASSIFY_CALL = "yolo_losses_call"  # as in `criteria.classify`, which imports Ultralytics
+
 _originals: list[tuple[Any, str, Any]] = []
 _own_keys: set[str] = set()  # this package's, those that a patched Ultralytics has in its default.yaml too
 _added_keys: set[str] = set()
@@ -45,7 +47,10 @@ def uninstall() -> None:
         _guard().release()
     while _originals:
         owner, name, original = _originals.pop()
-        setattr(owner, name, original)
+        if original is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, original)
     _remove_keys(set(_added_keys))
     _own_keys.clear()
     renaming.rename(set())
@@ -154,6 +159,20 @@ def patch_criteria(module: Any) -> None:
             name = "loss" if "loss" in vars(kind) else "" if hasattr(kind, "loss") else "__call__"
             if name in vars(kind):
                 _wrap(kind, name, after=lambda *args, **kwargs: _guard().end_call(*args, **kwargs))
+    _patch_classify(module.v8ClassificationLoss)
+
+
+def _patch_classify(kind: Any) -> None:
+    """Make the call of the criterion of the task classify an attribute: it has no part that could be replaced."""
+    if hasattr(kind, CLASSIFY_CALL):
+        return
+    setattr(kind, CLASSIFY_CALL, kind.__call__)
+    _originals.append((kind, CLASSIFY_CALL, None))
+
+    def call(criterion: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(criterion, CLASSIFY_CALL)(*args, **kwargs)
+
+    _wrap_around(kind, "__call__", lambda _, *args, **kwargs: _guard().call_assigner(call, *args, **kwargs))
 
 
 def patch_queries(module: Any) -> None:

@@ -7,33 +7,23 @@ from typing import Any
 
 from yolo_losses._log import say as log
 from yolo_losses.config import class_weights
-from yolo_losses.config.settings import format_number
+from yolo_losses.config.keys import LossKey
+from yolo_losses.config.settings import KEYS, format_number
 from yolo_losses.integration import criteria
 from yolo_losses.integration.criteria.branch import Branch
 from yolo_losses.integration.equipment import ROLES, Equipment
 
 GAIN_RATIO_WARNING = 3  # a class term that is larger or smaller by this is another task than the gains were tuned for
-TARGET_NAMES = {"tal": "assigner score", "iou": "IoU", "ciou": "CIoU", "hard": "1"}
 
 
 def log_start(equipment: Equipment, roles: Iterable[str] = ROLES) -> None:
     """Log each term, its class and parameters, and what was equipped."""
-    settings = equipment.settings
     branch = max(equipment.branches.values(), key=lambda branch: len(branch.expected))
     terms = [
-        f"cls_loss={settings.cls_loss}"
-        + (f" {_one_line(branch.cls)}, target: {TARGET_NAMES[branch.settings.target]}" if branch.cls else ""),
-        f"box_loss={settings.box_loss}" + (f" {_one_line(branch.box)}" if branch.box else ""),
-        f"dfl_loss={settings.dfl_loss}",
+        _format_term(equipment, branch, name, key)
+        for name, key in KEYS.items()
+        if isinstance(key, LossKey) and (key.term in branch.expected or key.term in type(branch).always_logged)
     ]
-    if settings.cls_scale != 1:
-        terms[0] += f", times {format_number(settings.cls_scale)}"
-    if equipment.names:
-        terms[0] += f", {_class_weights(equipment)}"
-    if "mask" in branch.expected:
-        terms.append(f"seg_loss={settings.seg_loss}" + (f" {_one_line(branch.seg)}" if branch.seg else ""))
-        if settings.seg_scale != 1:
-            terms[-1] += f", times {settings.seg_scale:g}"
     terms += assigner_notes(equipment)
     names = ", ".join(name for name, own in equipment.branches.items() if name and own.expected == branch.expected)
     log(f"{'; '.join(terms)}; equipped for {' and '.join(roles)}{f' ({names})' if names else ''}")
@@ -44,6 +34,26 @@ def log_start(equipment: Equipment, roles: Iterable[str] = ROLES) -> None:
         warning = getattr(type(module), "tal_warning", "")
         if warning and branch.settings.target == "tal":
             log(warning, warn=True)
+
+
+def _format_term(equipment: Equipment, branch: Branch, name: str, key: LossKey) -> str:
+    """Return a term as the start line has it: its choice, its module, what else changes it."""
+    settings, module = equipment.settings, branch.losses.get(key.term)
+    words = f"{name}={getattr(settings, name)}"
+    if module is not None:
+        words += f" {_one_line(module)}"
+    notes = branch.describe_term(key.term)
+    for option, declared in KEYS.items():
+        value = getattr(settings, option)
+        if declared.term != key.term or option == name or value == declared.default or option == "cls_target":
+            continue
+        if option == "cls_weights":
+            notes.append(_class_weights(equipment))
+        elif option.endswith("_scale"):
+            notes.append(f"times {format_number(value)}")
+        else:
+            notes.append(f"{option.partition('_')[2]} {format_number(declared.to_config(value))}")
+    return ", ".join((words, *notes))
 
 
 def log_proof(equipment: Equipment, criterion: Any) -> None:
@@ -63,7 +73,7 @@ def log_proof(equipment: Equipment, criterion: Any) -> None:
         ran.append(f"{where}{', '.join(parts)}" if branch.proven else f"{where}not verified yet")
         if branch.ratios:
             value, pull = branch.ratios["value"], branch.ratios.get("pull")
-            also = "" if pull is None else f", {pull:.3g} times in gradient on the positives"
+            also = "" if pull is None else f", {pull:.3g} times in gradient{type(branch).where_compared}"
             ratios.append(f"{where}class term {value:.3g} times {branch.reference}'s on the same predictions{also}")
             if not all(1 / GAIN_RATIO_WARNING <= ratio <= GAIN_RATIO_WARNING for ratio in branch.ratios.values()):
                 unusual = branch.reference

@@ -304,6 +304,9 @@ def _label_counts(trainer: Any) -> list[int]:
     dataset = trainer.train_loader.dataset
     classes = []
     for part in getattr(dataset, "datasets", [dataset]):
+        if hasattr(part, "samples"):  # of the task classify: a file and the number of its folder
+            classes.append(np.array([sample[1] for sample in part.samples]))
+            continue
         if not hasattr(part, "labels"):
             raise ValueError(
                 f"'cls_weights=balanced' needs the labels of the training set, which {type(part).__name__} does not"

@@ -15,6 +15,7 @@ from yolo_losses.losses._step import Step
 from yolo_losses.losses.boxes._base import BoxLoss, ModifiedBoxLoss
 from yolo_losses.losses.classification._base import ClassificationLoss
 from yolo_losses.losses.classification._batch import Batch
+from yolo_losses.losses.classify._base import ClassifyLoss
 from yolo_losses.losses.masks._base import MaskLoss
 from yolo_losses.registry import KINDS, Kind, LossSpec
 from yolo_losses.registry.parameters import Value
@@ -61,6 +62,29 @@ def make_cls_loss(name: str, *, reduction: str = "none", **keys: Any) -> Classif
     """
     spec = _spec("cls", name)
     return build_cls_loss(spec, registry.parse_keys([spec], keys), reduction=reduction)
+
+
+def make_classify_loss(name: str, *, reduction: str = "none", **keys: Any) -> ClassifyLoss:
+    """Return the module of a loss of the task classify by its registered name and keys.
+
+    Args:
+        name: name or alias, such as `"focal"`, which is focal loss of a softmax.
+        reduction: `none` (per image), `mean` or `sum`.
+        **keys: training keys of the loss, such as `focal_gamma=2.0`.
+
+    Raises:
+        ValueError: on an unknown name, a key of another loss, or a value out of range.
+
+    Example:
+        >>> from yolo_losses import make_classify_loss
+        >>> make_classify_loss("gce", gce_q=0.5)
+        GeneralizedCrossEntropyLoss(q=0.5)
+    """
+    spec = registry.find("classify", name)
+    if spec is None:
+        raise registry.unknown_loss("classify", name)
+    module: ClassifyLoss = spec.build(registry.parse_keys([spec], keys), reduction=reduction)
+    return module
 
 
 def make_box_loss(name: str, *, reduction: str = "none", **keys: Any) -> BoxLoss:

@@ -16,7 +16,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from yolo_losses import registry
-from yolo_losses.plots import boxes, classification, masks, rotated
+from yolo_losses.plots import boxes, classification, classify, masks, rotated
 from yolo_losses.plots.choice import Selection, choose
 from yolo_losses.plots.sheet import SHEET_STYLE
 from yolo_losses.plots.style import svg_element, svg_file
@@ -28,12 +28,14 @@ SHEETS: Mapping[str, Draw] = {
     "box": boxes.draw,
     "rotated": rotated.draw,
     "mask": masks.draw,
+    "classify": classify.draw,
 }
 COLUMNS: Mapping[str, Draw] = {
     "class": classification.column,
     "box": boxes.column,
     "rotated": rotated.column,
     "mask": masks.column,
+    "classify": classify.column,
 }
 FILE_BACKENDS = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 FORMATS = (".png", ".svg", ".pdf")
@@ -186,7 +188,7 @@ def stem(spec: LossSpec) -> str:
     if spec.kind == "modifier":
         taken = {stem(other) for other in registry.specs() if other.kind != "modifier"}
         return f"{spec.name}_iou" if spec.name in taken else spec.name
-    return f"seg_{spec.name}" if spec.kind == "seg" else spec.name
+    return registry.page_name(spec.kind, spec.name)
 
 
 def _name(spec: LossSpec) -> str:

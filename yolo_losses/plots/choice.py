@@ -13,7 +13,13 @@ from yolo_losses.losses.build import build_box_loss, build_cls_loss
 from yolo_losses.registry import LossSpec
 from yolo_losses.registry.parameters import Value, format_value
 
-REFERENCES = {"class": "bce", "box": "iou", "rotated": "rotated_iou", "mask": "seg_bce"}
+REFERENCES = {
+    "class": "bce",
+    "box": "iou",
+    "rotated": "rotated_iou",
+    "mask": "seg_bce",
+    "classify": "classify_ce",
+}
 
 
 @dataclass(frozen=True)
@@ -28,14 +34,14 @@ class Choice:
 
     @property
     def kind(self) -> str:
-        """The kind of picture: `class`, `box`, `rotated` or `mask`."""
+        """The kind of picture: the group that the losses are listed in."""
         base = self.specs[-1]
-        return {"cls": "class", "seg": "mask"}.get(base.kind, "rotated" if base.rotated else "box")
+        return "rotated" if base.rotated else registry.KINDS[base.kind].group
 
     @property
     def name(self) -> str:
-        """The name, a mask loss's with `seg_` in front, as in its keys."""
-        return ("seg_" if self.kind == "mask" else "") + "_".join(spec.name for spec in self.specs)
+        """The name, with that of its kind in front where it needs one: `seg_dice`, `classify_focal`."""
+        return registry.page_name(self.specs[-1].kind, "_".join(spec.name for spec in self.specs))
 
     @property
     def keys(self) -> list[str]:
@@ -53,10 +59,10 @@ class Choice:
         module: LossModule
         if self.kind == "class":
             module = build_cls_loss(base, values, reduction="none")
-        elif self.kind == "mask":
-            module = base.build(values, reduction="none")
-        else:
+        elif self.kind in ("box", "rotated"):
             module = build_box_loss(modifiers, base, values, reduction="none")
+        else:
+            module = base.build(values, reduction="none")
         words = [f"{key.removeprefix(self.name + '_')}={_text(values[key])}" for key in given]
         return Curve(" ".join([self.name, *words]), self, module.eval(), values, tuple(given))
 
@@ -184,8 +190,9 @@ def find(name: str) -> Choice:
         ValueError: on an unknown name, with the nearest.
     """
     words = registry.normalize_name(name)
-    for kind, word in (("cls", words), ("box", words), ("seg", words.removeprefix("seg_")), ("modifier", words)):
-        spec = registry.find(kind, word)  # type: ignore[arg-type]
+    for kind in registry.KINDS:
+        prefix = registry.page_name(kind, "")
+        spec = registry.find(kind, words.removeprefix(prefix)) if words.startswith(prefix) or kind == "seg" else None
         if spec is not None and spec.kind == "modifier":
             return find(f"{spec.name}_{registry.example_base(spec)}")
         if spec is not None:
@@ -195,7 +202,7 @@ def find(name: str) -> Choice:
     except ValueError:
         if any(words.startswith(f"{spec.name}_") for spec in registry.specs("modifier")):
             raise  # a part of it is known: the message says what is wrong with the rest
-        known = [f"seg_{spec.name}" if spec.kind == "seg" else spec.name for spec in registry.specs()]
+        known = [registry.page_name(spec.kind, spec.name) for spec in registry.specs()]
         hint = registry.did_you_mean(name, known) or " `yolo-losses list` prints them all."
         raise ValueError(f"'{format_value(name)}' is not a loss.{hint}") from None
     return Choice((*modifiers, base))

@@ -2,7 +2,16 @@
 
 from yolo_losses.registry.names import box_name, parse_keys, split_box_name
 from yolo_losses.registry.parameters import InvalidValueError, did_you_mean, format_value, normalize_name
-from yolo_losses.registry.specification import KINDS, RESERVED, TERM_KEYS, Kind, LossKind, LossSpec, key_prefix
+from yolo_losses.registry.specification import (
+    KINDS,
+    RESERVED,
+    TERM_KEYS,
+    Kind,
+    LossKind,
+    LossSpec,
+    key_prefix,
+    page_name,
+)
 from yolo_losses.registry.suggestions import example_base, unknown_box_loss, unknown_loss, unknown_name
 from yolo_losses.registry.table import (
     add,
@@ -39,6 +48,7 @@ __all__ = [
     "listen",
     "load",
     "normalize_name",
+    "page_name",
     "parse_keys",
     "problems",
     "remove",

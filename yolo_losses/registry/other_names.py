@@ -12,7 +12,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         **dict.fromkeys(("gfl", "gfocal", "generalizedfocal"), ("cls_loss=qfl",)),
         **dict.fromkeys(("sigmoidfocal", "focalbce", "fl"), ("cls_loss=focal",)),
-        **dict.fromkeys(("bcewithlogits", "binarycrossentropy", "crossentropy", "logistic"), ("cls_loss=bce",)),
+        **dict.fromkeys(("bcewithlogits", "binarycrossentropy", "logistic"), ("cls_loss=bce",)),
         **dict.fromkeys(("dfl", "distributionfocal"), ("dfl_loss=dfl",)),
         **dict.fromkeys(("classbalanced", "cb", "weightedbce"), ("cls_weights=balanced",)),
         **dict.fromkeys(("tood", "taskaligned"), ("cls_target=tal",)),

@@ -16,7 +16,7 @@ from yolo_losses.registry import table as registry
 
 ENTRY_POINT_GROUP = "yolo_losses.losses"
 PLUGINS_VARIABLE = "YOLO_LOSSES_PLUGINS"
-BUILT_IN_PACKAGES = ("yolo_losses.losses.classification", "yolo_losses.losses.boxes", "yolo_losses.losses.masks")
+BUILT_IN_PACKAGES = tuple(f"yolo_losses.losses.{name}" for name in ("classification", "classify", "boxes", "masks"))
 
 
 def load() -> None:

@@ -22,6 +22,8 @@ class LossKind:
         group: its group in listings.
         title: the heading of that group.
         prefix: what stands before the names of its losses in the keys of their parameters.
+        page_prefix: what stands before the names of its losses where those of all kinds stand together: pages, pictures
+            and configs; by default `prefix`.
     """
 
     key: str
@@ -29,12 +31,12 @@ class LossKind:
     group: str
     title: str
     prefix: str = ""
+    page_prefix: str = ""
 
 
 KINDS: Mapping[Kind, LossKind] = MappingProxyType(
     {
         "cls": LossKind("cls_loss", "class loss", "class", "cls_loss: classification"),
-        "classify": LossKind("cls_loss", "loss of the task classify", "classify", "cls_loss in the task classify"),
         "box": LossKind("box_loss", "box loss", "box", "box_loss: axis-aligned boxes"),
         "seg": LossKind("seg_loss", "mask loss", "mask", "seg_loss: masks (task segment)", "seg_"),
         "modifier": LossKind(
@@ -42,6 +44,13 @@ KINDS: Mapping[Kind, LossKind] = MappingProxyType(
             "modifier of box losses",
             "modifiers",
             "modifiers, prefixes of a box loss: inner_siou, focaler_inner_ciou",
+        ),
+        "classify": LossKind(
+            "cls_loss",
+            "loss of the task classify",
+            "classify",
+            "cls_loss in the task classify",
+            page_prefix="classify_",
         ),
     }
 )
@@ -62,6 +71,11 @@ TERM_PREFIXES = (
 def key_prefix(kind: Kind, name: str) -> str:
     """Return what the keys of a loss's parameters start with: `focal_`, `seg_dice_`."""
     return f"{KINDS[kind].prefix}{name}_"
+
+
+def page_name(kind: Kind, name: str) -> str:
+    """Return the name of a loss where those of all kinds stand together: `focal`, `seg_dice`, `classify_focal`."""
+    return f"{KINDS[kind].page_prefix or KINDS[kind].prefix}{name}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ A file of a kind is found by being there, and has
   is not used, is an error before the optimizer's step (`ledger`). Parts are pickled as the stock ones (`parts`);
 - `branches_of(criterion)`: the branches of the parts that are in place, by path;
 - `first_parts(criterion)`: yields where the part is that a criterion calls first: its owner, and its name;
-- `shown(criterion)`: which of several losses the log shows.
+- `shown(criterion)`: which of several losses the log shows;
+- `TASK`, where the keys have values of their own in the head's task.
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ def equip(
         ValueError: where the head cannot use a chosen loss, or on a key that is not this package's.
         RuntimeError: where this Ultralytics lacks a part, which is named.
     """
-    if not isinstance(settings, LossSettings):
-        settings = LossSettings.from_mapping(settings)
     kind = kind_of(criterion)
+    if not isinstance(settings, LossSettings):
+        settings = LossSettings.from_mapping(settings, getattr(kind, "TASK", ""))
     if kind is None:
         if settings.is_default:
             return {}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from yolo_losses import registry
-from yolo_losses.config.settings import LossSettings
+from yolo_losses.config.keys import LossKey
+from yolo_losses.config.settings import KEYS, LossSettings
 from yolo_losses.integration import context
 from yolo_losses.integration.criteria.ledger import Flag, Ledger, UnprovenError, is_recomputing
 from yolo_losses.integration.criteria.scale import ClassScale
@@ -22,18 +22,8 @@ from yolo_losses.losses.masks._base import MaskLoss
 from yolo_losses.monitor.gather import Statistics
 
 B = TypeVar("B", bound="Branch")
-TERM_KEYS = {
-    "class": "cls_loss",
-    "box": "box_loss",
-    "distribution": "dfl_loss",
-    "mask": "seg_loss",
-    "assigner": "tal_topk",
-}
-TERM_FACTORS = {
-    "class": ("cls_scale", "cls_weights", "cls_target"),
-    "mask": ("seg_scale",),
-    "assigner": ("tal_alpha", "tal_beta", "tal_overlap", "tal_min_side"),
-}
+TARGET_NAMES = {"tal": "assigner score", "iou": "IoU", "ciou": "CIoU", "hard": "1"}
+STATE_NAMES = {"class": "cls", "mask": "seg"}  # what state files call the module of a term, where not by its name
 
 
 @dataclass
@@ -44,13 +34,11 @@ class Branch:
 
     Attributes:
         settings: the parsed keys.
-        cls: the module of the class term; `None`: what the part in place returns.
-        box: the module of the box term; `None`: stock.
-        seg: the module of the mask term; `None`: what the method in place returns.
+        losses: the module of each term whose loss was chosen; of the others the part in place is kept.
         scale: the running factor of `cls_scale=auto`; `None`: a fixed one.
         weights: weights of the classes, shape `(C,)`; `None`: none.
         statistics: what `loss_stats` gathers; `None`: nothing.
-        expected: the swapped parts by the name of their term: `class`, `box`, `distribution`, `mask`, `assigner`.
+        expected: the terms whose part was swapped, by the names that `LossSettings.terms` has.
         joined: whether statistics are added up over ranks.
         name: of the criterion's class, for errors.
         in_training: whether a training that follows the model settles the calls and commits the state; otherwise each
@@ -64,9 +52,7 @@ class Branch:
     """
 
     settings: LossSettings
-    cls: ClassificationLoss | None = None
-    box: BoxLoss | None = None
-    seg: MaskLoss | None = None
+    losses: dict[str, nn.Module] = field(default_factory=dict)
     scale: ClassScale | None = None
     weights: Tensor | None = None
     statistics: Statistics | None = None
@@ -81,6 +67,8 @@ class Branch:
     positives_per_object: float | None = None
 
     reference: ClassVar[str] = "BCE"  # the stock class loss of this kind of head, for which the gains were tuned
+    always_logged: ClassVar[tuple[str, ...]] = ("class", "box", "distribution")  # in the start line, stock ones too
+    where_compared: ClassVar[str] = " on the positives"
 
     def __post_init__(self) -> None:
         self.ledger.expected = self.expected
@@ -97,26 +85,55 @@ class Branch:
         Raises:
             ValueError: where a third party's loss is not usable; it is named.
         """
-        class_loss = box_loss = None
+        losses: dict[str, nn.Module] = {}
+        class_loss = cls.build_class_loss(settings, plain_bce)
+        if class_loss is not None:
+            losses["class"] = class_loss
+        for name, key in KEYS.items():
+            if not isinstance(key, LossKey) or key.term == "class":
+                continue
+            specs = key.losses(getattr(settings, name), settings.task)
+            if key.term == "box" and specs:
+                *modifiers, base = specs
+                losses["box"] = box_loss = factory.build_box_loss(modifiers, base, settings.parameters)
+                if not all(spec.built_in for spec in specs):
+                    factory.check_box_loss(base, box_loss)
+            elif specs:
+                losses[key.term] = specs[0].build(settings.parameters)
+        scale = ClassScale() if settings.cls_scale == "auto" else None
+        weights = torch.tensor(settings.cls_weights) if isinstance(settings.cls_weights, tuple) else None
+        statistics = Statistics() if settings.loss_stats else None
+        return cls(settings, losses, scale, weights, statistics, **options)
+
+    @classmethod
+    def build_class_loss(cls, settings: LossSettings, plain_bce: bool) -> nn.Module | None:
+        """Return the module of the class term, `None` where the part in place is kept."""
         # A factor or weights alone multiply what the part in place returns; a target or `auto` need a loss.
         needs_loss = settings.cls_loss != "stock" or (
             plain_bce and (settings.cls_target != "auto" or settings.cls_scale == "auto")
         )
-        if needs_loss:
-            spec = settings.cls_spec
-            class_loss = factory.build_cls_loss(spec, settings.parameters)
-            if not spec.built_in:
-                factory.check_cls_loss(spec, class_loss)
-        if settings.swaps_box:
-            modifiers, base = registry.split_box_name(settings.box_loss)
-            box_loss = factory.build_box_loss(modifiers, base, settings.parameters)
-            if not all(spec.built_in for spec in (*modifiers, base)):
-                factory.check_box_loss(base, box_loss)
-        mask_loss = settings.seg_spec.build(settings.parameters) if settings.seg_loss != "stock" else None
-        scale = ClassScale() if settings.cls_scale == "auto" else None
-        weights = torch.tensor(settings.cls_weights) if isinstance(settings.cls_weights, tuple) else None
-        statistics = Statistics() if settings.loss_stats else None
-        return cls(settings, class_loss, box_loss, mask_loss, scale, weights, statistics, **options)
+        if not needs_loss:
+            return None
+        spec = settings.cls_spec
+        loss = factory.build_cls_loss(spec, settings.parameters)
+        if not spec.built_in:
+            factory.check_cls_loss(spec, loss)
+        return loss
+
+    @property
+    def cls(self) -> ClassificationLoss | None:
+        """The module of the class term; `None`: what the part in place returns."""
+        return cast("ClassificationLoss | None", self.losses.get("class"))
+
+    @property
+    def box(self) -> BoxLoss | None:
+        """The module of the box term; `None`: stock."""
+        return cast("BoxLoss | None", self.losses.get("box"))
+
+    @property
+    def seg(self) -> MaskLoss | None:
+        """The module of the mask term; `None`: what the method in place returns."""
+        return cast("MaskLoss | None", self.losses.get("mask"))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Branch:
         return self
@@ -124,8 +141,8 @@ class Branch:
     @property
     def modules(self) -> dict[str, nn.Module]:
         """The modules of the swapped terms, and the running factor; their buffers are the state of the branch."""
-        found = {"cls": self.cls, "box": self.box, "seg": self.seg, "scale": self.scale}
-        return {term: module for term, module in found.items() if module is not None}
+        found = {STATE_NAMES.get(term, term): module for term, module in self.losses.items()}
+        return found if self.scale is None else {**found, "scale": self.scale}
 
     def stateful(self) -> Iterator[Stateful]:
         """Yield the modules whose state moves once per step, in the same order on every rank."""
@@ -138,6 +155,12 @@ class Branch:
         for module in self.stateful():
             module.deferred = True
 
+    def describe_term(self, term: str) -> list[str]:
+        """Return what the start line says of a term beside its loss and its keys."""
+        if term == "class" and self.cls is not None:
+            return [f"target: {TARGET_NAMES[self.settings.target]}"]
+        return []
+
     @property
     def needs_image_size(self) -> bool:
         """Whether `image_size` is to be set before each batch: a loss counts in pixels that the criterion has not."""
@@ -148,12 +171,16 @@ class Branch:
         """The factor on the class term, a tensor on the device where it is a running one."""
         return float(self.settings.cls_scale) if self.scale is None else self.scale.factor
 
+    def class_weights(self, like: Tensor) -> Tensor | None:
+        """Return the weights of the classes on the device of a tensor."""
+        if self.weights is not None:
+            self.weights = self.weights.to(like.device)
+        return self.weights
+
     def weighted(self, loss: Tensor) -> Tensor:
         """Return a class loss, whose last dimension is the classes, times their weights."""
-        if self.weights is None:
-            return loss
-        self.weights = self.weights.to(loss.device)
-        return loss * self.weights
+        weights = self.class_weights(loss)
+        return loss if weights is None else loss * weights
 
     # ------------------------------------------------------------------------------------------------ the calls
 
@@ -229,11 +256,10 @@ class Branch:
 
     def key_of(self, term: str) -> str:
         """Return the key and the value that swapped a term."""
-        key = next(
-            (key for key in (TERM_KEYS[term], *TERM_FACTORS.get(term, ())) if key in self.settings.non_default()),
-            TERM_KEYS[term],
-        )
-        return f"{key}={getattr(self.settings, key)}"
+        chosen = self.settings.non_default()
+        own = [name for name, key in KEYS.items() if key.term == term]
+        name = next((name for name in own if name in chosen), own[0])
+        return f"{name}={getattr(self.settings, name)}"
 
     def _unproven(self, term: str, why: str) -> str:
         what = self.key_of(term)

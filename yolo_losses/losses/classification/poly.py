@@ -18,7 +18,7 @@ from yolo_losses.registry.parameters import Param
 def poly_focal_loss(
     logits: Tensor,
     targets: Tensor,
-    epsilon: Annotated[float, Param("coefficient of the polynomial term; 0 gives focal loss", low=-1)] = 1.0,
+    epsilon: Annotated[float, Param("coefficient of the polynomial term; 0 disables it", low=-1)] = 1.0,
     gamma: Annotated[float, Param("focusing exponent; 0 disables it", low=0)] = 2.0,
     alpha: Annotated[
         float | None, Param("weight of positives; negatives get 1 - alpha; -1 disables it", low=-1, high=1, off=-1)

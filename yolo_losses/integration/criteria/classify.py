@@ -1,0 +1,197 @@
+"""The head of the task classify: `v8ClassificationLoss`, which calls `F.cross_entropy` in its own body.
+
+It has no parts. As it is hooked, its call becomes an attribute of the class, `CALL`, which an attribute of the instance
+stands in for: the part, which runs the same body with the chosen loss in place of `F.cross_entropy`. So the predictions
+that the body picks, and the form of what it returns, stay its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import FunctionType, SimpleNamespace
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from ultralytics.utils.loss import v8ClassificationLoss
+
+from yolo_losses import registry
+from yolo_losses.config.settings import LossSettings
+from yolo_losses.integration.criteria import parts
+from yolo_losses.integration.criteria.branch import Branch
+from yolo_losses.integration.criteria.parts import Part, full_precision
+from yolo_losses.losses.classify._base import ClassifyLoss
+from yolo_losses.monitor.gather import named_terms
+
+TASK = "classify"
+CALL = "yolo_losses_call"  # as in `hook`
+
+
+def matches(criterion: Any) -> bool:
+    """Return whether a criterion is of this kind."""
+    return isinstance(criterion, v8ClassificationLoss)
+
+
+@dataclass
+class ClassifyBranch(Branch):
+    """The branch of a criterion of the task classify."""
+
+    reference: ClassVar[str] = "cross-entropy"
+    always_logged: ClassVar[tuple[str, ...]] = ("class",)
+    where_compared: ClassVar[str] = ""
+
+    @classmethod
+    def build_class_loss(cls, settings: LossSettings, plain_bce: bool) -> nn.Module:
+        """Return the module of the class term: a stock loss that is scaled, weighted or smoothed is cross-entropy."""
+        spec = registry.find("classify", "ce" if settings.cls_loss == "stock" else settings.cls_loss)
+        assert spec is not None
+        module: nn.Module = spec.build(settings.parameters)
+        return module
+
+    def describe_term(self, term: str) -> list[str]:
+        """Return what the start line says of a term beside its loss and its keys."""
+        return []
+
+
+class ClassifyPart(Part):
+    """The loss of a batch of images in place of a criterion's call."""
+
+    def __call__(self, preds: Any, batch: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Return what the stock criterion returns: the loss and its items."""
+        branch: ClassifyBranch = self.branch
+        branch.begin(lambda compared: bool(len(batch["cls"])))
+        stock = self.stock
+        result = _body(stock.__func__, self._cross_entropy)(stock.__self__, preds, batch, *args, **kwargs)
+        branch.end()
+        if branch.statistics is not None and branch.statistics.measuring:
+            branch.statistics.end(named_terms(_as_items(result[-1])), by_class=True)
+        return result
+
+    def _cross_entropy(self, logits: Tensor, targets: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the mean of the chosen loss over the images of a batch, in place of torch's cross-entropy.
+
+        Args:
+            logits: shape `(N, C)`.
+            targets: labels, shape `(N,)`, or probabilities, shape `(N, C)`.
+            *args: what upstream would pass on to torch; the mean is the mean of the chosen loss.
+            **kwargs: the same.
+        """
+        branch: ClassifyBranch = self.branch
+        loss = cast(ClassifyLoss, branch.losses["class"])
+        weights, statistics = branch.class_weights(logits), branch.statistics
+        with full_precision(logits):
+            per_image = loss.images(logits, targets, smoothing=branch.settings.cls_smoothing, class_weights=weights)
+            term = loss.mean_over_images(per_image, targets, weights) * branch.cls_factor
+            if (branch.compares and not branch.ratios) or (statistics is not None and statistics.measuring):
+                against = _against_cross_entropy(term, logits, targets)
+                branch.ratios = branch.ratios or against.ratios
+                if statistics is not None and statistics.measuring:
+                    _measure(statistics, per_image.detach(), logits, targets, against)
+        return branch.record("class", term)
+
+
+def _as_items(items: Any) -> Any:
+    """Return the loss items of a criterion that has one; before they are a dictionary they are a scalar."""
+    return items.reshape(1) if isinstance(items, Tensor) else items
+
+
+def _body(call: Any, cross_entropy: Any) -> Any:
+    """Return the body of a criterion's call in which `F.cross_entropy` is another function.
+
+    Raises:
+        RuntimeError: where it calls none.
+    """
+    while hasattr(call, "__wrapped__"):
+        call = call.__wrapped__
+    code = call.__code__
+    if "cross_entropy" not in code.co_names:
+        raise RuntimeError(
+            f"yolo_losses does not know the criterion {call.__module__}.{call.__qualname__}: it does not compute its"
+            " loss by 'F.cross_entropy', so that a cls_loss cannot take that place. Leave cls_loss at stock"
+        )
+    functional = SimpleNamespace(**{**vars(nn.functional), "cross_entropy": cross_entropy})
+    return FunctionType(code, {**call.__globals__, "F": functional}, call.__name__, call.__defaults__, call.__closure__)
+
+
+class _Against(SimpleNamespace):
+    """The class term of a batch beside cross-entropy on the same predictions: values and gradients."""
+
+    value: Tensor
+    reference: Tensor
+    gradient: Tensor
+    reference_gradient: Tensor
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """The ratios of the values and of the gradients' norms; empty where a batch overflowed; this synchronises."""
+        found = {"value": float(self.value / self.reference.clamp_min(1e-12))}
+        if self.gradient.any():
+            found["pull"] = float(self.gradient.norm() / self.reference_gradient.norm().clamp_min(1e-12))
+        return found if all(map(math.isfinite, found.values())) else {}
+
+
+def _against_cross_entropy(term: Tensor, logits: Tensor, targets: Tensor) -> _Against:
+    z = logits.detach().float().requires_grad_()
+    gradient = torch.zeros_like(z)
+    if term.requires_grad and logits.requires_grad:
+        gradient = torch.autograd.grad(term, logits, retain_graph=True)[0].float()
+    with torch.enable_grad():
+        reference = nn.functional.cross_entropy(z, targets if targets.dim() == 1 else targets.float())
+        (reference_gradient,) = torch.autograd.grad(reference, z)
+    return _Against(
+        value=term.detach(), reference=reference.detach(), gradient=gradient, reference_gradient=reference_gradient
+    )
+
+
+@torch.no_grad()
+def _measure(statistics: Any, per_image: Tensor, logits: Tensor, targets: Tensor, against: _Against) -> None:
+    """Hand what `loss_stats` writes of a batch to the statistics: the ratios, and the loss by class."""
+    labels = targets.long() if targets.dim() == 1 else targets.argmax(-1)
+    hot = nn.functional.one_hot(labels, logits.shape[1]).bool()
+    own, stock = against.gradient.square(), against.reference_gradient.square()
+    sums = (against.value, against.reference, own.sum(), stock.sum(), own[hot].sum(), stock[hot].sum())
+    statistics.found["against"] = torch.stack([each.float() for each in sums])
+    statistics.found["by_class"] = per_image.new_zeros(logits.shape[1]).index_add_(0, labels, per_image)
+
+
+def equip(
+    criterion: Any, settings: LossSettings, branches: Mapping[str, Branch], image_size: float | None = None
+) -> dict[str, Branch]:
+    """Put the chosen loss into a criterion in place; arguments and errors as `criteria.equip`."""
+    restore(criterion)
+    if settings.is_default:
+        return {}
+    settings.check_task(TASK)
+    parts.check_class_weights(criterion, settings)
+    branch = branches.get("")
+    if not isinstance(branch, ClassifyBranch):
+        kind = type(criterion)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        branch = ClassifyBranch.build(settings, expected=settings.terms, name=name)
+    part = ClassifyPart(getattr(criterion, CALL), branch)
+    _body(part.stock.__func__, None)  # refuses a body that is not known
+    setattr(criterion, CALL, part)
+    return {"": branch}
+
+
+def branches_of(criterion: Any) -> dict[str, Branch]:
+    """Return the branch of the part in place, by the path of a single one."""
+    part = vars(criterion).get(CALL)
+    return {"": part.branch} if isinstance(part, ClassifyPart) else {}
+
+
+def first_parts(criterion: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the criterion, and the name of what it calls."""
+    yield criterion, CALL
+
+
+def restore(criterion: Any) -> None:
+    """Put a criterion's own call back."""
+    vars(criterion).pop(CALL, None)
+
+
+def shown(criterion: Any) -> str:
+    """Return which of several losses the log shows: there is one."""
+    return ""

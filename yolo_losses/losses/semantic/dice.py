@@ -1,0 +1,37 @@
+"""Dice loss of a softmax over classes."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from yolo_losses.losses._function import loss_function
+from yolo_losses.losses.semantic._base import CLASSES, overlaps
+
+
+@loss_function(CLASSES)
+def softmax_dice_loss(logits: Tensor, targets: Tensor, smooth: float = 1.0) -> Tensor:
+    """Dice loss of a softmax over classes, per class, over all pixels of a batch.
+
+    Formula:
+        L = 1 - (2 sum p t + smooth) / (sum p + sum t + smooth)
+
+    Args:
+        logits: of the valid pixels, shape `(P, C)`.
+        targets: labels, shape `(P,)`.
+        smooth: added to numerator and denominator, in pixels, at least 0.
+
+    Returns:
+        In [0, 1], shape `(C,)`.
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.losses.semantic.dice import softmax_dice_loss
+        >>> softmax_dice_loss(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
+        tensor([0.1832, 0.2364])
+
+    Source:
+        Milletari et al., arXiv 1606.04797, as in Ultralytics' semantic segmentation, which averages over all classes,
+        absent ones included.
+    """
+    hit, predicted, size = overlaps(logits, targets)
+    return 1 - (2 * hit + smooth) / (predicted + size + smooth)

@@ -1,0 +1,43 @@
+"""Lovász softmax: the convex extension of the Jaccard loss to the errors of a softmax."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from yolo_losses.losses._function import loss_function
+from yolo_losses.losses.masks.lovasz import jaccard_steps
+from yolo_losses.losses.semantic._base import CLASSES
+
+
+@loss_function(CLASSES)
+def lovasz_softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Lovász softmax, per class, over all pixels of a batch; 0 for a class that has no pixel.
+
+    The error of a pixel is the distance of its probability of the class from 1 at the class's pixels, from 0 at the
+    others; each, the largest first, counts times what it adds to the Jaccard loss.
+
+    Args:
+        logits: of the valid pixels, shape `(P, C)`.
+        targets: labels, shape `(P,)`.
+
+    Returns:
+        In [0, 1], shape `(C,)`.
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.losses.semantic.lovasz import lovasz_softmax_loss
+        >>> lovasz_softmax_loss(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
+        tensor([0.3096, 0.5000])
+
+    Source:
+        Berman et al., arXiv 1705.08790, its `lovasz_softmax` with `classes="present"`.
+    """
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    foreground = (targets.long().unsqueeze(0) == classes.unsqueeze(1)).to(logits.dtype)
+    errors = (foreground - logits.softmax(-1).T).abs()
+    with torch.no_grad():
+        order = errors.argsort(dim=1, descending=True, stable=True)
+        steps = jaccard_steps(foreground.gather(1, order))
+        present = foreground.sum(1) > 0
+    return torch.where(present, (errors.gather(1, order) * steps).sum(1), 0)

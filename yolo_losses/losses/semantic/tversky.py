@@ -1,0 +1,54 @@
+"""Tversky and focal Tversky loss of a softmax over classes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from yolo_losses.losses._function import loss_function
+from yolo_losses.losses.semantic._base import CLASSES, overlaps
+from yolo_losses.registry.parameters import Param
+
+
+@loss_function(CLASSES)
+def softmax_tversky_loss(
+    logits: Tensor,
+    targets: Tensor,
+    alpha: Annotated[float, Param("weight of false positives", low=0)] = 0.3,
+    beta: Annotated[float, Param("weight of false negatives", low=0)] = 0.7,
+    gamma: Annotated[float, Param("above 1, classes with a poor overlap count for more", above=0)] = 1.0,
+    smooth: float = 1.0,
+) -> Tensor:
+    """Tversky loss of a softmax over classes, per class, over all pixels of a batch.
+
+    Formula:
+        L = (1 - T)^(1 / gamma)
+        T = (TP + smooth) / (TP + alpha FP + beta FN + smooth)
+
+    Args:
+        logits: of the valid pixels, shape `(P, C)`.
+        targets: labels, shape `(P,)`.
+        alpha: weight of false positives, at least 0.
+        beta: weight of false negatives, at least 0. With `alpha = beta = 0.5` and half its `smooth`, it is dice loss.
+        gamma: above 0. At 1 it is Tversky loss, at 4/3 focal Tversky loss as its paper has it.
+        smooth: added to numerator and denominator, in pixels, at least 0.
+
+    Returns:
+        In [0, 1], shape `(C,)`.
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.losses.semantic.tversky import softmax_tversky_loss
+        >>> softmax_tversky_loss(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
+        tensor([0.1104, 0.2046])
+
+    Source:
+        Salehi et al., arXiv 1706.05721; Abraham and Khan, arXiv 1810.07842, for `gamma`.
+    """
+    hit, predicted, size = overlaps(logits, targets)
+    index = (hit + smooth) / (hit + alpha * (predicted - hit) + beta * (size - hit) + smooth)
+    loss = 1 - index
+    # The gradient of a root at 0 is infinite.
+    return loss if gamma == 1 else loss.clamp_min(torch.finfo(loss.dtype).eps) ** (1 / gamma)

@@ -1,0 +1,73 @@
+"""Pictures of the losses of the task classify: over the probability of the label, and over its logit."""
+
+from __future__ import annotations
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from yolo_losses.losses.classify._base import ClassifyLoss
+from yolo_losses.plots.choice import Curve, Selection
+from yolo_losses.plots.sheet import REACH, Entry, Row, heading, lay_out, line, share_axis
+
+CLASSES = 10
+LOGITS = torch.linspace(-REACH, REACH, 241)  # of the label; those of the other classes are 0
+
+
+def draw(selection: Selection, figure: Figure) -> None:
+    """Draw losses of the task classify."""
+    every = selection.all
+    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
+    panels = lay_out(
+        figure,
+        selection.title,
+        selection.parameters,
+        [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
+        [Row(above=0.36, below=0.1), Row()],
+        f"An image of one of {CLASSES} classes; the logits of the other classes are 0, that of its label is z.",
+    )
+    for curve, style in zip(every, styles, strict=True):
+        p, value, gradient = over_logit(curve)
+        panels[0][0].plot(p, value, **style)
+        panels[0][1].plot(LOGITS, value, **style)
+        panels[1][0].plot(p, gradient, **style)
+        panels[1][1].plot(LOGITS, gradient, **style)
+    heading(panels[0][0], "over the label's probability")
+    heading(panels[0][1], "over the label's logit")
+    for axes in panels[1]:
+        axes.axhline(0, color="none")
+    share_axis(panels[1][0], "p, probability of the label")
+    panels[1][1].set_xlabel("z, logit of the label")
+    panels[0][0].set_ylabel("loss L")
+    panels[1][0].set_ylabel("gradient dL/dz")
+
+
+def column(selection: Selection, figure: Figure) -> None:
+    """Draw the loss and its gradient over the probability of the label."""
+    every = selection.all
+    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
+    legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
+    ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
+    for curve, style in zip(every, styles, strict=True):
+        p, value, gradient = over_logit(curve)
+        left.plot(p, value, **style)
+        right.plot(p, gradient, **style)
+    _label(left, "loss L")
+    _label(right, "gradient dL/dz")
+
+
+def _label(axes: Axes, words: str) -> None:
+    share_axis(axes, "p, probability of the label")
+    axes.set_ylabel(words)
+
+
+def over_logit(curve: Curve) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the label's probability, the loss, and its derivative by the label's logit, at `LOGITS`."""
+    loss = curve.module
+    assert isinstance(loss, ClassifyLoss)
+    z = LOGITS.clone().requires_grad_()
+    logits = torch.cat((z.unsqueeze(1), torch.zeros(len(z), CLASSES - 1)), 1)
+    value = loss.images(logits, torch.zeros(len(z), dtype=torch.long))
+    (gradient,) = torch.autograd.grad(value.sum(), z)
+    return logits.detach().softmax(1)[:, 0], value.detach(), gradient
