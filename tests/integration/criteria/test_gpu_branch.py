@@ -42,7 +42,7 @@ def test_the_class_term_does_not_synchronise(
     monkeypatch.setattr(_batch, "CHUNK_ON_GPU", chunk)
     criterion, branch = equipped(name, target)
     with FakeTensorMode() as mode:
-        branch.cls = _faked(mode, branch.cls)
+        branch.losses["class"] = _faked(mode, branch.cls)
         class_term(criterion, branch, "cuda")
 
 
