@@ -157,12 +157,11 @@ class Guard(Part):
             equipment = _equip(model, _chosen(model), criterion)
         elif model is not None and equipment is not None:
             equipment.equip("training", criterion)
-        kind = criteria.kind_of(criterion) if model is not None else None
-        for owner, name in kind.first_parts(criterion) if kind is not None else ():
+        kind = criteria.kind_of(criterion)
+        for owner, name in kind.first_parts(criterion) if kind is not None and model is not None else ():
             part = getattr(owner, name)
-            if part == self.stock:
-                return part(*args, **kwargs)
-            if getattr(part, "stock", None) == self.stock and not isinstance(part, Guard):
+            own = part == self.stock or getattr(part, "stock", None) == self.stock
+            if own and not isinstance(part, Guard):
                 return part(*args, **kwargs)
         raise UnprovenError(
             f"{PREFIX}a {type(criterion).__name__} whose model's args hold a chosen loss would train a stock loss:"

@@ -17,7 +17,7 @@ from yolo_losses import registry
 from yolo_losses._log import say
 from yolo_losses.config import class_weights, renaming, settings
 from yolo_losses.config.settings import LossSettings
-from yolo_losses.integration import arguments
+from yolo_losses.integration import arguments, context
 from yolo_losses.integration.autoload import yolo_losses_autoload as autoload
 from yolo_losses.registry.parameters import Value
 
@@ -32,6 +32,7 @@ def install() -> None:
     """Patch those of Ultralytics' modules that are loaded, and the others as soon as they are. Idempotent."""
     if autoload.is_disabled():
         return
+    _uninstall_other_copy()
     autoload.install()
     for name, patch in PATCHES.items():
         module = sys.modules.get(name)
@@ -55,6 +56,17 @@ def uninstall() -> None:
     _own_keys.clear()
     renaming.rename(set())
     registry.forget(_on_register, _on_remove)
+
+
+def _uninstall_other_copy() -> None:
+    """Put back what another copy of this package changed, as one that was imported before an upgrade."""
+    trainer = sys.modules.get("ultralytics.engine.trainer")
+    wrapper = getattr(getattr(trainer, "BaseTrainer", None), "__init__", None)
+    other = getattr(wrapper, "yolo_losses_uninstall", None)
+    if other is not None and other is not uninstall:
+        other()
+    elif other is None and hasattr(wrapper, "yolo_losses_original"):
+        say("an older copy of this package is active: restart the interpreter to use this one", warn=True)
 
 
 def is_active() -> bool:
@@ -105,7 +117,7 @@ def patch_trainer(module: Any) -> None:
             raise RuntimeError(f"this Ultralytics has no {owner.__name__}.{name}")
     _wrap(trainer, "__init__", after=lambda self, _, *args, **kwargs: _add_callbacks(self))
     # Once more: the callbacks may have been replaced since the trainer was built.
-    _wrap(trainer, "train", before=lambda self, *args, **kwargs: _add_callbacks(self))
+    _wrap_around(trainer, "train", _train)
     _wrap(
         trainer, "check_resume", after=lambda self, _, overrides=None, *args, **kwargs: arguments.check(self, overrides)
     )
@@ -187,6 +199,14 @@ def _guard() -> Any:
     return guard
 
 
+def _train(original: Callable[..., Any], trainer: Any, *args: Any, **kwargs: Any) -> Any:
+    _add_callbacks(trainer)
+    try:
+        return original(trainer, *args, **kwargs)
+    finally:
+        context.enter(None)  # a training may end in an error
+
+
 def _patch_engine(module: Any, kind: str, mode: str) -> None:
     def check(self: Any, _: None, *args: Any, **kwargs: Any) -> None:
         arguments.check_without_training(self.args, mode)
@@ -247,6 +267,7 @@ def _wrap_around(owner: Any, name: str, around: Callable[..., Any]) -> None:
         return around(original, self, *args, **kwargs)
 
     wrapper.yolo_losses_original = original  # type: ignore[attr-defined]
+    wrapper.yolo_losses_uninstall = uninstall  # type: ignore[attr-defined]
     setattr(owner, name, wrapper)
     _originals.append((owner, name, original))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor
@@ -37,6 +38,9 @@ def leaves(criterion: Any, path: str = "", depth: int = 12, seen: set[int] | Non
     """Yield the criteria that a criterion is made of, by their path, auxiliary ones included."""
     seen = set() if seen is None else seen
     if depth == 0 or id(criterion) in seen or isinstance(criterion, Part | Tensor | str | bytes | type):
+        return
+    if isinstance(criterion, FunctionType):  # `functools.wraps` gives it the attributes of what it calls
+        yield from leaves(getattr(criterion, "__wrapped__", None), path, depth - 1, seen)
         return
     seen.add(id(criterion))  # a criterion may know its model, and the model its criterion
     if isinstance(criterion, Mapping):
