@@ -72,17 +72,10 @@ def test_every_key_starts_with_a_prefix_that_is_kept_for_terms() -> None:
 
 
 def test_a_new_term_follows_from_its_declaration(more: type[MoreSettings]) -> None:
-<<<<<<< HEAD
     chosen = more.from_mapping({"angle_loss": "COS2", "tal_topk": 13.0, "tal_beta": 2})
     assert set(chosen.terms) == {"angle", "assigner"}
     assert chosen.to_config() == {"angle_loss": "cos2", "tal_topk": 13, "tal_beta": 2}
     assert chosen.describe() == "cls=stock box=stock dfl=stock tal(topk=13, beta=2) angle=cos2"
-=======
-    chosen = more.from_mapping({"angle_loss": "COS2", "tal_topk": 13.0, "tal_overlap": "nwd"})
-    assert set(chosen.terms) == {"angle", "assigner"}
-    assert chosen.to_config() == {"angle_loss": "cos2", "tal_topk": 13, "tal_overlap": "nwd"}
-    assert chosen.describe() == "cls=stock box=stock dfl=stock angle=cos2 tal(topk=13, overlap=nwd)"
->>>>>>> 3aa214a (tests: the order of terms is that of the keys)
     chosen.check_task("obb")
     with pytest.raises(ValueError, match=r"^'angle_loss=cos2' cannot be used in the task 'detect': allowed is obb$"):
         chosen.check_task("detect")
