@@ -480,7 +480,7 @@ def check_refused(bench: Bench) -> None:
         ("yolov8n-obb", {"tal_overlap": "nwd"}, ("tal_overlap=nwd", "obb")),
     ]
     if not hasattr(TaskAlignedAssigner(), "stride_val"):
-        cases.append(("yolov8n", {"tal_min_side": 24}, ("tal_min_side=24", "enlarges no small objects")))
+        cases.append(("yolov8n", {"tal_min_side": 24}, ("tal_min_side=24", "has no 'stride_val'")))
     for model, keys, expected in cases:
         message = refusal(bench, model, "refused", **keys)
         assert all(part in message for part in expected), message

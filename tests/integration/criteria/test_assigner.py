@@ -428,7 +428,7 @@ def test_a_release_without_a_floor_refuses_tal_min_side() -> None:
         assigner.check_release(settings)
         del criterion.assigner.stride_val
     with pytest.raises(
-        ValueError, match=r"'tal_min_side=24.0' cannot be used with TaskAlignedAssigner, which enlarges"
+        ValueError, match=r"'tal_min_side=24.0' cannot be used with TaskAlignedAssigner, which has no 'stride_val'"
     ):
         yolo_losses.equip(criterion, settings)
 

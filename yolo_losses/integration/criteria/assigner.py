@@ -50,9 +50,7 @@ def check(assigner: Any, settings: LossSettings) -> None:
         if not hasattr(assigner, attribute):
             import ultralytics
 
-            reason = f"which has no '{attribute}' in this Ultralytics ({ultralytics.__version__})"
-            if key == "tal_min_side":
-                reason = f"which enlarges no small objects in this Ultralytics ({ultralytics.__version__})"
+            reason = f"which has no '{attribute}' to set in this Ultralytics ({ultralytics.__version__})"
         elif key == "tal_overlap" and hasattr(assigner, "sigmas"):
             reason = "which ranks by the similarity of keypoints"
         if reason:

@@ -195,7 +195,7 @@ class Assignment:
             first = torch.arange(images, device=objects.device).view(-1, 1) * most
             index = self.index.reshape(-1)
             counted = torch.ones_like(self.score) if self.valid is None else self.valid.to(self.score)
-            each = torch.stack((counted, self.score * counted)).view(2, -1)
+            each = torch.stack((counted, self.score)).view(2, -1)
             found.index_add_(1, (objects + first).reshape(-1)[index].long(), each)
         positives, targets = found.view(2, images, most)
         return positives, targets
