@@ -18,30 +18,17 @@ class Step:
         iou: IoU of each positive's predicted box with its object, detached, or what computes it.
         positive: which of them count, of the same shape; `None`: all.
         training: whether state is to be updated, rather than only read as in validation.
-        joined: whether sums are joined over the ranks of a distributed training. Every rank has to say the same, and
-            has to ask for the same attributes.
-        again: whether state has been updated for this step already: it is to be computed as it was then.
     """
 
-    def __init__(
-        self,
-        iou: Tensor | Callable[[], Tensor],
-        positive: Tensor | None,
-        training: bool,
-        joined: bool = True,
-        again: bool = False,
-    ) -> None:
+    def __init__(self, iou: Tensor | Callable[[], Tensor], positive: Tensor | None, training: bool) -> None:
         self._iou = iou
         self.positive = positive
-        self.training = training and not again
-        self.joined = joined and self.training
-        self.again = again
+        self.training = training
 
     def read_only(self) -> Step:
-        """Return the same step for reading the state, which it has updated already where it is one of training."""
+        """Return the same step for reading the state, not moving it."""
         step = copy.copy(self)
-        step.again = self.training or self.again
-        step.training = step.joined = False
+        step.training = False
         return step
 
     @cached_property
@@ -60,26 +47,9 @@ class Step:
         return iou.nansum(), (iou == iou).sum()
 
     @cached_property
-    def _joint_sums(self) -> tuple[Tensor, Tensor]:
-        if not (self.joined and distributed()):
-            return self.sums
-        total, count = sum_over_ranks(torch.stack((self.sums[0], self.sums[1].float())))
-        return total, count
-
-    @cached_property
     def mean_iou(self) -> Tensor:
         """Mean IoU of this rank's positives, 0 without any; boxes of NaN or infinity do not count."""
         return self.sums[0] / self.sums[1].clamp_min(1)
-
-    @cached_property
-    def joint_mean_iou(self) -> Tensor:
-        """The same over the positives of all ranks, in training: what state is made of."""
-        return self._joint_sums[0] / self._joint_sums[1].clamp_min(1)
-
-    @cached_property
-    def joint_positives(self) -> Tensor:
-        """Number of positives over all ranks, in training."""
-        return self._joint_sums[1]
 
 
 def distributed() -> bool:
