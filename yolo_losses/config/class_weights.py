@@ -162,6 +162,13 @@ def class_names_by_index(names: Mapping[int, Any]) -> list[str]:
     return [str(name) for _, name in sorted(names.items())]
 
 
+def check_one_class(weights: Weights, classes: int) -> None:
+    """Raise a `ValueError` where the pixels of one class, which are compared with the background, are to be weighted."""
+    if weights != NONE and classes == 1:
+        reason = "cannot be used in the task 'semantic' with one class: allowed is none"
+        raise InvalidValueError("cls_weights", plain(weights), reason)
+
+
 def by_class(weights: Weights, names: Sequence[str], single_cls: bool = False) -> Weights:
     """Return weights that are given by class name in the order of the classes; a class that is not named has 1.
 

@@ -16,6 +16,7 @@ from yolo_losses.registry.parameters import Param, Parameter, Value
 
 BOX_TASKS = ("detect", "segment", "pose", "obb")
 CLASS_TASKS = (*BOX_TASKS, "classify")
+ALL_TASKS = (*CLASS_TASKS, "semantic")
 NO_LIMITS = Param()
 OVERLAPS = Param(words=("stock", "iou", "giou", "diou", "ciou", "nwd"))
 

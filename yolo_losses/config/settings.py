@@ -11,7 +11,16 @@ from typing import Any
 from yolo_losses import registry
 from yolo_losses.config import class_weights, suggestions
 from yolo_losses.config.class_weights import Weights
-from yolo_losses.config.keys import CLASS_TASKS, BoxLossKey, ClassWeightsKey, Key, LossKey, OverlapKey
+from yolo_losses.config.keys import (
+    ALL_TASKS,
+    BOX_TASKS,
+    CLASS_TASKS,
+    BoxLossKey,
+    ClassWeightsKey,
+    Key,
+    LossKey,
+    OverlapKey,
+)
 from yolo_losses.config.renaming import argument, named_as_arguments
 from yolo_losses.registry import InvalidValueError, LossSpec, format_value
 from yolo_losses.registry.parameters import Param, Parameter, Value
@@ -45,6 +54,8 @@ class LossSettings:
         cls_smoothing: the share of each label that is spread evenly over all classes, in [0, 1); in the task classify.
         seg_loss: `stock` or the registered name of a mask loss.
         seg_scale: a factor on the mask term, above 0.
+        ce_loss: `stock` or the registered name of a loss per pixel; in the task semantic, whose class term it is.
+        dice_loss: `stock`, `off` or the registered name of a loss of the classes' overlaps; in the task semantic.
         tal_topk: candidates per object of the task-aligned assigner, at least 1; or `stock`.
         tal_alpha: its exponent of the score, at least 0; or `stock`.
         tal_beta: its exponent of the overlap, at least 0; or `stock`.
@@ -62,16 +73,18 @@ class LossSettings:
     dfl_loss: str = _key(LossKey("distribution", words=("dfl", "off")))
     cls_target: str = _key(Key("class", str, "auto", Param(words=("auto", "tal", "iou", "ciou", "hard"))))
     cls_scale: float | str = _key(Key("class", float, 1.0, Param(above=0, words=("auto",)), CLASS_TASKS))
-    cls_weights: Weights = _key(ClassWeightsKey("class", tasks=CLASS_TASKS), hash=False)  # noqa: RUF009
+    cls_weights: Weights = _key(ClassWeightsKey("class", tasks=ALL_TASKS), hash=False)  # noqa: RUF009
     cls_smoothing: float = _key(Key("class", float, 0.0, Param(low=0, below=1), ("classify",)))
     seg_loss: str = _key(LossKey("mask", kind="seg", tasks=("segment",)))
     seg_scale: float = _key(Key("mask", float, 1.0, Param(above=0), tasks=("segment",)))
+    ce_loss: str = _key(LossKey("class", kind="ce", tasks=("semantic",)))
+    dice_loss: str = _key(LossKey("dice", kind="dice", words=("off",), tasks=("semantic",)))
     tal_topk: int | str = _key(Key("assigner", int, "stock", Param(low=1, words=STOCK)))
     tal_alpha: float | str = _key(Key("assigner", float, "stock", Param(low=0, words=STOCK)))
     tal_beta: float | str = _key(Key("assigner", float, "stock", Param(low=0, words=STOCK)))
     tal_overlap: str = _key(OverlapKey("assigner", tasks=AXIS_ALIGNED))
     tal_min_side: float | str = _key(Key("assigner", float, "stock", Param(low=0, words=STOCK)))
-    loss_stats: bool = _key(Key("", bool, False, tasks=CLASS_TASKS))
+    loss_stats: bool = _key(Key("", bool, False, tasks=ALL_TASKS))
     loss_branches: str = _key(Key("", str, "both", Param(words=("both", "one2many", "one2one"))))
     parameters: Mapping[str, Value] = field(default_factory=dict, hash=False)
     unused: tuple[str, ...] = ()
@@ -227,6 +240,12 @@ class LossSettings:
                 )
         if task == "classify":
             self._check_classify()
+        if task == "semantic" and self.cls_weights == class_weights.BALANCED:
+            reason = (
+                "cannot be used in the task 'semantic', where each class has millions of pixels: allowed are numbers;"
+                " Ultralytics' cls_pw weights by the frequency of pixels"
+            )
+            raise InvalidValueError("cls_weights", class_weights.BALANCED, reason)
         self.check_boxes(rotated=task == "obb")
 
     def _check_classify(self) -> None:
@@ -255,15 +274,19 @@ class LossSettings:
 
     def describe(self) -> str:
         """Return the terms with their parameters on one line: `cls=focal(focal_gamma=1.5, ...) box=stock dfl=stock`."""
-        terms: dict[str, list[str]] = {}
+        groups: dict[str, list[str]] = {}
         for name, key in KEYS.items():
-            terms.setdefault(key.term, []).append(name)
-        del terms[""]
+            if key.term:
+                groups.setdefault(name.partition("_")[0], []).append(name)
         return " ".join(
-            self._describe_term(names)
-            for term, names in terms.items()
-            if term in self.terms or term in ("class", "box", "distribution")
+            self._describe_term(names) for prefix, names in groups.items() if self._is_described(prefix, names)
         )
+
+    def _is_described(self, prefix: str, names: Sequence[str]) -> bool:
+        """Return whether the keys of a prefix are described: of the task's main terms, or not at their default."""
+        tasks = KEYS[f"{prefix}_loss"].tasks if f"{prefix}_loss" in KEYS else ()
+        always = self.task in tasks if self.task not in ("", *BOX_TASKS) else prefix in ("cls", "box", "dfl")
+        return always or any(getattr(self, name) != KEYS[name].default for name in names)
 
     def _describe_term(self, names: Sequence[str]) -> str:
         """Return a term as `cls=focal(focal_gamma=1.5, scale=2)`, `names` being its keys."""
@@ -271,7 +294,9 @@ class LossSettings:
         loss = f"{prefix}_loss"
         words: dict[str, Any] = {}
         value = getattr(self, loss, "")
-        if loss in names:
+        if loss in names and self.task not in ("", *KEYS[loss].tasks):
+            value = ""  # of the task's own class term, which `cls_weights` weights
+        elif loss in names:
             specs = KEYS[loss].losses(value, self.task)
             words = {p.key: self.parameters.get(p.key, p.default) for s in specs for p in s.parameters if p.limits.used}
         for name in names:

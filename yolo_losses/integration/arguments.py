@@ -99,6 +99,8 @@ def _check(trainer: Any, overrides: Any) -> None:
     chosen.check_task(str(trainer.args.task))
     _check_one_weighting(chosen, given.get("cls_pw"))
     if (names := _class_names(given)) is not None:
+        if str(trainer.args.task) == "semantic":
+            class_weights.check_one_class(chosen.cls_weights, len(names))
         class_weights.by_class(chosen.cls_weights, names, bool(given.get("single_cls")))
     if chosen.swaps_assigner:
         from yolo_losses.integration.criteria import assigner  # imports Ultralytics, as the trainer has
@@ -152,7 +154,10 @@ def _class_names(given: Mapping[str, Any]) -> list[str] | None:
         return None
     if given.get("single_cls"):
         return ["item"]
-    return class_weights.class_names_by_index(names if isinstance(names, Mapping) else dict(enumerate(names)))
+    found = class_weights.class_names_by_index(names if isinstance(names, Mapping) else dict(enumerate(names)))
+    if given.get("task") == "semantic" and not described.get("masks_dir") and len(found) > 1:
+        found.append("background")  # of pixels that no polygon covers
+    return found
 
 
 def _keep(given: dict[str, Any], chosen: LossSettings) -> None:

@@ -172,6 +172,12 @@ def patch_criteria(module: Any) -> None:
             if name in vars(kind):
                 _wrap(kind, name, after=lambda *args, **kwargs: _guard().end_call(*args, **kwargs))
     _patch_classify(module.v8ClassificationLoss)
+    if hasattr(module, "SemanticSegmentationLoss"):
+        _wrap_around(
+            module.SemanticSegmentationLoss,
+            "forward",
+            lambda *args, **kwargs: _guard().call_assigner(*args, **kwargs),
+        )
 
 
 def _patch_classify(kind: Any) -> None:

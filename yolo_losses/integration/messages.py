@@ -24,7 +24,9 @@ def log_start(equipment: Equipment, roles: Iterable[str] = ROLES) -> None:
     terms = [
         _format_term(equipment, branch, name, key)
         for name, key in KEYS.items()
-        if isinstance(key, LossKey) and (key.term in branch.expected or key.term in type(branch).always_logged)
+        if isinstance(key, LossKey)
+        and (key.term in branch.expected or key.term in type(branch).always_logged)
+        and equipment.settings.task in ("", *key.tasks)
     ]
     terms += assigner_notes(equipment)
     names = ", ".join(name for name, own in equipment.branches.items() if name and own.expected == branch.expected)

@@ -16,7 +16,9 @@ from yolo_losses.registry import table as registry
 
 ENTRY_POINT_GROUP = "yolo_losses.losses"
 PLUGINS_VARIABLE = "YOLO_LOSSES_PLUGINS"
-BUILT_IN_PACKAGES = tuple(f"yolo_losses.losses.{name}" for name in ("classification", "classify", "boxes", "masks"))
+BUILT_IN_PACKAGES = tuple(
+    f"yolo_losses.losses.{name}" for name in ("classification", "classify", "boxes", "masks", "semantic")
+)
 
 
 def load() -> None:

@@ -1,8 +1,8 @@
-"""Base of the losses of semantic segmentation, on the valid pixels of a batch, and counts by class."""
+"""Bases of the losses of semantic segmentation, on the valid pixels of a batch."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,24 +16,91 @@ CLASSES = Family("classes", "per class.", check_labels)
 
 
 class PixelLoss(LossModule):
-    """A loss per pixel as a module, with MMDetection's calling convention; `class_weights` are supplied."""
+    """A loss per pixel of semantic segmentation as a module, with MMDetection's calling convention.
+
+    A subclass sets `formula`, and may declare further parameters as annotated attributes.
+
+    Args:
+        *values: the declared parameters in order.
+        reduction: `mean`, `sum` or `none`.
+        loss_weight: factor on the loss.
+        **parameters: the declared parameters by name.
+
+    Raises:
+        TypeError: on an undeclared parameter.
+        ValueError: on a parameter out of range, or an unknown reduction.
+    """
 
     family: ClassVar[Family] = PIXELS
-    supplied_arguments: ClassVar[frozenset[str]] = frozenset({"smoothing", "class_weights"})
+    supplied_arguments: ClassVar[frozenset[str]] = frozenset({"class_weights"})
 
-    def pixels(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
+    def pixels(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss per pixel, shape `(P,)`, in float32 or float64."""
-        return self.unreduced(*self.inputs(logits, targets), **supplied)
+        return self.unreduced(*self.inputs(logits, targets))
+
+    def counted(self, loss: Tensor) -> Tensor | None:
+        """Return which pixels a mean is over, shape `(P,)`; `None`: all of them."""
+        return None
+
+    def mean_over_pixels(self, loss: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """Return the mean of a loss per pixel, with class weights a weighted one; its divisor is at least 1.
+
+        Args:
+            loss: without the weights, shape `(P,)`.
+            targets: labels, shape `(P,)`.
+            class_weights: one for each class, shape `(C,)`.
+        """
+        weights = weighted(torch.ones_like(loss), targets, class_weights)
+        counted = self.counted(loss)
+        divisor = weights.sum() if counted is None else (weights * counted).sum()
+        return (loss * weights).sum() / divisor.clamp_min(1)
 
 
 class RegionLoss(LossModule):
-    """A loss per class as a module, with MMDetection's calling convention."""
+    """A loss of the overlap of each class in semantic segmentation as a module, with MMDetection's calling convention.
+
+    A subclass sets `formula`, and may declare further parameters as annotated attributes.
+
+    Args:
+        *values: the declared parameters in order.
+        reduction: `mean`, `sum` or `none`.
+        loss_weight: factor on the loss.
+        **parameters: the declared parameters by name.
+
+    Raises:
+        TypeError: on an undeclared parameter.
+        ValueError: on a parameter out of range, or an unknown reduction.
+    """
 
     family: ClassVar[Family] = CLASSES
 
-    def classes(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
+    def classes(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss per class, shape `(C,)`, in float32 or float64."""
-        return self.unreduced(*self.inputs(logits, targets), **supplied)
+        return self.unreduced(*self.inputs(logits, targets))
+
+    def mean_over_classes(self, loss: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean of a loss per class over all classes, those without a pixel included.
+
+        Args:
+            loss: shape `(C,)`.
+            targets: labels, shape `(P,)`.
+        """
+        return loss.mean()
+
+
+def log_probability(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the logarithm of the probability of each pixel's label, shape `(P,)`.
+
+    Args:
+        logits: shape `(P, C)`.
+        targets: labels, shape `(P,)`.
+    """
+    return logits.log_softmax(-1).gather(1, targets.long().unsqueeze(1)).squeeze(1)
+
+
+def weighted(loss: Tensor, targets: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Return a loss per pixel times the weight of the pixel's label."""
+    return loss if class_weights is None else loss * class_weights.to(loss)[targets.long()]
 
 
 def overlaps(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:

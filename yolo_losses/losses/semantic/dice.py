@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
-from yolo_losses.losses._function import loss_function
-from yolo_losses.losses.semantic._base import CLASSES, overlaps
+from yolo_losses.losses._declaration import declares
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.semantic._base import CLASSES, RegionLoss, overlaps
 
 
 @loss_function(CLASSES)
-def softmax_dice_loss(logits: Tensor, targets: Tensor, smooth: float = 1.0) -> Tensor:
+def softmax_dice_loss(logits: Tensor, targets: Tensor, *, smooth: float = 1.0) -> Tensor:
     """Dice loss of a softmax over classes, per class, over all pixels of a batch.
 
     Formula:
@@ -25,7 +28,7 @@ def softmax_dice_loss(logits: Tensor, targets: Tensor, smooth: float = 1.0) -> T
 
     Example:
         >>> import torch
-        >>> from yolo_losses.losses.semantic.dice import softmax_dice_loss
+        >>> from yolo_losses.functional import softmax_dice_loss
         >>> softmax_dice_loss(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
         tensor([0.1832, 0.2364])
 
@@ -35,3 +38,17 @@ def softmax_dice_loss(logits: Tensor, targets: Tensor, smooth: float = 1.0) -> T
     """
     hit, predicted, size = overlaps(logits, targets)
     return 1 - (2 * hit + smooth) / (predicted + size + smooth)
+
+
+@declares(
+    "dice",
+    RegionLoss,
+    "dice",
+    summary="Dice loss per class, equal to the stock loss",
+    aliases=("dice_loss", "diceloss"),
+    source="arXiv 1606.04797; Ultralytics",
+)
+class SoftmaxDiceLoss(RegionLoss):
+    """Dice loss of a softmax over classes, the mean over all classes."""
+
+    formula: ClassVar[Formula] = staticmethod(softmax_dice_loss)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from yolo_losses.losses._function import loss_function
+from yolo_losses.losses._declaration import declares
+from yolo_losses.losses._function import Formula, loss_function
 from yolo_losses.losses.masks.lovasz import jaccard_steps
-from yolo_losses.losses.semantic._base import CLASSES
+from yolo_losses.losses.semantic._base import CLASSES, RegionLoss
 
 
 @loss_function(CLASSES)
@@ -26,7 +29,7 @@ def lovasz_softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from yolo_losses.losses.semantic.lovasz import lovasz_softmax_loss
+        >>> from yolo_losses.functional import lovasz_softmax_loss
         >>> lovasz_softmax_loss(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
         tensor([0.3096, 0.5000])
 
@@ -41,3 +44,22 @@ def lovasz_softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
         steps = jaccard_steps(foreground.gather(1, order))
         present = foreground.sum(1) > 0
     return torch.where(present, (errors.gather(1, order) * steps).sum(1), 0)
+
+
+@declares(
+    "dice",
+    RegionLoss,
+    "lovasz",
+    summary="Lovász softmax per class: a convex stand-in for the Jaccard loss, which mean IoU is measured by",
+    aliases=("lovasz_softmax", "lovaszloss", "lovasz_loss"),
+    source="arXiv 1705.08790; bermanmaxim/LovaszSoftmax",
+)
+class LovaszSoftmaxLoss(RegionLoss):
+    """Lovász softmax, the mean over the classes that have a pixel in the batch."""
+
+    formula: ClassVar[Formula] = staticmethod(lovasz_softmax_loss)
+
+    def mean_over_classes(self, loss: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean of a loss per class over the classes that have a pixel; 0 where none has."""
+        present = torch.zeros_like(loss).index_fill_(0, targets.long(), 1)
+        return loss.sum() / present.sum().clamp_min(1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from yolo_losses.losses._function import loss_function
-from yolo_losses.losses.semantic._base import PIXELS
+from yolo_losses.losses._declaration import declares
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.semantic._base import PIXELS, PixelLoss, log_probability, weighted
 from yolo_losses.registry.parameters import Param
 
 
@@ -41,19 +42,41 @@ def ohem_cross_entropy_loss(
 
     Example:
         >>> import torch
-        >>> from yolo_losses.losses.semantic.ohem import ohem_cross_entropy_loss
+        >>> from yolo_losses.functional import ohem_cross_entropy_loss
         >>> ohem_cross_entropy_loss(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
         tensor([0.0000, 0.6931])
 
     Source:
         Shrivastava et al., arXiv 1604.03540, for pixels as mmsegmentation's `OHEMPixelSampler` with a threshold.
     """
-    labels = targets.long()
-    loss = -logits.log_softmax(-1).gather(1, labels.unsqueeze(1)).squeeze(1)
-    with torch.no_grad():
-        hard = loss > -math.log(threshold)
-        least = math.ceil(keep * len(loss))
-        if least:
-            hard |= loss >= loss.topk(least, sorted=False).values.min()
-    loss = torch.where(hard, loss, 0)
-    return loss if class_weights is None else loss * class_weights.to(loss)[labels]
+    loss = -log_probability(logits, targets)
+    return weighted(torch.where(hard_pixels(loss, threshold, keep), loss, 0), targets, class_weights)
+
+
+@torch.no_grad()
+def hard_pixels(loss: Tensor, threshold: float, keep: float) -> Tensor:
+    """Return which pixels are hard, by their cross-entropy: boolean, of its shape."""
+    hard = loss > -math.log(threshold)
+    least = math.ceil(keep * len(loss))
+    # By their places: of pixels whose loss is equal, as 0 is where p has rounded to 1, no more than these.
+    return hard.index_fill_(0, loss.topk(least, sorted=False).indices, True)
+
+
+@declares(
+    "ce",
+    PixelLoss,
+    "ohem",
+    summary="Cross-entropy of the hard pixels alone: online hard example mining",
+    aliases=("ohem_ce", "ohem_cross_entropy", "bootstrapped_ce"),
+    source="arXiv 1604.03540; mmsegmentation",
+)
+class OHEMCrossEntropyLoss(PixelLoss):
+    """Cross-entropy of the hard pixels, whose mean is over these pixels alone."""
+
+    formula: ClassVar[Formula] = staticmethod(ohem_cross_entropy_loss)
+    threshold: float
+    keep: float
+
+    def counted(self, loss: Tensor) -> Tensor:
+        """Return which pixels are hard: those whose loss was not set to 0, and as many of the others as are missing."""
+        return hard_pixels(loss, self.threshold, self.keep)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from yolo_losses.losses._function import loss_function
-from yolo_losses.losses.semantic._base import CLASSES, overlaps
+from yolo_losses.losses._declaration import declares
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.semantic._base import CLASSES, RegionLoss, overlaps
 from yolo_losses.registry.parameters import Param
 
 
@@ -19,6 +20,7 @@ def softmax_tversky_loss(
     alpha: Annotated[float, Param("weight of false positives", low=0)] = 0.3,
     beta: Annotated[float, Param("weight of false negatives", low=0)] = 0.7,
     gamma: Annotated[float, Param("above 1, classes with a poor overlap count for more", above=0)] = 1.0,
+    *,
     smooth: float = 1.0,
 ) -> Tensor:
     """Tversky loss of a softmax over classes, per class, over all pixels of a batch.
@@ -40,7 +42,7 @@ def softmax_tversky_loss(
 
     Example:
         >>> import torch
-        >>> from yolo_losses.losses.semantic.tversky import softmax_tversky_loss
+        >>> from yolo_losses.functional import softmax_tversky_loss
         >>> softmax_tversky_loss(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
         tensor([0.1104, 0.2046])
 
@@ -50,5 +52,25 @@ def softmax_tversky_loss(
     hit, predicted, size = overlaps(logits, targets)
     index = (hit + smooth) / (hit + alpha * (predicted - hit) + beta * (size - hit) + smooth)
     loss = 1 - index
-    # The gradient of a root at 0 is infinite.
-    return loss if gamma == 1 else loss.clamp_min(torch.finfo(loss.dtype).eps) ** (1 / gamma)
+    if gamma == 1:
+        return loss
+    # The gradient of a root at 0 is infinite: a straight line below the smallest difference from 1.
+    least = torch.finfo(loss.dtype).eps
+    return torch.where(loss > least, loss.clamp_min(least) ** (1 / gamma), loss * least ** (1 / gamma - 1))
+
+
+@declares(
+    "dice",
+    RegionLoss,
+    "tversky",
+    summary="Tversky and focal Tversky loss per class: Dice with weights for false positives and false negatives",
+    aliases=("tversky_loss", "tverskyloss", "focal_tversky"),
+    source="arXiv 1706.05721; arXiv 1810.07842",
+)
+class SoftmaxTverskyLoss(RegionLoss):
+    """Tversky loss of a softmax over classes, the mean over all classes."""
+
+    formula: ClassVar[Formula] = staticmethod(softmax_tversky_loss)
+    alpha: float
+    beta: float
+    gamma: float

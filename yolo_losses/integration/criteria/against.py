@@ -1,0 +1,45 @@
+"""The class term of a batch beside the stock one on the same predictions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Against:
+    """Values and gradients of two losses on the same predictions.
+
+    Attributes:
+        value: of the chosen loss, a detached scalar.
+        gradient: its gradient by the logits.
+        reference: the value of the stock loss.
+        reference_gradient: its gradient, of the same shape.
+    """
+
+    value: Tensor
+    gradient: Tensor
+    reference: Tensor
+    reference_gradient: Tensor
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """The ratios of the values and of the gradients' norms; empty where a batch overflowed; this synchronises."""
+        found = {"value": float(self.value / self.reference.clamp_min(1e-12))}
+        if self.gradient.any():
+            found["pull"] = float(self.gradient.norm() / self.reference_gradient.norm().clamp_min(1e-12))
+        return found if all(map(math.isfinite, found.values())) else {}
+
+    @torch.no_grad()
+    def sums(self, positive: Tensor) -> Tensor:
+        """Return what `loss_stats` adds up, shape `(6,)`: values, squared gradients, and those of the labels' logits.
+
+        Args:
+            positive: which logits are those of a label, of the gradients' shape.
+        """
+        own, stock = self.gradient.square(), self.reference_gradient.square()
+        sums = (self.value, self.reference, own.sum(), stock.sum(), own[positive].sum(), stock[positive].sum())
+        return torch.stack([each.float() for each in sums])

@@ -1,0 +1,234 @@
+"""The head of the task semantic: `SemanticSegmentationLoss`, by releases that have it.
+
+It calls its `_ce_loss` for the class term, once more for the auxiliary head's where there is one, and its `_dice_loss`.
+Attributes of the instance stand in for these methods; what it does with the predictions' size, pixels that are ignored,
+the auxiliary term's factor, and the form of what it returns stay its own. A sigmoid over one class is the softmax over
+two, the background's logit being 0: so one class needs no formulas of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from ultralytics.utils import loss as upstream
+
+from yolo_losses import registry
+from yolo_losses.config import class_weights
+from yolo_losses.config.settings import LossSettings
+from yolo_losses.integration import context
+from yolo_losses.integration.criteria import parts
+from yolo_losses.integration.criteria.against import Against
+from yolo_losses.integration.criteria.branch import Branch
+from yolo_losses.integration.criteria.parts import Part, full_precision
+from yolo_losses.losses.semantic._base import PixelLoss, RegionLoss
+from yolo_losses.losses.semantic.ce import PixelCrossEntropyLoss
+from yolo_losses.monitor.gather import ELEMENTS, named_terms
+
+TASK = "semantic"
+IGNORED = 255
+METHODS = ("forward", "_ce_loss", "_dice_loss")
+
+
+def matches(criterion: Any) -> bool:
+    """Return whether a criterion is of this kind."""
+    kind = getattr(upstream, "SemanticSegmentationLoss", None)
+    return kind is not None and isinstance(criterion, kind)
+
+
+@dataclass
+class SemanticBranch(Branch):
+    """The branch of a criterion of the task semantic.
+
+    Attributes:
+        compared: whether the class term of the current call was compared, or did not have to be; the auxiliary head's,
+            which comes later, is not.
+    """
+
+    compared: bool = False
+
+    reference: ClassVar[str] = "cross-entropy"
+    always_logged: ClassVar[tuple[str, ...]] = ("class", "dice")
+    where_compared: ClassVar[str] = ""
+
+    @classmethod
+    def build_class_loss(cls, settings: LossSettings, plain_bce: bool) -> nn.Module | None:
+        """Return the module of the class term: a stock loss that is weighted is cross-entropy."""
+        if settings.ce_loss == "stock" and settings.cls_weights == class_weights.NONE:
+            return None
+        spec = registry.find("ce", "ce" if settings.ce_loss == "stock" else settings.ce_loss)
+        assert spec is not None
+        module: nn.Module = spec.build(settings.parameters)
+        return module
+
+    def describe_term(self, term: str) -> list[str]:
+        """Return what the start line says of a term beside its loss and its keys."""
+        return []
+
+
+class ForwardPart(Part):
+    """The criterion's `forward`, which opens a record of its call."""
+
+    def __call__(self, preds: Any, batch: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Return what the stock criterion returns: the loss and its items."""
+        branch: SemanticBranch = self.branch
+        branch.begin(lambda compared: (batch["semantic_mask"] != IGNORED).any())
+        branch.compared = False
+        with context.within_part():
+            result = self.stock(preds, batch, *args, **kwargs)
+        branch.end()
+        if branch.statistics is not None and branch.statistics.measuring:
+            branch.statistics.end(named_terms(result[-1]), by_class=True)
+        return result
+
+
+class PixelPart(Part):
+    """The class term in place of `_ce_loss`, of the head and of the auxiliary head."""
+
+    def __call__(self, preds: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+        """Return the mean of the chosen loss over the valid pixels of a batch.
+
+        Args:
+            preds: logits, shape `(B, C, H, W)`.
+            masks: labels, shape `(B, H, W)`.
+            valid: which pixels are not ignored, shape `(B * H * W,)`.
+        """
+        branch: SemanticBranch = self.branch
+        loss = branch.losses.get("class")
+        term = self.stock(preds, masks, valid) if loss is None else self._mean(preds, masks, valid)
+        statistics = branch.statistics
+        measuring = statistics is not None and statistics.measuring
+        if not branch.compared and (measuring or (loss is not None and branch.compares and not branch.ratios)):
+            self._compare(preds.detach(), masks)
+        branch.compared = True
+        return branch.record("class", term)
+
+    def _mean(self, preds: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+        """Return the mean of the chosen loss, of cross-entropy where it is stock."""
+        loss = self._loss
+        with full_precision(preds):
+            rows, labels = _pixels(preds, masks, valid)
+            return loss.mean_over_pixels(loss.pixels(rows, labels), labels, self._weights(preds))
+
+    @property
+    def _loss(self) -> PixelLoss:
+        return cast(PixelLoss, self.branch.losses.get("class") or PixelCrossEntropyLoss())
+
+    def _weights(self, like: Tensor) -> Tensor | None:
+        """Return the weights of the classes: the key's, or else those that upstream has."""
+        own: Tensor | None = self.branch.class_weights(like)
+        return getattr(self.stock.__self__.ce, "weight", None) if own is None else own
+
+    def _compare(self, preds: Tensor, masks: Tensor) -> None:
+        """Compare the class term with the stock one on the first images that have a valid pixel."""
+        branch: SemanticBranch = self.branch
+        some = (masks != IGNORED).flatten(1).any(1).nonzero().squeeze(1)[: max(1, ELEMENTS // max(preds[0].numel(), 1))]
+        preds, masks = preds[some].float(), masks[some]
+        valid = masks.reshape(-1) != IGNORED
+        with full_precision(preds):
+            against = Against(
+                *_with_gradient(lambda leaf: self._mean(leaf, masks, valid), preds),
+                *_with_gradient(lambda leaf: self.stock(leaf, masks, valid), preds),
+            )
+            if branch.compares and not branch.ratios:
+                branch.ratios = against.ratios
+            statistics = branch.statistics
+            if statistics is not None and statistics.measuring:
+                classes = torch.arange(preds.shape[1], device=preds.device).view(1, -1, 1, 1)
+                hot = masks.unsqueeze(1) == (classes if preds.shape[1] > 1 else 1)
+                statistics.found["against"] = against.sums(hot)
+                statistics.found["by_class"] = self._by_class(preds, masks, valid)
+
+    @torch.no_grad()
+    def _by_class(self, preds: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+        """Return the sum of the class term over the pixels of each class; of one class, of background and class."""
+        rows, labels = _pixels(preds, masks, valid)
+        loss, weights = self._loss.pixels(rows, labels), self._weights(preds)
+        loss = loss if weights is None else loss * weights[labels]
+        return loss.new_zeros(rows.shape[1]).index_add_(0, labels, loss)
+
+
+class RegionPart(Part):
+    """The dice term in place of `_dice_loss`."""
+
+    def __call__(self, preds: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+        """Return the mean of the chosen loss over the classes, of one class its own; arguments as `PixelPart`'s."""
+        loss = cast("RegionLoss | None", self.branch.losses.get("dice"))
+        if loss is None:  # `off`: a zero in the graph
+            return self.record("dice", preds[:, :, :0].float().sum())
+        with full_precision(preds):
+            rows, labels = _pixels(preds, masks, valid)
+            by_class = loss.classes(rows, labels)
+            term = by_class[1] if preds.shape[1] == 1 else loss.mean_over_classes(by_class, labels)
+        return self.record("dice", term)
+
+
+def _pixels(preds: Tensor, masks: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits of the valid pixels, shape `(P, C)`, of one class `(P, 2)`, and their labels, shape `(P,)`."""
+    rows = preds.permute(0, 2, 3, 1).reshape(-1, preds.shape[1])[valid]
+    labels = masks.reshape(-1)[valid].long()
+    return (nn.functional.pad(rows, (1, 0)) if preds.shape[1] == 1 else rows), labels
+
+
+def _with_gradient(loss: Callable[[Tensor], Tensor], preds: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a loss of predictions, and its gradient by them."""
+    with torch.enable_grad():
+        leaf = preds.detach().requires_grad_()
+        value = loss(leaf)
+        (gradient,) = torch.autograd.grad(value, leaf)
+    return value.detach(), gradient
+
+
+def equip(
+    criterion: Any, settings: LossSettings, branches: Mapping[str, Branch], image_size: float | None = None
+) -> dict[str, Branch]:
+    """Put the chosen losses into a criterion in place; arguments and errors as `criteria.equip`."""
+    restore(criterion)
+    if settings.is_default:
+        return {}
+    settings.check_task(TASK)
+    class_weights.check_one_class(settings.cls_weights, criterion.nc)
+    parts.check_class_weights(criterion, settings)
+    missing = [name for name in METHODS if not hasattr(criterion, name)]
+    if missing:
+        raise parts.unknown_release(criterion, missing[0])
+    branch = branches.get("")
+    if not isinstance(branch, SemanticBranch):
+        kind = type(criterion)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        branch = SemanticBranch.build(settings, expected=settings.terms, name=name)
+    if "class" in branch.expected or branch.statistics is not None:
+        criterion._ce_loss = PixelPart(criterion._ce_loss, branch)
+    if "dice" in branch.expected:
+        criterion._dice_loss = RegionPart(criterion._dice_loss, branch)
+    criterion.forward = ForwardPart(criterion.forward, branch)
+    return {"": branch}
+
+
+def branches_of(criterion: Any) -> dict[str, Branch]:
+    """Return the branch of the parts in place, by the path of a single one."""
+    part = vars(criterion).get("forward")
+    return {"": part.branch} if isinstance(part, ForwardPart) else {}
+
+
+def first_parts(criterion: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the criterion, and the name of the method that is called first."""
+    yield criterion, "forward"
+
+
+def restore(criterion: Any) -> None:
+    """Put a criterion's own methods back."""
+    for name in METHODS:
+        part = vars(criterion).get(name)
+        if isinstance(part, Part):
+            del vars(criterion)[name]
+            if getattr(criterion, name) != part.stock:  # it was an attribute of the instance before
+                setattr(criterion, name, part.stock)
+
+
+def shown(criterion: Any) -> str:
+    """Return which of several losses the log shows: there is one."""
+    return ""
