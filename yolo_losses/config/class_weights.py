@@ -163,7 +163,7 @@ def class_names_by_index(names: Mapping[int, Any]) -> list[str]:
 
 
 def check_one_class(weights: Weights, classes: int) -> None:
-    """Raise a `ValueError` where the pixels of one class, which are compared with the background, are to be weighted."""
+    """Raise a `ValueError` where class weights are set for the pixels of one class against the background."""
     if weights != NONE and classes == 1:
         reason = "cannot be used in the task 'semantic' with one class: allowed is none"
         raise InvalidValueError("cls_weights", plain(weights), reason)

@@ -39,10 +39,6 @@ KINDS: Mapping[Kind, LossKind] = MappingProxyType(
         "cls": LossKind("cls_loss", "class loss", "class", "cls_loss: classification"),
         "box": LossKind("box_loss", "box loss", "box", "box_loss: axis-aligned boxes"),
         "seg": LossKind("seg_loss", "mask loss", "mask", "seg_loss: masks (task segment)", "seg_"),
-        "ce": LossKind("ce_loss", "pixel loss of the task semantic", "pixel", "ce_loss: pixels (task semantic)", "ce_"),
-        "dice": LossKind(
-            "dice_loss", "region loss of the task semantic", "region", "dice_loss: regions (task semantic)", "dice_"
-        ),
         "modifier": LossKind(
             "box_loss",
             "modifier of box losses",
@@ -55,6 +51,11 @@ KINDS: Mapping[Kind, LossKind] = MappingProxyType(
             "classify",
             "cls_loss in the task classify",
             page_prefix="classify_",
+        ),
+        "ce": LossKind("ce_loss", "pixel loss of the task semantic", "pixel", "ce_loss: pixels (task semantic)", "ce_"),
+        "dice": LossKind(
+            "dice_loss", "region loss of the task semantic", "region", "dice_loss: regions (task semantic)", "dice_"
+        ),
         ),
     }
 )

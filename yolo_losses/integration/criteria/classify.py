@@ -7,7 +7,6 @@ that the body picks, and the form of what it returns, stay its own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import FunctionType, SimpleNamespace
@@ -20,6 +19,7 @@ from ultralytics.utils.loss import v8ClassificationLoss
 from yolo_losses import registry
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration.criteria import parts
+from yolo_losses.integration.criteria.against import Against
 from yolo_losses.integration.criteria.branch import Branch
 from yolo_losses.integration.criteria.parts import Part, full_precision
 from yolo_losses.losses.classify._base import ClassifyLoss
@@ -115,24 +115,7 @@ def _body(call: Any, cross_entropy: Any) -> Any:
     return FunctionType(code, {**call.__globals__, "F": functional}, call.__name__, call.__defaults__, call.__closure__)
 
 
-class _Against(SimpleNamespace):
-    """The class term of a batch beside cross-entropy on the same predictions: values and gradients."""
-
-    value: Tensor
-    reference: Tensor
-    gradient: Tensor
-    reference_gradient: Tensor
-
-    @property
-    def ratios(self) -> dict[str, float]:
-        """The ratios of the values and of the gradients' norms; empty where a batch overflowed; this synchronises."""
-        found = {"value": float(self.value / self.reference.clamp_min(1e-12))}
-        if self.gradient.any():
-            found["pull"] = float(self.gradient.norm() / self.reference_gradient.norm().clamp_min(1e-12))
-        return found if all(map(math.isfinite, found.values())) else {}
-
-
-def _against_cross_entropy(term: Tensor, logits: Tensor, targets: Tensor) -> _Against:
+def _against_cross_entropy(term: Tensor, logits: Tensor, targets: Tensor) -> Against:
     z = logits.detach().float().requires_grad_()
     gradient = torch.zeros_like(z)
     if term.requires_grad and logits.requires_grad:
@@ -140,19 +123,15 @@ def _against_cross_entropy(term: Tensor, logits: Tensor, targets: Tensor) -> _Ag
     with torch.enable_grad():
         reference = nn.functional.cross_entropy(z, targets if targets.dim() == 1 else targets.float())
         (reference_gradient,) = torch.autograd.grad(reference, z)
-    return _Against(
-        value=term.detach(), reference=reference.detach(), gradient=gradient, reference_gradient=reference_gradient
-    )
+    return Against(term.detach(), gradient, reference.detach(), reference_gradient)
 
 
 @torch.no_grad()
-def _measure(statistics: Any, per_image: Tensor, logits: Tensor, targets: Tensor, against: _Against) -> None:
+def _measure(statistics: Any, per_image: Tensor, logits: Tensor, targets: Tensor, against: Against) -> None:
     """Hand what `loss_stats` writes of a batch to the statistics: the ratios, and the loss by class."""
     labels = targets.long() if targets.dim() == 1 else targets.argmax(-1)
     hot = nn.functional.one_hot(labels, logits.shape[1]).bool()
-    own, stock = against.gradient.square(), against.reference_gradient.square()
-    sums = (against.value, against.reference, own.sum(), stock.sum(), own[hot].sum(), stock[hot].sum())
-    statistics.found["against"] = torch.stack([each.float() for each in sums])
+    statistics.found["against"] = against.sums(hot)
     statistics.found["by_class"] = per_image.new_zeros(logits.shape[1]).index_add_(0, labels, per_image)
 
 
