@@ -35,7 +35,10 @@ API = (
     Section(
         "Losses by name",
         "",
-        ("list_losses", "make_cls_loss", "make_classify_loss", "make_box_loss", "make_seg_loss", "show"),
+        (
+            *("list_losses", "make_cls_loss", "make_classify_loss", "make_box_loss", "make_seg_loss"),
+            *("make_pixel_loss", "make_region_loss", "show"),
+        ),
     ),
     Section("Settings", "", ("LossSettings",)),
     Section(

@@ -24,6 +24,7 @@ from yolo_losses.registry import TERM_KEYS, LossSpec, bibliography
 
 FOLDER = Path(__file__).parent / "losses"
 MODELS = {"rotated": "yolov8n-obb.yaml", "mask": "yolov8n-seg.yaml", "classify": "yolov8n-cls.yaml"}
+MODELS |= dict.fromkeys(("pixel", "region"), "yolo26n-sem.yaml")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,22 @@ GROUPS = {
         "`p` is the softmax of the logits `z`, `t` the label as probabilities, smoothed by `cls_smoothing`, `w` the"
         " weight of a class (`cls_weights`), `C` the number of classes; the sum is over the classes:",
         "p = softmax(z)",
+    ),
+    "pixel": Group(
+        "Losses per pixel of the task semantic",
+        "`ce_loss=NAME` in the task `semantic`, for the head and the auxiliary head. `stock`, the default, leaves the"
+        " term to Ultralytics.",
+        "`p_y` is the probability of a pixel's label, by the softmax of its logits (of one class by its sigmoid), `w`"
+        " the weight of the label's class (`cls_weights`):",
+        "p = softmax(z)",
+    ),
+    "region": Group(
+        "Losses of regions of the task semantic",
+        "`dice_loss=NAME` in the task `semantic`; `off` for no such term. `stock`, the default, leaves the term to"
+        " Ultralytics.",
+        "Of a class, `p` is a pixel's probability by the softmax of its logits (of one class by its sigmoid), `t` is 1"
+        " at the pixels of the class, 0 elsewhere; the sums are over the valid pixels of a batch:",
+        "TP = sum(p t)\nFP = sum(p (1-t))\nFN = sum((1-p) t)",
     ),
     "modifiers": Group(
         "Modifiers of box losses",
@@ -144,6 +161,14 @@ def in_python(spec: LossSpec, name: str) -> dict[str, str]:
                 "arguments": call,
                 "signature": "(logits, targets) -> loss per image",
             }
+        case "ce":
+            return {"factory": "make_pixel_loss", "arguments": call, "signature": "(logits, targets) -> loss per pixel"}
+        case "dice":
+            return {
+                "factory": "make_region_loss",
+                "arguments": call,
+                "signature": "(logits, targets) -> loss per class",
+            }
         case "seg":
             return {"factory": "make_seg_loss", "arguments": call, "signature": "(logits, targets) -> loss per mask"}
         case _:
@@ -174,6 +199,14 @@ def in_training(spec: LossSpec) -> list[str]:
     elif spec.kind == "classify":
         smoothing = "`cls_smoothing` is refused with it" if spec.name == "gce" else "`cls_smoothing` smooths the labels"
         facts.append(f"For the task `classify`. `cls_weights` weights the classes, {smoothing}.")
+    elif spec.kind == "ce":
+        facts.append(
+            "For the task `semantic`: the mean over the valid pixels of a batch, by `cls_weights` a weighted one. The"
+            " auxiliary head's term is of the same loss."
+        )
+    elif spec.kind == "dice":
+        over = "the classes that have a pixel in the batch" if spec.name == "lovasz" else "all classes"
+        facts.append(f"For the task `semantic`: the mean over {over}; with one class, that class's.")
     else:
         facts.append("For the task `segment`. `seg_scale` multiplies the term.")
     if stateful(spec):

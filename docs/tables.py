@@ -28,11 +28,14 @@ from yolo_losses.registry import TERM_KEYS, LossSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = {"rotated": "yolov8n-obb.yaml", "mask": "yolov8n-seg.yaml", "classify": "yolov8n-cls.yaml"}
+MODELS |= dict.fromkeys(("pixel", "region"), "yolo26n-sem.yaml")
 NOTES = {
     "class": "Compare runs by mAP: the values of cls_loss of different losses are not comparable.",
     "rotated": "For the task obb only.",
     "mask": "For the task segment only.",
     "classify": "For the task classify only.",
+    "pixel": "For the task semantic only.",
+    "region": "For the task semantic only.",
 }
 
 

@@ -103,6 +103,8 @@ CRITERIA = {"DetectionLoss": "v8", "SegmentationLoss": "v8-seg", "PoseLoss": "v8
 MAKERS = {
     "cls": yolo_losses.make_cls_loss,
     "classify": yolo_losses.make_classify_loss,
+    "ce": yolo_losses.make_pixel_loss,
+    "dice": yolo_losses.make_region_loss,
     "box": yolo_losses.make_box_loss,
     "seg": yolo_losses.make_seg_loss,
 }

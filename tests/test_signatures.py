@@ -209,6 +209,8 @@ def test_every_function_has_an_example_with_what_it_prints(function: Any) -> Non
 SHAPES = {
     "class": ((2, 3), (2, 4)),
     "classify": ((2, 3), (3, 3)),
+    "ce": ((2, 3), (3,)),
+    "dice": ((2, 3), (3,)),
     "box": ((2, 4), (3, 4)),
     "rotated": ((2, 5), (3, 5)),
     "mask": ((2, 4, 4), (2, 4, 5)),

@@ -48,6 +48,8 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.losses.build import make_box_loss as make_box_loss
     from yolo_losses.losses.build import make_classify_loss as make_classify_loss
     from yolo_losses.losses.build import make_cls_loss as make_cls_loss
+    from yolo_losses.losses.build import make_pixel_loss as make_pixel_loss
+    from yolo_losses.losses.build import make_region_loss as make_region_loss
     from yolo_losses.losses.build import make_seg_loss as make_seg_loss
     from yolo_losses.losses.classification._base import register_cls_loss as register_cls_loss
     from yolo_losses.losses.classification.asl import AsymmetricLoss as AsymmetricLoss
@@ -75,6 +77,12 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.losses.masks.focal import MaskFocalLoss as MaskFocalLoss
     from yolo_losses.losses.masks.lovasz import LovaszHingeLoss as LovaszHingeLoss
     from yolo_losses.losses.masks.tversky import TverskyLoss as TverskyLoss
+    from yolo_losses.losses.semantic.ce import PixelCrossEntropyLoss as PixelCrossEntropyLoss
+    from yolo_losses.losses.semantic.dice import SoftmaxDiceLoss as SoftmaxDiceLoss
+    from yolo_losses.losses.semantic.focal import PixelFocalLoss as PixelFocalLoss
+    from yolo_losses.losses.semantic.lovasz import LovaszSoftmaxLoss as LovaszSoftmaxLoss
+    from yolo_losses.losses.semantic.ohem import OHEMCrossEntropyLoss as OHEMCrossEntropyLoss
+    from yolo_losses.losses.semantic.tversky import SoftmaxTverskyLoss as SoftmaxTverskyLoss
     from yolo_losses.plots import show as show
     from yolo_losses.recommendation import recommend as recommend
     from yolo_losses.registry.parameters import Param as Param
@@ -91,6 +99,8 @@ _HOMES = {
     "make_box_loss": "losses.build",
     "make_classify_loss": "losses.build",
     "make_seg_loss": "losses.build",
+    "make_pixel_loss": "losses.build",
+    "make_region_loss": "losses.build",
     "show": "plots",
     "equip": "integration.criteria",
     "compare": "comparison",

@@ -37,6 +37,8 @@ from yolo_losses.losses.build import list_losses as list_losses
 from yolo_losses.losses.build import make_box_loss as make_box_loss
 from yolo_losses.losses.build import make_classify_loss as make_classify_loss
 from yolo_losses.losses.build import make_cls_loss as make_cls_loss
+from yolo_losses.losses.build import make_pixel_loss as make_pixel_loss
+from yolo_losses.losses.build import make_region_loss as make_region_loss
 from yolo_losses.losses.build import make_seg_loss as make_seg_loss
 from yolo_losses.losses.classification._base import register_cls_loss as register_cls_loss
 from yolo_losses.losses.classification.asl import AsymmetricLoss as _AsymmetricLoss
@@ -64,6 +66,12 @@ from yolo_losses.losses.masks.dice import DiceLoss as _DiceLoss
 from yolo_losses.losses.masks.focal import MaskFocalLoss as _MaskFocalLoss
 from yolo_losses.losses.masks.lovasz import LovaszHingeLoss as _LovaszHingeLoss
 from yolo_losses.losses.masks.tversky import TverskyLoss as _TverskyLoss
+from yolo_losses.losses.semantic.ce import PixelCrossEntropyLoss as _PixelCrossEntropyLoss
+from yolo_losses.losses.semantic.dice import SoftmaxDiceLoss as _SoftmaxDiceLoss
+from yolo_losses.losses.semantic.focal import PixelFocalLoss as _PixelFocalLoss
+from yolo_losses.losses.semantic.lovasz import LovaszSoftmaxLoss as _LovaszSoftmaxLoss
+from yolo_losses.losses.semantic.ohem import OHEMCrossEntropyLoss as _OHEMCrossEntropyLoss
+from yolo_losses.losses.semantic.tversky import SoftmaxTverskyLoss as _SoftmaxTverskyLoss
 from yolo_losses.plots import show as show
 from yolo_losses.recommendation import recommend as recommend
 from yolo_losses.registry.parameters import Param as Param
@@ -216,6 +224,9 @@ class KLDLoss(_KLDLoss):
 class LovaszHingeLoss(_LovaszHingeLoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
+class LovaszSoftmaxLoss(_LovaszSoftmaxLoss):
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
 class MPDIoULoss(_MPDIoULoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
@@ -237,6 +248,11 @@ class NWDLoss(_NWDLoss):
         self, constant: float = 12.8, ratio: float = 0.5, *, reduction: str = "mean", loss_weight: float = 1.0
     ) -> None: ...
 
+class OHEMCrossEntropyLoss(_OHEMCrossEntropyLoss):
+    def __init__(
+        self, threshold: float = 0.7, keep: float = 0.0625, *, reduction: str = "mean", loss_weight: float = 1.0
+    ) -> None: ...
+
 class OneVsAllLoss(_OneVsAllLoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
@@ -245,6 +261,12 @@ class PIoU2Loss(_PIoU2Loss):
 
 class PIoULoss(_PIoULoss):
     def __init__(self, lambda_: float = 1.3, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
+class PixelCrossEntropyLoss(_PixelCrossEntropyLoss):
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
+class PixelFocalLoss(_PixelFocalLoss):
+    def __init__(self, gamma: float = 2.0, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
 class PolyLoss(_PolyLoss):
     def __init__(
@@ -301,11 +323,25 @@ class SlideLoss(_SlideLoss):
 class SoftmaxCrossEntropyLoss(_SoftmaxCrossEntropyLoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
+class SoftmaxDiceLoss(_SoftmaxDiceLoss):
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
 class SoftmaxFocalLoss(_SoftmaxFocalLoss):
     def __init__(self, gamma: float = 1.5, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
 class SoftmaxPolyLoss(_SoftmaxPolyLoss):
     def __init__(self, epsilon: float = 1.0, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
+class SoftmaxTverskyLoss(_SoftmaxTverskyLoss):
+    def __init__(
+        self,
+        alpha: float = 0.3,
+        beta: float = 0.7,
+        gamma: float = 1.0,
+        *,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+    ) -> None: ...
 
 class TverskyLoss(_TverskyLoss):
     def __init__(

@@ -53,6 +53,12 @@ from yolo_losses.losses.masks.dice import dice_loss as dice_loss
 from yolo_losses.losses.masks.focal import mask_focal_loss as mask_focal_loss
 from yolo_losses.losses.masks.lovasz import lovasz_hinge_loss as lovasz_hinge_loss
 from yolo_losses.losses.masks.tversky import tversky_loss as tversky_loss
+from yolo_losses.losses.semantic.ce import pixel_cross_entropy_loss as pixel_cross_entropy_loss
+from yolo_losses.losses.semantic.dice import softmax_dice_loss as softmax_dice_loss
+from yolo_losses.losses.semantic.focal import pixel_focal_loss as pixel_focal_loss
+from yolo_losses.losses.semantic.lovasz import lovasz_softmax_loss as lovasz_softmax_loss
+from yolo_losses.losses.semantic.ohem import ohem_cross_entropy_loss as ohem_cross_entropy_loss
+from yolo_losses.losses.semantic.tversky import softmax_tversky_loss as softmax_tversky_loss
 
 
 def __getattr__(name: str) -> Any:

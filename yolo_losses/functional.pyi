@@ -202,6 +202,14 @@ def lovasz_hinge_loss(
     reduction: str = "none",
     avg_factor: float | Tensor | None = None,
 ) -> Tensor: ...
+def lovasz_softmax_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
 def mask_bce_loss(
     logits: Tensor,
     targets: Tensor,
@@ -252,6 +260,17 @@ def nwd_loss(
     reduction: str = "none",
     avg_factor: float | Tensor | None = None,
 ) -> Tensor: ...
+def ohem_cross_entropy_loss(
+    logits: Tensor,
+    targets: Tensor,
+    threshold: float = 0.7,
+    keep: float = 0.0625,
+    class_weights: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
 def one_vs_all_loss(
     logits: Tensor,
     targets: Tensor,
@@ -277,6 +296,25 @@ def piou_loss(
     target: Tensor,
     lambda_: float = 1.3,
     eps: float = 1e-07,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
+def pixel_cross_entropy_loss(
+    logits: Tensor,
+    targets: Tensor,
+    class_weights: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
+def pixel_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    gamma: float = 2.0,
+    class_weights: Tensor | None = None,
     *,
     weight: Tensor | None = None,
     reduction: str = "none",
@@ -381,6 +419,15 @@ def softmax_cross_entropy_loss(
     reduction: str = "none",
     avg_factor: float | Tensor | None = None,
 ) -> Tensor: ...
+def softmax_dice_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    smooth: float = 1.0,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
 def softmax_focal_loss(
     logits: Tensor,
     targets: Tensor,
@@ -399,6 +446,18 @@ def softmax_poly_loss(
     smoothing: float = 0.0,
     class_weights: Tensor | None = None,
     *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
+def softmax_tversky_loss(
+    logits: Tensor,
+    targets: Tensor,
+    alpha: float = 0.3,
+    beta: float = 0.7,
+    gamma: float = 1.0,
+    *,
+    smooth: float = 1.0,
     weight: Tensor | None = None,
     reduction: str = "none",
     avg_factor: float | Tensor | None = None,

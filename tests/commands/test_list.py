@@ -62,7 +62,9 @@ def test_every_other_key_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_names_are_names_aliases_wildcards_and_combinations(capsys: pytest.CaptureFixture[str]) -> None:
     assert losses(capsys, "siou") == [("box", "siou")]
     assert losses(capsys, "Varifocal-Loss") == [("class", "vfl")]
-    assert sorted(losses(capsys, "focal")) == [(g, "focal") for g in ("class", "classify", "mask", "modifiers")]
+    assert sorted(losses(capsys, "focal")) == [
+        (g, "focal") for g in ("class", "classify", "mask", "modifiers", "pixel")
+    ]
     assert {"slide", "ema_slide"} == {name for _, name in losses(capsys, "*slide")}
     assert sorted(losses(capsys, "focaler_inner_ciou")) == [
         ("box", "ciou"),

@@ -17,6 +17,7 @@ from yolo_losses.losses.classification._base import ClassificationLoss
 from yolo_losses.losses.classification._batch import Batch
 from yolo_losses.losses.classify._base import ClassifyLoss
 from yolo_losses.losses.masks._base import MaskLoss
+from yolo_losses.losses.semantic._base import PixelLoss, RegionLoss
 from yolo_losses.registry import KINDS, Kind, LossSpec
 from yolo_losses.registry.parameters import Value
 
@@ -84,6 +85,52 @@ def make_classify_loss(name: str, *, reduction: str = "none", **keys: Any) -> Cl
     if spec is None:
         raise registry.unknown_loss("classify", name)
     module: ClassifyLoss = spec.build(registry.parse_keys([spec], keys), reduction=reduction)
+    return module
+
+
+def make_pixel_loss(name: str, *, reduction: str = "none", **keys: Any) -> PixelLoss:
+    """Return the module of a loss per pixel of the task semantic by its registered name and keys.
+
+    Args:
+        name: name or alias of a `ce_loss`, such as `"ohem"`.
+        reduction: `none` (per pixel), `mean` or `sum`.
+        **keys: training keys of the loss, such as `ce_ohem_threshold=0.5`.
+
+    Raises:
+        ValueError: on an unknown name, a key of another loss, or a value out of range.
+
+    Example:
+        >>> from yolo_losses import make_pixel_loss
+        >>> make_pixel_loss("ohem", ce_ohem_threshold=0.5)
+        OHEMCrossEntropyLoss(threshold=0.5, keep=0.0625)
+    """
+    spec = registry.find("ce", name)
+    if spec is None:
+        raise registry.unknown_loss("ce", name)
+    module: PixelLoss = spec.build(registry.parse_keys([spec], keys), reduction=reduction)
+    return module
+
+
+def make_region_loss(name: str, *, reduction: str = "none", **keys: Any) -> RegionLoss:
+    """Return the module of a loss of the classes' overlaps of the task semantic by its registered name and keys.
+
+    Args:
+        name: name or alias of a `dice_loss`, such as `"tversky"`.
+        reduction: `none` (per class), `mean` or `sum`.
+        **keys: training keys of the loss, such as `dice_tversky_alpha=0.5`.
+
+    Raises:
+        ValueError: on an unknown name, a key of another loss, or a value out of range.
+
+    Example:
+        >>> from yolo_losses import make_region_loss
+        >>> make_region_loss("tversky", dice_tversky_gamma=1.5)
+        SoftmaxTverskyLoss(alpha=0.3, beta=0.7, gamma=1.5)
+    """
+    spec = registry.find("dice", name)
+    if spec is None:
+        raise registry.unknown_loss("dice", name)
+    module: RegionLoss = spec.build(registry.parse_keys([spec], keys), reduction=reduction)
     return module
 
 

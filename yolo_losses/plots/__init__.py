@@ -29,6 +29,8 @@ SHEETS: Mapping[str, Draw] = {
     "rotated": rotated.draw,
     "mask": masks.draw,
     "classify": classify.draw,
+    "pixel": classify.draw,
+    "region": masks.draw,
 }
 COLUMNS: Mapping[str, Draw] = {
     "class": classification.column,
@@ -36,6 +38,8 @@ COLUMNS: Mapping[str, Draw] = {
     "rotated": rotated.column,
     "mask": masks.column,
     "classify": classify.column,
+    "pixel": classify.column,
+    "region": masks.column,
 }
 FILE_BACKENDS = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 FORMATS = (".png", ".svg", ".pdf")

@@ -19,6 +19,8 @@ REFERENCES = {
     "rotated": "rotated_iou",
     "mask": "seg_bce",
     "classify": "classify_ce",
+    "pixel": "ce_ce",
+    "region": "dice_dice",
 }
 
 

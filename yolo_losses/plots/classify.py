@@ -1,4 +1,4 @@
-"""Pictures of the losses of the task classify: over the probability of the label, and over its logit."""
+"""Pictures of the losses of a softmax, per image or pixel: over the probability of the label, and over its logit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from yolo_losses.losses.classify._base import ClassifyLoss
+from yolo_losses.losses.semantic._base import PixelLoss
 from yolo_losses.plots.choice import Curve, Selection
 from yolo_losses.plots.sheet import REACH, Entry, Row, heading, lay_out, line, share_axis
 
@@ -16,16 +16,17 @@ LOGITS = torch.linspace(-REACH, REACH, 241)  # of the label; those of the other 
 
 
 def draw(selection: Selection, figure: Figure) -> None:
-    """Draw losses of the task classify."""
+    """Draw losses of the task classify, or losses per pixel of the task semantic."""
     every = selection.all
     styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
+    item = "A pixel" if isinstance(every[0].module, PixelLoss) else "An image"
     panels = lay_out(
         figure,
         selection.title,
         selection.parameters,
         [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
         [Row(above=0.36, below=0.1), Row()],
-        f"An image of one of {CLASSES} classes; the logits of the other classes are 0, that of its label is z.",
+        f"{item} of one of {CLASSES} classes; the logits of the other classes are 0, that of its label is z.",
     )
     for curve, style in zip(every, styles, strict=True):
         p, value, gradient = over_logit(curve)
@@ -64,10 +65,8 @@ def _label(axes: Axes, words: str) -> None:
 
 def over_logit(curve: Curve) -> tuple[Tensor, Tensor, Tensor]:
     """Return the label's probability, the loss, and its derivative by the label's logit, at `LOGITS`."""
-    loss = curve.module
-    assert isinstance(loss, ClassifyLoss)
     z = LOGITS.clone().requires_grad_()
     logits = torch.cat((z.unsqueeze(1), torch.zeros(len(z), CLASSES - 1)), 1)
-    value = loss.images(logits, torch.zeros(len(z), dtype=torch.long))
+    value = curve.module(logits, torch.zeros(len(z), dtype=torch.long))
     (gradient,) = torch.autograd.grad(value.sum(), z)
     return logits.detach().softmax(1)[:, 0], value.detach(), gradient

@@ -1,4 +1,7 @@
-"""Pictures of mask losses: loss and gradient over the logit of a mask's pixels, and over the IoU of a shifted mask."""
+"""Pictures of losses of masks and of the classes' regions.
+
+Loss and gradient are drawn over the logit of the pixels, and over the IoU of a shifted mask.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from yolo_losses.losses.masks._base import MaskLoss
+from yolo_losses.losses.semantic._base import RegionLoss
 from yolo_losses.plots.choice import Curve, Selection
 from yolo_losses.plots.sheet import REACH, Entry, Row, heading, lay_out, line, logit_axis, logit_columns, share_axis
 
@@ -17,7 +21,7 @@ LOGITS = torch.linspace(-REACH, REACH, 121)
 
 
 def draw(selection: Selection, figure: Figure) -> None:
-    """Draw mask losses."""
+    """Draw mask losses, or losses of the classes' overlaps of the task semantic."""
     every = selection.all
     styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
     panels = lay_out(
@@ -90,6 +94,9 @@ def over_iou(curve: Curve, across: int) -> tuple[Tensor, Tensor]:
 
 
 def _loss(curve: Curve, logits: Tensor, targets: Tensor) -> Tensor:
+    if isinstance(curve.module, RegionLoss):  # of two classes, the background's logit being 0: the object's
+        rows = torch.stack((torch.zeros_like(logits), logits), -1).flatten(1, 2)
+        return torch.stack([curve.module(row, mask.flatten())[1] for row, mask in zip(rows, targets, strict=True)])
     assert isinstance(curve.module, MaskLoss)
     loss: Tensor = curve.module(logits, targets)
     return loss

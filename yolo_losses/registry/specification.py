@@ -56,7 +56,6 @@ KINDS: Mapping[Kind, LossKind] = MappingProxyType(
         "dice": LossKind(
             "dice_loss", "region loss of the task semantic", "region", "dice_loss: regions (task semantic)", "dice_"
         ),
-        ),
     }
 )
 # The training key of each kind that is picked by its own name.
