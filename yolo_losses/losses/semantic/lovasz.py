@@ -37,13 +37,16 @@ def lovasz_softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
         Berman et al., arXiv 1705.08790, its `lovasz_softmax` with `classes="present"`.
     """
     classes = torch.arange(logits.shape[1], device=logits.device)
-    foreground = (targets.long().unsqueeze(0) == classes.unsqueeze(1)).to(logits.dtype)
-    errors = (foreground - logits.softmax(-1).T).abs()
+    foreground = targets.long() == classes.unsqueeze(1)
+    p = logits.softmax(-1).T
+    errors = torch.where(foreground, 1 - p, p)
     with torch.no_grad():
-        order = errors.argsort(dim=1, descending=True, stable=True)
-        steps = jaccard_steps(foreground.gather(1, order))
-        present = foreground.sum(1) > 0
-    return torch.where(present, (errors.gather(1, order) * steps).sum(1), 0)
+        weights = torch.empty_like(errors)
+        # A class at a time: sorting all of them at once takes several times the memory of the errors.
+        for weight, error, inside in zip(weights, errors, foreground, strict=True):
+            order = error.argsort(descending=True, stable=True)
+            weight[order] = jaccard_steps(inside[order].to(error.dtype).unsqueeze(0)).squeeze(0)
+    return torch.where(foreground.any(1), (errors * weights).sum(1), 0)
 
 
 @declares(
