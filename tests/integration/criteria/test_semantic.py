@@ -62,6 +62,8 @@ def made_up(classes: int) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
 def value_of(criterion: Any, preds: tuple[Tensor, ...], batch: dict[str, Tensor]) -> tuple[Tensor, list[Tensor], Any]:
     """Return the value of a criterion, its gradients, and what it logs."""
     value, items = criterion(preds, batch)
+    if isinstance(items, Tensor):  # by position, in older releases
+        items = dict(zip(("ce_loss", "dice_loss", "aux_loss"), items, strict=True))
     return value, list(torch.autograd.grad(value, preds)), items
 
 
@@ -217,7 +219,7 @@ def test_half_precision_is_computed_in_single(keys: dict[str, Any]) -> None:
     rounded = tuple(p.detach().bfloat16().float().requires_grad_() for p in preds)
     wanted = value_of(equipped(keys, 5), rounded, batch)[2]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = equipped(keys, 5)(rounded, batch)[1]
+        found = value_of(equipped(keys, 5), rounded, batch)[2]
     (term,) = (key for key in keys)
     torch.testing.assert_close(found[term], wanted[term], rtol=1e-5, atol=1e-6)
 
@@ -311,7 +313,9 @@ def test_statistics_have_shares_by_term_and_by_class(keys: dict[str, Any]) -> No
     criterion = equipped({**keys, "loss_stats": True}, 5)
     _, _, items = value_of(criterion, preds, batch)
     columns = read(branches_of(criterion), list("abcde"))
-    assert columns["share/ce"] == pytest.approx(float(items["ce_loss"]) / float(sum(items.values())))
+    assert columns["share/ce" if "share/ce" in columns else "share/0"] == pytest.approx(
+        float(items["ce_loss"]) / float(sum(items.values()))
+    )
     assert sum(columns[f"by_class/{name}"] for name in "abcde") == pytest.approx(1)
     assert columns["by_class/e"] == 0
     assert (columns["cls_to_stock/value"] == pytest.approx(1)) == (not keys)

@@ -88,29 +88,29 @@ class ForwardPart(Part):
 class PixelPart(Part):
     """The class term in place of `_ce_loss`, of the head and of the auxiliary head."""
 
-    def __call__(self, preds: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+    def __call__(self, preds: Tensor, masks: Tensor, *valid: Tensor) -> Tensor:
         """Return the mean of the chosen loss over the valid pixels of a batch.
 
         Args:
             preds: logits, shape `(B, C, H, W)`.
             masks: labels, shape `(B, H, W)`.
-            valid: which pixels are not ignored, shape `(B * H * W,)`.
+            *valid: which pixels are not ignored, shape `(B * H * W,)`, in releases that pass it on.
         """
         branch: SemanticBranch = self.branch
         loss = branch.losses.get("class")
-        term = self.stock(preds, masks, valid) if loss is None else self._mean(preds, masks, valid)
+        term = self.stock(preds, masks, *valid) if loss is None else self._mean(preds, masks)
         statistics = branch.statistics
         measuring = statistics is not None and statistics.measuring
         if not branch.compared and (measuring or (loss is not None and branch.compares and not branch.ratios)):
-            self._compare(preds.detach(), masks)
+            self._compare(preds.detach(), masks, bool(valid))
         branch.compared = True
         return branch.record("class", term)
 
-    def _mean(self, preds: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+    def _mean(self, preds: Tensor, masks: Tensor) -> Tensor:
         """Return the mean of the chosen loss, of cross-entropy where it is stock."""
         loss = self._loss
         with full_precision(preds):
-            rows, labels = _pixels(preds, masks, valid)
+            rows, labels = _pixels(preds, masks)
             return loss.mean_over_pixels(loss.pixels(rows, labels), labels, self._weights(preds))
 
     @property
@@ -122,16 +122,16 @@ class PixelPart(Part):
         own: Tensor | None = self.branch.class_weights(like)
         return getattr(self.stock.__self__.ce, "weight", None) if own is None else own
 
-    def _compare(self, preds: Tensor, masks: Tensor) -> None:
+    def _compare(self, preds: Tensor, masks: Tensor, passes_valid: bool) -> None:
         """Compare the class term with the stock one on the first images that have a valid pixel."""
         branch: SemanticBranch = self.branch
         some = (masks != IGNORED).flatten(1).any(1).nonzero().squeeze(1)[: max(1, ELEMENTS // max(preds[0].numel(), 1))]
         preds, masks = preds[some].float(), masks[some]
-        valid = masks.reshape(-1) != IGNORED
+        valid = [masks.reshape(-1) != IGNORED] if passes_valid else []
         with full_precision(preds):
             against = Against(
-                *_with_gradient(lambda leaf: self._mean(leaf, masks, valid), preds),
-                *_with_gradient(lambda leaf: self.stock(leaf, masks, valid), preds),
+                *_with_gradient(lambda leaf: self._mean(leaf, masks), preds),
+                *_with_gradient(lambda leaf: self.stock(leaf, masks, *valid), preds),
             )
             if branch.compares and not branch.ratios:
                 branch.ratios = against.ratios
@@ -140,12 +140,12 @@ class PixelPart(Part):
                 classes = torch.arange(preds.shape[1], device=preds.device).view(1, -1, 1, 1)
                 hot = masks.unsqueeze(1) == (classes if preds.shape[1] > 1 else 1)
                 statistics.found["against"] = against.sums(hot)
-                statistics.found["by_class"] = self._by_class(preds, masks, valid)
+                statistics.found["by_class"] = self._by_class(preds, masks)
 
     @torch.no_grad()
-    def _by_class(self, preds: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+    def _by_class(self, preds: Tensor, masks: Tensor) -> Tensor:
         """Return the sum of the class term over the pixels of each class; of one class, of background and class."""
-        rows, labels = _pixels(preds, masks, valid)
+        rows, labels = _pixels(preds, masks)
         loss, weights = self._loss.pixels(rows, labels), self._weights(preds)
         loss = loss if weights is None else loss * weights[labels]
         return loss.new_zeros(rows.shape[1]).index_add_(0, labels, loss)
@@ -154,20 +154,21 @@ class PixelPart(Part):
 class RegionPart(Part):
     """The dice term in place of `_dice_loss`."""
 
-    def __call__(self, preds: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+    def __call__(self, preds: Tensor, masks: Tensor, *valid: Tensor) -> Tensor:
         """Return the mean of the chosen loss over the classes, of one class its own; arguments as `PixelPart`'s."""
         loss = cast("RegionLoss | None", self.branch.losses.get("dice"))
         if loss is None:  # `off`: a zero in the graph
             return self.record("dice", preds[:, :, :0].float().sum())
         with full_precision(preds):
-            rows, labels = _pixels(preds, masks, valid)
+            rows, labels = _pixels(preds, masks)
             by_class = loss.classes(rows, labels)
             term = by_class[1] if preds.shape[1] == 1 else loss.mean_over_classes(by_class, labels)
         return self.record("dice", term)
 
 
-def _pixels(preds: Tensor, masks: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+def _pixels(preds: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits of the valid pixels, shape `(P, C)`, of one class `(P, 2)`, and their labels, shape `(P,)`."""
+    valid = masks.reshape(-1) != IGNORED
     rows = preds.permute(0, 2, 3, 1).reshape(-1, preds.shape[1])[valid]
     labels = masks.reshape(-1)[valid].long()
     return (nn.functional.pad(rows, (1, 0)) if preds.shape[1] == 1 else rows), labels
