@@ -26,8 +26,8 @@ def test_a_config_is_its_name_with_the_declared_defaults(path: Path) -> None:
     assert keys.pop("mode") == "train"  # before Ultralytics 8.4.101 a cfg replaces the mode word too
     task = "classify" if path.stem.startswith("classify_") else ""
     settings = LossSettings.from_mapping(keys, task)
-    kind: registry.Kind = "classify" if task else "cls"
-    names = {kind: settings.cls_loss, "box": settings.box_loss, "seg": settings.seg_loss}
+    other = "cls" if task else "classify"  # the two have one key
+    names = {kind: getattr(settings, key) for kind, key in registry.TERM_KEYS.items() if kind != other}
     assert path.stem == "_".join(registry.page_name(k, name) for k, name in names.items() if name != "stock")
     parameters = {key: value for key, value in keys.items() if key not in registry.TERM_KEYS.values()}
     assert parameters == dict(settings.parameters)  # all of them are listed

@@ -116,7 +116,7 @@ def test_the_loss_of_a_name_is_that_of_the_task() -> None:
     of_images = LossSettings.from_arguments({"cls_loss": "focal", "task": "classify", "focal_gamma": 3})
     assert of_boxes.to_config() == {"cls_loss": "focal", "focal_gamma": 1.5, "focal_alpha": 0.25}
     assert of_images.to_config() == {"cls_loss": "focal", "focal_gamma": 3.0}
-    assert of_images.describe() == "cls=focal(focal_gamma=3) box=stock dfl=stock"
+    assert of_images.describe() == "cls=focal(focal_gamma=3)"
     of_images.check_task("classify")
     assert LossSettings.from_mapping({"cls_loss": "ce"}, "classify").cls_loss == "ce"
     with pytest.raises(ValueError, match=r"^'cls_loss=ce' is not valid: 'ce' is a loss of the task classify"):
