@@ -190,7 +190,8 @@ def test_a_dice_term_that_is_off_is_0_and_leaves_the_others() -> None:
 def test_masks_that_are_255_everywhere_give_a_zero_in_the_graph(keys: dict[str, Any], classes: int) -> None:
     preds, batch = made_up(classes)
     batch["semantic_mask"].fill_(255)
-    value, gradients, _ = value_of(equipped({**keys, "loss_stats": True}, classes), preds, batch)
+    keys = {"ce_loss": "ce", "loss_stats": True, **keys}  # stock is NaN in older releases
+    value, gradients, _ = value_of(equipped(keys, classes), preds, batch)
     assert float(value.detach()) == 0
     assert not any(gradient.any() for gradient in gradients)
 
@@ -274,7 +275,8 @@ import pickle, sys
 import torch
 criterion = pickle.loads(open(sys.argv[1], "rb").read())
 masks = torch.arange(16).view(1, 4, 4) % 4
-print(float(criterion(torch.zeros(1, 4, 4, 4), {"semantic_mask": masks})[1]["ce_loss"]))
+items = criterion(torch.zeros(1, 4, 4, 4), {"semantic_mask": masks})[1]
+print(float(items["ce_loss"] if isinstance(items, dict) else items[0]))
 """
 
 

@@ -35,6 +35,10 @@ def pixel_cross_entropy_loss(logits: Tensor, targets: Tensor, class_weights: Ten
     Source:
         `torch.nn.functional.cross_entropy`, which divides a weighted mean by the sum of the labels' weights: pass that
         as `avg_factor`.
+
+    See also:
+        ce_focal: weights easy pixels down
+        ce_ohem: takes the hard pixels alone
     """
     return weighted(-log_probability(logits, targets), targets, class_weights)
 

@@ -13,10 +13,10 @@ from yolo_losses.losses.semantic._base import CLASSES, RegionLoss, overlaps
 
 @loss_function(CLASSES)
 def softmax_dice_loss(logits: Tensor, targets: Tensor, *, smooth: float = 1.0) -> Tensor:
-    """Dice loss of a softmax over classes, per class, over all pixels of a batch.
+    """Dice loss of a softmax over classes, per class, over all pixels of a batch; `s` is `smooth`, in pixels.
 
     Formula:
-        L = 1 - (2 sum p t + smooth) / (sum p + sum t + smooth)
+        L = 1 - (2 TP + s)/(2 TP + FP + FN + s)
 
     Args:
         logits: of the valid pixels, shape `(P, C)`.
@@ -35,6 +35,10 @@ def softmax_dice_loss(logits: Tensor, targets: Tensor, *, smooth: float = 1.0) -
     Source:
         Milletari et al., arXiv 1606.04797, as in Ultralytics' semantic segmentation, which averages over all classes,
         absent ones included.
+
+    See also:
+        dice_tversky: has weights of false positives and false negatives
+        dice_lovasz: follows the IoU
     """
     hit, predicted, size = overlaps(logits, targets)
     return 1 - (2 * hit + smooth) / (predicted + size + smooth)

@@ -43,6 +43,10 @@ def pixel_focal_loss(
     Source:
         Lin et al., arXiv 1708.02002, whose formula is for a sigmoid; for a softmax as kornia's `focal_loss` with
         `alpha=None`.
+
+    See also:
+        ce_ce: the same with gamma 0
+        ce_ohem: takes the hard pixels alone
     """
     log_p = log_probability(logits, targets)
     # -expm1(log p) keeps the digits of 1 - p near p = 1.

@@ -17,8 +17,14 @@ from yolo_losses.losses.semantic._base import CLASSES, RegionLoss
 def lovasz_softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Lovász softmax, per class, over all pixels of a batch; 0 for a class that has no pixel.
 
-    The error of a pixel is the distance of its probability of the class from 1 at the class's pixels, from 0 at the
-    others; each, the largest first, counts times what it adds to the Jaccard loss.
+    The error `e` of a pixel is the distance of its probability of the class from 1 at the class's pixels, from 0 at the
+    others; each, the largest first, counts times what it adds to the Jaccard loss. `J(i)` is that of a class that is
+    wrong in the `i` pixels with the largest errors: of its `P` pixels it misses `k_i`.
+
+    Formula:
+        L = sum(e_i (J(i) - J(i-1)))
+        e = |t - p|
+        J(i) = 1 - (P - k_i)/(P + i - k_i)
 
     Args:
         logits: of the valid pixels, shape `(P, C)`.
@@ -35,6 +41,9 @@ def lovasz_softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
     Source:
         Berman et al., arXiv 1705.08790, its `lovasz_softmax` with `classes="present"`.
+
+    See also:
+        dice_dice: another measure of overlap
     """
     classes = torch.arange(logits.shape[1], device=logits.device)
     foreground = targets.long() == classes.unsqueeze(1)

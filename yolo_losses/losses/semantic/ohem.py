@@ -48,6 +48,10 @@ def ohem_cross_entropy_loss(
 
     Source:
         Shrivastava et al., arXiv 1604.03540, for pixels as mmsegmentation's `OHEMPixelSampler` with a threshold.
+
+    See also:
+        ce_ce: takes all pixels
+        ce_focal: weights easy pixels down
     """
     loss = -log_probability(logits, targets)
     return weighted(torch.where(hard_pixels(loss, threshold, keep), loss, 0), targets, class_weights)

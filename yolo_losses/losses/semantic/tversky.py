@@ -23,11 +23,11 @@ def softmax_tversky_loss(
     *,
     smooth: float = 1.0,
 ) -> Tensor:
-    """Tversky loss of a softmax over classes, per class, over all pixels of a batch.
+    """Tversky loss of a softmax over classes, per class, over all pixels of a batch; `s` is `smooth`, in pixels.
 
     Formula:
         L = (1 - T)^(1 / gamma)
-        T = (TP + smooth) / (TP + alpha FP + beta FN + smooth)
+        T = (TP + s)/(TP + alpha FP + beta FN + s)
 
     Args:
         logits: of the valid pixels, shape `(P, C)`.
@@ -48,6 +48,9 @@ def softmax_tversky_loss(
 
     Source:
         Salehi et al., arXiv 1706.05721; Abraham and Khan, arXiv 1810.07842, for `gamma`.
+
+    See also:
+        dice_dice: both weights 0.5
     """
     hit, predicted, size = overlaps(logits, targets)
     index = (hit + smooth) / (hit + alpha * (predicted - hit) + beta * (size - hit) + smooth)
