@@ -17,6 +17,7 @@ import pytest
 import torch
 import ultralytics.utils.loss as upstream
 from conftest import TINY, Result, start, start_without_plugin, yolo
+from conftest import criterion_of as anchors
 from torch import Tensor, nn
 from ultralytics.cfg import get_cfg
 
@@ -255,6 +256,12 @@ def test_the_keys_are_refused_in_every_other_task(keys: dict[str, Any]) -> None:
     for task in ("detect", "segment", "pose", "obb", "classify"):
         with pytest.raises(ValueError, match=rf"cannot be used in the task '{task}': allowed is semantic$"):
             LossSettings.from_mapping(keys).check_task(task)
+
+
+@pytest.mark.parametrize("keys", CHOICES, ids=lambda keys: "=".join(*keys.items()))
+def test_a_criterion_with_anchors_refuses_the_keys(keys: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"in the task 'detect', of v8DetectionLoss: allowed is semantic$"):
+        yolo_losses.equip(anchors("v8"), keys)
 
 
 def test_a_copy_is_equipped_and_default_keys_put_the_stock_methods_back() -> None:

@@ -21,8 +21,10 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from yolo_losses.config.settings import LossSettings
+from yolo_losses.config.keys import BOX_TASKS
+from yolo_losses.config.settings import KEYS, LossSettings
 from yolo_losses.integration.criteria.branch import Branch
+from yolo_losses.registry import format_value
 
 _modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
 KINDS: list[ModuleType] = sorted(
@@ -67,6 +69,7 @@ def equip(
         raise ValueError(
             f"'{key}={value}' cannot be used with {type(criterion).__name__}: no kind of criterion that is known here"
         )
+    _check_keys(criterion, settings, (kind.TASK,) if hasattr(kind, "TASK") else BOX_TASKS)
     equipped: dict[str, Branch] = kind.equip(criterion, settings, branches or {}, image_size)
     for branch in equipped.values():
         left = set(branch.settings.terms) - set(branch.expected)
@@ -75,6 +78,18 @@ def equip(
                 f"yolo_losses: {kind.__name__} left the {min(left)} term of {type(criterion).__name__} stock"
             )
     return equipped
+
+
+def _check_keys(criterion: Any, settings: LossSettings, tasks: tuple[str, ...]) -> None:
+    """Raise a `ValueError` where a key that is not at its default has no meaning in any task of a kind of head."""
+    for name, key in KEYS.items():
+        value = getattr(settings, name)
+        if value != key.default and not set(tasks) & set(key.tasks):
+            value = format_value(key.to_config(value))
+            raise ValueError(
+                f"'{name}={value}' cannot be used in the task '{tasks[0]}', of {type(criterion).__name__}: allowed"
+                f" {'is' if len(key.tasks) == 1 else 'are'} {', '.join(key.tasks)}"
+            )
 
 
 def branches_of(criterion: Any) -> dict[str, Branch]:
