@@ -10,13 +10,17 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 from commands import all_gone, compare, descendants, launch, wait_for
 
+from yolo_losses.comparison import folders
+from yolo_losses.comparison.engines import local
 from yolo_losses.comparison.engines.ray import shares
+from yolo_losses.comparison.grid import Cell, Run
 from yolo_losses.comparison.reader import read_record, read_runs
 
 pytest.importorskip("rich")
@@ -90,6 +94,25 @@ def test_a_run_whose_process_is_killed_is_reported_and_the_rest_goes_on(tmp_path
     assert records["cls_loss=bce"].status == "failed"
     assert "killed by SIGKILL" in (records["cls_loss=bce"].error or "")
     assert records["cls_loss=focal"].status == "finished"
+
+
+@pytest.mark.parametrize("devices", [("0", "3"), ("GPU-1,GPU-2",), ()])
+def test_each_run_has_a_device_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    say = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    monkeypatch.setattr(folders, "command", lambda folder: [sys.executable, "-c", say])
+    monkeypatch.setattr(folders, "record_crash", lambda folder, code: None)
+    cell = Cell(name="cell", configuration={}, settings={}, data="data.yaml", folder="cell")
+    runs = [Run(cell, seed, tmp_path / f"seed{seed}") for seed in range(4)]
+    started: list[Run] = []
+    watch = SimpleNamespace(started=started.append, ended=lambda run: None)
+    local.run_all(runs, watch, jobs=None, devices=devices, data_hashes={"data.yaml": ""})  # type: ignore[arg-type]
+    seen = [(run.folder / folders.LOG_FILE).read_text().strip() for run in runs]
+    assert started == runs
+    assert set(seen) == (set(devices) or {"7"})  # without any, that of this process
+    assert seen[: len(devices)] == list(devices)
 
 
 def test_a_trial_of_ray_fits_any_node() -> None:

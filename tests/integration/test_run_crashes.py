@@ -18,8 +18,10 @@ import pytest
 import torch
 import yaml
 from conftest import TINY, logged
+from ultralytics import YOLO
 
 from yolo_losses.config.settings import default_keys
+from yolo_losses.integration import hook
 from yolo_losses.integration.criteria.anchor_branch import AssignerPart
 from yolo_losses.integration.criteria.box_part import BoxPart
 from yolo_losses.integration.criteria.class_part import ClassPart
@@ -291,3 +293,39 @@ def test_a_state_that_cannot_be_written_is_told_once_and_the_training_goes_on(
     check_swap(trainer)
     assert len(rows(tmp_path / "run")) == 3
     assert sorted(path.name for path in weights.iterdir()) == sorted(["best.pt", in_the_way, "last.pt"])
+
+
+@pytest.mark.parametrize("event", ["on_train_batch_end", "on_train_epoch_start", "on_val_end"])
+def test_a_training_in_which_the_package_is_uninstalled_ends_at_its_next_batch(
+    tmp_path: Path, data: Path, event: str
+) -> None:
+    model = YOLO("yolov8n.yaml")
+    batches: list[int] = []
+    done: list[int] = []
+
+    def uninstall(_: Any) -> None:
+        if not done:
+            done.append(len(batches))
+            hook.uninstall()
+
+    model.add_callback("on_train_batch_end", lambda trainer: batches.append(1))
+    model.add_callback(event, uninstall)
+    try:
+        with logged() as said, pytest.raises(RuntimeError, match="was uninstalled during this training"):
+            model.train(data=str(data), project=str(tmp_path), **{**TINY, "epochs": 2}, **KEYS)
+    finally:
+        hook.install()
+    assert len(batches) == done[0]
+    assert len([line for line in said if "yolo_losses: uninstalled while a training" in line]) == 1
+    assert hook.is_active()
+
+
+def test_after_a_training_the_package_is_uninstalled_without_a_word(tmp_path: Path, data: Path) -> None:
+    trainer, _ = train(data, tmp_path / "run", {}, epochs=1)
+    assert trainer.yolo_losses_run.batches
+    try:
+        with logged() as said:
+            hook.uninstall()
+    finally:
+        hook.install()
+    assert said == []

@@ -232,11 +232,12 @@ def test_a_state_that_cannot_be_written_is_told_once_and_leaves_nothing_half_wri
     run.save_state(trainer)
     kept = (tmp_path / STATE_FILE).read_bytes()
 
-    def full(saved: Any, file: Path) -> None:
-        file.write_bytes(b"half of it")
+    def full(file: Path, content: bytes) -> None:
+        with file.open("wb") as half:
+            half.write(content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("yolo_losses.integration.state.torch.save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with logged() as said:
         run.save_state(trainer)
         run.save_state(trainer)
@@ -245,6 +246,28 @@ def test_a_state_that_cannot_be_written_is_told_once_and_leaves_nothing_half_wri
     assert "No space left on device" in said[0]
     assert os.listdir(tmp_path) == [STATE_FILE]
     assert (tmp_path / STATE_FILE).read_bytes() == kept
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file here that behaves as on a full disk")
+def test_a_full_disk_is_named_in_plain_words(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path)
+    run = run_of(trainer, "both")
+    (tmp_path / STATE_FILE).with_suffix(".part").symlink_to("/dev/full")
+    with logged() as said:
+        run.save_state(trainer)
+    (line,) = said
+    assert "could not be written" in line
+    assert "([Errno 28] No space left on device); training continues" in line
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("done", "usable"), [(1, False), (2, True), (3, True), (4, True), (5, False)])
+def test_a_state_is_used_within_an_epoch_of_the_checkpoint(tmp_path: Path, done: int, usable: bool) -> None:
+    wanted = flat(trained(tmp_path, "both").state())
+    fresh = flat(run_of(trainer_of(tmp_path), "both").state())
+    change(tmp_path / STATE_FILE, epoch=done - 1)
+    resumed = run_of(trainer_of(tmp_path, resume=True, epoch=2), "both")  # a checkpoint of three epochs
+    assert torch.equal(flat(resumed.state()), wanted if usable else fresh)
 
 
 def test_a_loss_without_state_writes_no_file(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from yolo_losses._log import PREFIX
 from yolo_losses.config.settings import LossSettings, own_arguments
-from yolo_losses.integration import arguments, context
+from yolo_losses.integration import arguments, context, guard
 from yolo_losses.integration.run import ATTRIBUTE, TRAINER, Run, log_checkpoint_losses, with_balanced_weights
 
 
@@ -130,6 +130,14 @@ def hide_statistics(trainer: Any) -> None:
     run = run_of(trainer)
     if run is not None:
         run.hide_statistics(trainer)
+
+
+def leave(trainer: Any) -> None:
+    """Follow the model of a training that has ended, or was given up, as one that nobody trains."""
+    context.enter(None)
+    run = run_of(trainer)
+    if run is not None:
+        guard.end_run(run.equipment)
 
 
 def after_training(trainer: Any) -> None:

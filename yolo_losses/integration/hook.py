@@ -17,7 +17,7 @@ from yolo_losses import registry
 from yolo_losses._log import say
 from yolo_losses.config import class_weights, renaming, settings
 from yolo_losses.config.settings import LossSettings
-from yolo_losses.integration import arguments, context
+from yolo_losses.integration import arguments
 from yolo_losses.integration.autoload import yolo_losses_autoload as autoload
 from yolo_losses.registry.parameters import Value
 
@@ -210,7 +210,7 @@ def _train(original: Callable[..., Any], trainer: Any, *args: Any, **kwargs: Any
     try:
         return original(trainer, *args, **kwargs)
     finally:
-        context.enter(None)  # a training may end in an error
+        _callbacks().leave(trainer)  # a training may end in an error
 
 
 def _patch_engine(module: Any, kind: str, mode: str) -> None:

@@ -131,7 +131,16 @@ class Run:
                 branch.statistics.begin_epoch()
 
     def before_batch(self, trainer: Any) -> None:
-        """Check that the model's criterion is the one that was equipped, and follow what the batch's loss calls."""
+        """Check that the model's criterion is the one that was equipped, and follow what the batch's loss calls.
+
+        Raises:
+            RuntimeError: where the package was uninstalled since the training began.
+        """
+        if not guard.is_in_run(self.equipment):
+            raise RuntimeError(
+                f"{PREFIX}{self.settings.describe()} is set, but the package was uninstalled during this training:"
+                " nothing would show that the chosen loss runs"
+            )
         if not self.batches:
             self._rebuild(trainer)
         self.keep_equipped(trainer, "training")

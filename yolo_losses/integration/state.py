@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,9 +45,12 @@ class StateFile:
         path = checkpoint.with_name(STATE_FILE)
         part = path.with_suffix(".part")
         try:
-            torch.save({"epoch": epoch, "losses": self.losses, "state": state}, part)
+            # Through memory: of a full disk torch's own writer says no more than "iostream error".
+            content = io.BytesIO()
+            torch.save({"epoch": epoch, "losses": self.losses, "state": state}, content)
+            part.write_bytes(content.getvalue())
             os.replace(part, path)
-        except Exception as error:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
             if not self.failed:

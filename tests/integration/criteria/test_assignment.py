@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from yolo_losses.integration.criteria.assignment import plain_iou
+from yolo_losses.integration.criteria.assignment import Assignment, plain_iou
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])
@@ -34,3 +34,18 @@ def test_iou_is_that_of_torchvision() -> None:
 
 def test_iou_of_two_boxes_without_area_is_0() -> None:
     assert plain_iou(torch.zeros(1, 4), torch.zeros(1, 4)) == 0
+
+
+def test_strides_and_image_size_are_those_of_the_grid() -> None:
+    width, height = 96, 64
+    points, strides = [], []
+    for stride in (8, 16, 32):
+        grid = torch.cartesian_prod(torch.arange(width // stride), torch.arange(height // stride)) + 0.5
+        points.append(grid)
+        strides.append(torch.full((len(grid), 1), float(stride)))
+    point, stride = torch.cat(points), torch.cat(strides)
+    count = len(point)
+    assigned = (torch.zeros(1, count), torch.zeros(1, count, 4), torch.zeros(1, count, 3), torch.zeros(1, count))
+    assignment = Assignment(torch.zeros(1, count, 4), point * stride, assigned, False)
+    torch.testing.assert_close(assignment.strides(point), stride)
+    torch.testing.assert_close(assignment.image_wh(stride), torch.tensor([float(width), float(height)]))

@@ -10,6 +10,7 @@ import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -468,6 +469,22 @@ def test_resumed_run_takes_up_the_state(tmp_path: Path, data: Path, model_file: 
         resumed.train(resume=True)
     assert [line for line in lines if "state is that of epoch 1" in line]
     assert list(saved["state"]) == ["/box"]
+
+
+@pytest.mark.parametrize("engine", ["trainer", "validator"])
+def test_pixels_are_those_of_the_images_that_an_engine_prepares(engine: str) -> None:
+    from yolo_losses.integration.run import _follow_image_size
+
+    def prepare(batch: Any) -> Any:
+        return {"img": batch["img"].float()}
+
+    trainer = SimpleNamespace(preprocess_batch=prepare, validator=SimpleNamespace(preprocess=prepare))
+    branch = SimpleNamespace(image_size=640.0)
+    _follow_image_size(trainer, branch)
+    preprocess = trainer.preprocess_batch if engine == "trainer" else trainer.validator.preprocess
+    for size in (320, 480):
+        assert preprocess({"img": torch.zeros(1, 3, size, size)})["img"].shape[-1] == size
+        assert branch.image_size == size
 
 
 @pytest.mark.slow
