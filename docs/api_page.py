@@ -37,7 +37,7 @@ API = (
         "",
         (
             *("list_losses", "make_cls_loss", "make_classify_loss", "make_box_loss", "make_seg_loss"),
-            *("make_pixel_loss", "make_region_loss", "show"),
+            *("make_pixel_loss", "make_region_loss", "make_loss", "show"),
         ),
     ),
     Section("Settings", "", ("LossSettings",)),

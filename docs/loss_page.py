@@ -23,7 +23,13 @@ from yolo_losses.plots import stem
 from yolo_losses.registry import TERM_KEYS, LossSpec, bibliography
 
 FOLDER = Path(__file__).parent / "losses"
-MODELS = {"rotated": "yolov8n-obb.yaml", "mask": "yolov8n-seg.yaml", "classify": "yolov8n-cls.yaml"}
+MODELS = {
+    "rotated": "yolov8n-obb.yaml",
+    "mask": "yolov8n-seg.yaml",
+    "classify": "yolov8n-cls.yaml",
+    "l1": "yolo26n.yaml",
+    "angle": "yolo26n-obb.yaml",
+}
 MODELS |= dict.fromkeys(("pixel", "region"), "yolo26n-sem.yaml")
 
 
@@ -92,6 +98,17 @@ GROUPS = {
         "Of a class, `p` is a pixel's probability by the softmax of its logits (of one class by its sigmoid), `t` is 1"
         " at the pixels of the class, 0 elsewhere; the sums are over the valid pixels of a batch:",
         "TP = sum(p t)\nFP = sum(p (1-t))\nFN = sum((1-p) t)",
+    ),
+    "l1": Group(
+        "Losses of box distances",
+        "`l1_loss=NAME`, for heads that predict no distribution: YOLO26 and RT-DETR.",
+        "`d` is the error of one side, as a share of the image's side: of its distance to the anchor on YOLO26; of"
+        " centre, width or height on RT-DETR.",
+    ),
+    "angle": Group(
+        "Angle losses",
+        "`angle_loss=NAME`, for the task `obb`.",
+        "`w'` and `h'` are the sides of the object; `lambda` is `angle_lambda`, 3.0.",
     ),
     "modifiers": Group(
         "Modifiers of box losses",
@@ -171,6 +188,10 @@ def in_python(spec: LossSpec, name: str) -> dict[str, str]:
             }
         case "seg":
             return {"factory": "make_seg_loss", "arguments": call, "signature": "(logits, targets) -> loss per mask"}
+        case "l1" | "angle":
+            items = spec.module.family.items.removesuffix("s")
+            call = f'"{TERM_KEYS[spec.kind]}", {call}'
+            return {"factory": "make_loss", "arguments": call, "signature": f"(pred, target) -> loss per {items}"}
         case _:
             return {"factory": "make_box_loss", "arguments": call, "signature": "(pred, target) -> loss per pair"}
 
@@ -207,6 +228,16 @@ def in_training(spec: LossSpec) -> list[str]:
     elif spec.kind == "dice":
         over = "the classes that have a pixel in the batch" if spec.name == "lovasz" else "all classes"
         facts.append(f"For the task `semantic`: the mean over {over}; with one class, that class's.")
+    elif spec.kind == "l1":
+        facts.append("For YOLO26, whose log calls the term `dfl_loss` in older releases of Ultralytics, and RT-DETR.")
+        facts.append("The mean over the four sides on YOLO26, with the gain `dfl`; their sum on RT-DETR.")
+        facts.append("`l1_loss=off` is no such term: a zero in the graph.")
+    elif spec.kind == "angle":
+        facts.append("For the task `obb`, in the releases of Ultralytics that log `angle_loss`.")
+        facts.append("`angle_lambda` changes the weight, also of the stock loss; the gain is `angle`.")
+        facts.append("`angle_loss=off` is no such term: a zero in the graph.")
+        if spec.module.note:
+            facts.append(f"The start line says: {spec.module.note}.")
     else:
         facts.append("For the task `segment`. `seg_scale` multiplies the term.")
     if stateful(spec):

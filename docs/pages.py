@@ -38,7 +38,11 @@ def pages() -> dict[Path, str]:
     results = {name: table(*published(measured.by_group(name), notes=False)) for name in ("class", "box", "rotated")}
     parts = {
         CHINESE / "losses.md": {f"losses:{name}": chinese(members) for name, members in grouped(specs).items()},
-        DOCS / "keys.md": {f"keys:{name}": keys_table(members) for name, members in grouped(specs).items()},
+        DOCS / "keys.md": {
+            f"keys:{name}": keys_table(members)
+            for name, members in grouped(specs).items()
+            if any(spec.parameters for spec in members)
+        },
         DOCS / "speed.md": {"costs": cost},
         DOCS / "which-loss.md": {f"published:{name}": text for name, text in results.items()},
     }

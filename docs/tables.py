@@ -27,7 +27,13 @@ from yolo_losses.config.settings import LossSettings
 from yolo_losses.registry import TERM_KEYS, LossSpec
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = {"rotated": "yolov8n-obb.yaml", "mask": "yolov8n-seg.yaml", "classify": "yolov8n-cls.yaml"}
+MODELS = {
+    "rotated": "yolov8n-obb.yaml",
+    "mask": "yolov8n-seg.yaml",
+    "classify": "yolov8n-cls.yaml",
+    "l1": "yolo26n.yaml",
+    "angle": "yolo26n-obb.yaml",
+}
 MODELS |= dict.fromkeys(("pixel", "region"), "yolo26n-sem.yaml")
 NOTES = {
     "class": "Compare runs by mAP: the values of cls_loss of different losses are not comparable.",
@@ -36,6 +42,8 @@ NOTES = {
     "classify": "For the task classify only.",
     "pixel": "For the task semantic only.",
     "region": "For the task semantic only.",
+    "l1": "For heads that predict no distribution: YOLO26 and RT-DETR.",
+    "angle": "For the task obb only.",
 }
 
 
@@ -47,6 +55,7 @@ def readme(text: str) -> str:
     }
     boxes = f"{names['box']}; rotated: {names['rotated']}; with the prefixes {names['modifiers']}"
     values = {"cls_loss": names["class"], "box_loss": boxes, "seg_loss": names["mask"], "dfl_loss": "`dfl`, `off`"}
+    values |= {"l1_loss": f"{names['l1']}, `off`", "angle_loss": f"{names['angle']}, `off`"}
     rows = ["| key | values |", "|---|---|", *(f"| `{key}` | {value} |" for key, value in values.items())]
     return re.sub(r"(?<=<!-- losses -->\n).*?(?=<!-- /losses -->)", "\n".join(rows) + "\n", text, flags=re.DOTALL)
 

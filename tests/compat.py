@@ -45,13 +45,13 @@ BATCHES = TRAIN_IMAGES // BATCH
 TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "yolov8n": ("detect", {"cls_loss": "slide", "box_loss": "giou", "dfl_loss": "dfl", "slide_delta": 0.15}),
     "yolov10n": ("detect", {"cls_loss": "vfl", "box_loss": "diou", "loss_branches": "one2many"}),
-    "yolo26n": ("detect", {"cls_loss": "ema_slide", "box_loss": "giou", "tal_topk": 20}),
+    "yolo26n": ("detect", {"cls_loss": "ema_slide", "box_loss": "giou", "tal_topk": 20, "l1_loss": "smooth_l1"}),
     "yolov8n-seg": ("segment", {"cls_loss": "focal", "box_loss": "diou", "dfl_loss": "off", "tal_overlap": "giou"}),
     "yolov8n-pose": ("pose", {"cls_loss": "qfl", "box_loss": "ciou", "tal_topk": 13}),
     "yolov8n-obb": ("obb", {"cls_loss": "poly", "box_loss": "probiou", "dfl_loss": "dfl", "tal_beta": 4.0}),
     "yolo26n-seg": ("segment", {"cls_loss": "asl", "box_loss": "giou"}),
-    "yolo26n-pose": ("pose", {"cls_loss": "mal", "box_loss": "giou"}),
-    "yolo26n-obb": ("obb", {"cls_loss": "ghm", "box_loss": "probiou"}),
+    "yolo26n-pose": ("pose", {"cls_loss": "mal", "box_loss": "giou", "l1_loss": "l1"}),
+    "yolo26n-obb": ("obb", {"cls_loss": "ghm", "box_loss": "probiou", "l1_loss": "off", "angle_loss": "cos2"}),
 }
 RESUMED = ("yolov8n", "yolo26n")
 TWO_BRANCHES = ("yolov10n", "yolo26n")

@@ -19,7 +19,7 @@ from conftest import criterion_of, head
 from torch import nn
 
 import yolo_losses
-from yolo_losses import functional, registry
+from yolo_losses import functional, make_loss, registry
 
 REQUIRED = inspect.Parameter.empty
 
@@ -94,6 +94,10 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "dice_loss": {"logits": REQUIRED, "targets": REQUIRED, "smooth": 1.0},
     "tversky_loss": {"logits": REQUIRED, "targets": REQUIRED, "alpha": 0.3, "beta": 0.7, "smooth": 1.0},
     "lovasz_hinge_loss": {"logits": REQUIRED, "targets": REQUIRED},
+    "l1_distance_loss": {"pred": REQUIRED, "target": REQUIRED},
+    "smooth_l1_distance_loss": {"pred": REQUIRED, "target": REQUIRED, "beta": 0.01},
+    "sin2_angle_loss": {"pred": REQUIRED, "target": REQUIRED, "lambda_": 3.0},
+    "cos2_angle_loss": {"pred": REQUIRED, "target": REQUIRED, "lambda_": 3.0},
 }
 SHARED = {"weight": None, "reduction": "none", "avg_factor": None}
 
@@ -108,8 +112,9 @@ MAKERS = {
     "box": yolo_losses.make_box_loss,
     "seg": yolo_losses.make_seg_loss,
 }
+TERM_KEYS = {"l1": "l1_loss", "angle": "angle_loss"}  # of the kinds that `make_loss` makes
 TOOLS = ["equip", "register_cls_loss", "register_box_loss", "LossSettings", "list_losses", "show"]
-TOOLS += [maker.__name__ for maker in MAKERS.values()]
+TOOLS += ["make_loss", *(maker.__name__ for maker in MAKERS.values())]
 NAMES = {
     *PROMISED_MODULES,
     *(spec.module.__name__ for spec in LOSSES),
@@ -135,7 +140,7 @@ def arguments(name: str) -> tuple[torch.Tensor, ...]:
         if name == "mpdiou_loss":
             extra = (torch.tensor([640.0, 480.0]),)
         home = getattr(functional, name).__module__
-        if any(spec.rotated for spec in LOSSES if spec.module.__module__ == home):
+        if any(spec.rotated or spec.kind == "angle" for spec in LOSSES if spec.module.__module__ == home):
             return torch.tensor([[5.0, 4.0, 10.0, 8.0, 0.3]] * 3), torch.tensor([[7.0, 5.0, 9.0, 8.0, 0.7]] * 3)
         return torch.tensor([[0.0, 0.0, 10.0, 8.0]] * 3), torch.tensor([[2.0, 1.0, 12.0, 8.0]] * 3), *extra
     if name == "slide_loss":
@@ -184,7 +189,8 @@ def test_function_may_be_called_by_keyword(name: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_function_returns_the_loss_per_element_per_pair_or_per_mask(name: str) -> None:
     first, *_ = given = arguments(name)
-    wanted = first.shape if "logits" in FUNCTIONS[name] and name != "distribution_focal_loss" else first.shape[:-1]
+    per_element = "logits" in FUNCTIONS[name] or name.endswith("distance_loss")
+    wanted = first.shape if per_element and name != "distribution_focal_loss" else first.shape[:-1]
     if takes_masks(name):
         wanted = first.shape[:1]
     assert getattr(functional, name)(*given).shape == wanted
@@ -232,7 +238,7 @@ def test_module_is_found_by_its_name_and_its_key(spec: registry.LossSpec) -> Non
     module = getattr(yolo_losses, name)
     assert module is spec.module
     assert issubclass(module, nn.Module)
-    named = MAKERS[spec.kind](spec.name)
+    named = MAKERS[spec.kind](spec.name) if spec.kind in MAKERS else make_loss(TERM_KEYS[spec.kind], spec.name)
     assert type(named) is module
     assert named.reduction == "none"
     assert spec.name in yolo_losses.list_losses()["rotated" if spec.rotated else registry.KINDS[spec.kind].group]

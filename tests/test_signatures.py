@@ -214,6 +214,8 @@ SHAPES = {
     "box": ((2, 4), (3, 4)),
     "rotated": ((2, 5), (3, 5)),
     "mask": ((2, 4, 4), (2, 4, 5)),
+    "l1": ((2, 4), (3, 4)),
+    "angle": ((2, 5), (3, 5)),
 }
 EXTRA = {"image_wh": (64, 64), "mean_iou": 0.5, "pos_neg_ratio": torch.ones(3)}
 

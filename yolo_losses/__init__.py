@@ -99,6 +99,7 @@ _HOMES = {
     "make_box_loss": "losses.build",
     "make_classify_loss": "losses.build",
     "make_seg_loss": "losses.build",
+    "make_loss": "losses.build",
     "make_pixel_loss": "losses.build",
     "make_region_loss": "losses.build",
     "show": "plots",

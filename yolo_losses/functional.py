@@ -10,6 +10,8 @@ from typing import Any
 
 from yolo_losses import registry
 from yolo_losses.config.class_weights import class_balanced_weights as class_balanced_weights
+from yolo_losses.losses.angles.cos2 import cos2_angle_loss as cos2_angle_loss
+from yolo_losses.losses.angles.sin2 import sin2_angle_loss as sin2_angle_loss
 from yolo_losses.losses.boxes.ciou import ciou_loss as ciou_loss
 from yolo_losses.losses.boxes.diou import diou_loss as diou_loss
 from yolo_losses.losses.boxes.eiou import eiou_loss as eiou_loss
@@ -46,6 +48,8 @@ from yolo_losses.losses.classify.ce import softmax_cross_entropy_loss as softmax
 from yolo_losses.losses.classify.focal import softmax_focal_loss as softmax_focal_loss
 from yolo_losses.losses.classify.gce import generalized_cross_entropy_loss as generalized_cross_entropy_loss
 from yolo_losses.losses.classify.poly import softmax_poly_loss as softmax_poly_loss
+from yolo_losses.losses.distances.l1 import l1_distance_loss as l1_distance_loss
+from yolo_losses.losses.distances.smooth_l1 import smooth_l1_distance_loss as smooth_l1_distance_loss
 from yolo_losses.losses.distribution.dfl import distribution_focal_loss as distribution_focal_loss
 from yolo_losses.losses.masks.bce import mask_bce_loss as mask_bce_loss
 from yolo_losses.losses.masks.bce_dice import bce_dice_loss as bce_dice_loss

@@ -45,6 +45,15 @@ def ciou_loss(
     reduction: str = "none",
     avg_factor: float | Tensor | None = None,
 ) -> Tensor: ...
+def cos2_angle_loss(
+    pred: Tensor,
+    target: Tensor,
+    lambda_: float = 3.0,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
 def dice_loss(
     logits: Tensor,
     targets: Tensor,
@@ -189,6 +198,14 @@ def kld_loss(
     tau: float = 1.0,
     alpha: float = 1.0,
     sqrt: bool = False,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
+def l1_distance_loss(
+    pred: Tensor,
+    target: Tensor,
     *,
     weight: Tensor | None = None,
     reduction: str = "none",
@@ -388,6 +405,15 @@ def shape_iou_loss(
     reduction: str = "none",
     avg_factor: float | Tensor | None = None,
 ) -> Tensor: ...
+def sin2_angle_loss(
+    pred: Tensor,
+    target: Tensor,
+    lambda_: float = 3.0,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
 def siou_loss(
     pred: Tensor,
     target: Tensor,
@@ -404,6 +430,15 @@ def slide_loss(
     mean_iou: Tensor | float,
     delta: float = 0.1,
     min_iou: float = 0.2,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
+def smooth_l1_distance_loss(
+    pred: Tensor,
+    target: Tensor,
+    beta: float = 0.01,
     *,
     weight: Tensor | None = None,
     reduction: str = "none",

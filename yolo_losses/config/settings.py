@@ -56,6 +56,11 @@ class LossSettings:
         seg_scale: a factor on the mask term, above 0.
         ce_loss: `stock` or the registered name of a loss per pixel; in the task semantic, whose class term it is.
         dice_loss: `stock`, `off` or the registered name of a loss of the classes' overlaps; in the task semantic.
+        l1_loss: `stock`, the registered name of a loss of box distances, or `off`.
+        angle_loss: `stock`, the registered name of an angle loss, or `off`.
+        angle_lambda: how slowly an angle's weight falls with the aspect ratio of its box, above 0.
+        o2m_start: the weight of the one-to-many branch in the first epoch, in [0, 1]; or `stock`.
+        o2m_end: its weight in the last epoch, in [0, 1]; or `stock`.
         tal_topk: candidates per object of the task-aligned assigner, at least 1; or `stock`.
         tal_alpha: its exponent of the score, at least 0; or `stock`.
         tal_beta: its exponent of the overlap, at least 0; or `stock`.
@@ -79,6 +84,11 @@ class LossSettings:
     seg_scale: float = _key(Key("mask", float, 1.0, Param(above=0), tasks=("segment",)))
     ce_loss: str = _key(LossKey("class", kind="ce", tasks=("semantic",)))
     dice_loss: str = _key(LossKey("dice", kind="dice", words=("off",), tasks=("semantic",)))
+    l1_loss: str = _key(LossKey("l1", kind="l1", words=("off",)))
+    angle_loss: str = _key(LossKey("angle", kind="angle", words=("off",), tasks=("obb",)))
+    angle_lambda: float = _key(Key("angle", float, 3.0, Param(above=0), tasks=("obb",)))
+    o2m_start: float | str = _key(Key("schedule", float, "stock", Param(low=0, high=1, words=("stock",))))
+    o2m_end: float | str = _key(Key("schedule", float, "stock", Param(low=0, high=1, words=("stock",))))
     tal_topk: int | str = _key(Key("assigner", int, "stock", Param(low=1, words=STOCK)))
     tal_alpha: float | str = _key(Key("assigner", float, "stock", Param(low=0, words=STOCK)))
     tal_beta: float | str = _key(Key("assigner", float, "stock", Param(low=0, words=STOCK)))
@@ -144,9 +154,14 @@ class LossSettings:
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """What is not stock: of `class`, `box`, `distribution`, `mask`, and `assigner`."""
+        """What is not stock, by the names that the keys declare: terms of the loss, `assigner` and `schedule`."""
         swapped = {key.term: None for name, key in KEYS.items() if key.term and getattr(self, name) != key.default}
         return tuple(swapped)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The terms whose part a criterion calls in every batch: all but the schedule between branches."""
+        return tuple(term for term in self.terms if term != "schedule")
 
     @property
     def swaps_cls(self) -> bool:
@@ -166,7 +181,7 @@ class LossSettings:
     @property
     def swaps_loss(self) -> bool:
         """Whether some term of the loss is this package's."""
-        return any(term != "assigner" for term in self.terms)
+        return any(term not in ("assigner", "schedule") for term in self.terms)
 
     @property
     def swaps_assigner(self) -> bool:

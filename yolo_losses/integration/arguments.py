@@ -112,6 +112,10 @@ def _check(trainer: Any, overrides: Any) -> None:
         )
 
         queries.check(chosen)
+    elif not chosen.swaps_nothing:
+        from yolo_losses.integration.criteria import anchors
+
+        anchors.check_release(chosen)
     _keep(given, chosen)
     setattr(trainer, ATTRIBUTE, chosen)
     for key in renaming.renamed():

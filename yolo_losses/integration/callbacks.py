@@ -70,7 +70,7 @@ def before_epoch(trainer: Any) -> None:
     if run is not None:
         arguments.check_unchanged(trainer, run.settings)
         run.keep_equipped(trainer)
-        run.begin_epoch()
+        run.begin_epoch(trainer)
 
 
 def before_batch(trainer: Any) -> None:

@@ -134,7 +134,7 @@ class Equipment:
 
     def newly_proven(self) -> bool:
         """Return whether a branch was proven since this was last asked."""
-        proven = [path for path, branch in self.branches.items() if branch.expected and branch.proven]
+        proven = [path for path, b in self.branches.items() if not b.settings.swaps_nothing and b.proven]
         if proven == self.proven:
             return False
         self.proven = proven

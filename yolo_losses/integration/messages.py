@@ -10,6 +10,7 @@ from yolo_losses.config import class_weights
 from yolo_losses.config.keys import LossKey
 from yolo_losses.config.settings import KEYS, format_number
 from yolo_losses.integration import criteria
+from yolo_losses.integration.criteria import schedule
 from yolo_losses.integration.criteria.branch import Branch
 from yolo_losses.integration.equipment import ROLES, Equipment
 from yolo_losses.losses.classification.slide import SlideLoss
@@ -28,6 +29,7 @@ def log_start(equipment: Equipment, roles: Iterable[str] = ROLES) -> None:
         and (key.term in branch.expected or key.term in type(branch).always_logged)
         and equipment.settings.task in ("", *key.tasks)
     ]
+    terms += [note for note in [schedule.describe(_criterion(equipment), equipment.settings)] if note]
     terms += assigner_notes(equipment)
     names = ", ".join(name for name, own in equipment.branches.items() if name and own.expected == branch.expected)
     log(f"{'; '.join(terms)}; equipped for {' and '.join(roles)}{f' ({names})' if names else ''}")
@@ -60,6 +62,11 @@ def _format_term(equipment: Equipment, branch: Branch, name: str, key: LossKey) 
     return ", ".join((words, *notes))
 
 
+def _criterion(equipment: Equipment) -> Any:
+    """Return one of the criteria that were equipped, of which all are alike; `None` where there is none."""
+    return next(iter(equipment.criteria.values()), None)
+
+
 def log_proof(equipment: Equipment, criterion: Any) -> None:
     """Log which parts ran in batches with objects, and how the class term compares with the stock one.
 
@@ -87,6 +94,8 @@ def log_proof(equipment: Equipment, criterion: Any) -> None:
         ratios.append(_class_weights(equipment))
     ratios += assigner_notes(equipment)
     notes = ran + ratios
+    if weights := schedule.describe_epoch(criterion, equipment.settings):
+        notes.append(weights)
     if equipment.settings.cls_scale == "auto":
         notes.append(f"cls_scale=auto is {format_factors(equipment.branches)}")
     elif equipment.settings.cls_scale == 1 and unusual:

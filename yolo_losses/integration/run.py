@@ -122,13 +122,11 @@ class Run:
 
     # ----------------------------------------------------------------------------------------------------- batches
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self, trainer: Any) -> None:
         """Have the first batch of the epoch compared."""
         self.calls_before_epoch = self.equipment.calls_proven
         for branch in self.branches.values():
-            branch.ledger.due = True
-            if branch.statistics is not None:
-                branch.statistics.begin_epoch()
+            branch.begin_epoch(trainer.epoch, trainer.epochs)
 
     def before_batch(self, trainer: Any) -> None:
         """Check that the model's criterion is the one that was equipped, and follow what the batch's loss calls.

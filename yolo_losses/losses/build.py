@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from yolo_losses import registry
+from yolo_losses.losses._module import LossModule
 from yolo_losses.losses._step import Step
 from yolo_losses.losses.boxes._base import BoxLoss, ModifiedBoxLoss
 from yolo_losses.losses.classification._base import ClassificationLoss
@@ -18,7 +19,7 @@ from yolo_losses.losses.classification._batch import Batch
 from yolo_losses.losses.classify._base import ClassifyLoss
 from yolo_losses.losses.masks._base import MaskLoss
 from yolo_losses.losses.semantic._base import PixelLoss, RegionLoss
-from yolo_losses.registry import KINDS, Kind, LossSpec
+from yolo_losses.registry import KINDS, TERM_KEYS, Kind, LossSpec
 from yolo_losses.registry.parameters import Value
 
 
@@ -176,6 +177,33 @@ def make_seg_loss(name: str, *, reduction: str = "none", **keys: Any) -> MaskLos
     """
     spec = _spec("seg", name)
     module: MaskLoss = spec.build(registry.parse_keys([spec], keys), reduction=reduction)
+    return module
+
+
+def make_loss(key: str, name: str, *, reduction: str = "none", **keys: Any) -> LossModule:
+    """Return the module of a loss by the training key that picks it, its registered name and keys.
+
+    Args:
+        key: the training key, such as `"l1_loss"`.
+        name: name or alias, such as `"smooth_l1"`.
+        reduction: `none`, `mean` or `sum`.
+        **keys: training keys of the loss, such as `l1_smooth_l1_beta=0.02`.
+
+    Raises:
+        ValueError: on an unknown key or name, a key of another loss, or a value out of range.
+
+    Example:
+        >>> from yolo_losses import make_loss
+        >>> make_loss("l1_loss", "smooth_l1", l1_smooth_l1_beta=0.02)
+        SmoothL1DistanceLoss(beta=0.02)
+    """
+    kinds = {term_key: kind for kind, term_key in reversed(TERM_KEYS.items())}  # cls_loss: those of boxes
+    if key not in kinds:
+        raise ValueError(f"'{key}' picks no loss: allowed are {', '.join(sorted(kinds))}")
+    if key == TERM_KEYS["box"]:
+        return make_box_loss(name, reduction=reduction, **keys)
+    spec = _spec(kinds[key], name)
+    module: LossModule = spec.build(registry.parse_keys([spec], keys), reduction=reduction)
     return module
 
 

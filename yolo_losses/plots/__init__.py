@@ -16,7 +16,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from yolo_losses import registry
-from yolo_losses.plots import boxes, classification, classify, masks, rotated
+from yolo_losses.plots import angles, boxes, classification, classify, distances, masks, rotated
 from yolo_losses.plots.choice import Selection, choose
 from yolo_losses.plots.sheet import SHEET_STYLE
 from yolo_losses.plots.style import svg_element, svg_file
@@ -31,6 +31,8 @@ SHEETS: Mapping[str, Draw] = {
     "classify": classify.draw,
     "pixel": classify.draw,
     "region": masks.draw,
+    "l1": distances.draw,
+    "angle": angles.draw,
 }
 COLUMNS: Mapping[str, Draw] = {
     "class": classification.column,
@@ -40,6 +42,8 @@ COLUMNS: Mapping[str, Draw] = {
     "classify": classify.column,
     "pixel": classify.column,
     "region": masks.column,
+    "l1": distances.column,
+    "angle": angles.column,
 }
 FILE_BACKENDS = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 FORMATS = (".png", ".svg", ".pdf")

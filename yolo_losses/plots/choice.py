@@ -21,6 +21,8 @@ REFERENCES = {
     "classify": "classify_ce",
     "pixel": "ce_ce",
     "region": "dice_dice",
+    "l1": "l1_l1",
+    "angle": "angle_sin2",
 }
 
 

@@ -17,7 +17,8 @@ from yolo_losses.registry import table as registry
 ENTRY_POINT_GROUP = "yolo_losses.losses"
 PLUGINS_VARIABLE = "YOLO_LOSSES_PLUGINS"
 BUILT_IN_PACKAGES = tuple(
-    f"yolo_losses.losses.{name}" for name in ("classification", "classify", "boxes", "masks", "semantic")
+    f"yolo_losses.losses.{name}"
+    for name in ("classification", "classify", "boxes", "masks", "semantic", "distances", "angles")
 )
 
 

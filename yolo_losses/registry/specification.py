@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from yolo_losses.registry.parameters import Parameter, Value
 
-Kind = Literal["cls", "classify", "box", "modifier", "seg", "ce", "dice"]
+Kind = Literal["cls", "classify", "box", "modifier", "seg", "ce", "dice", "l1", "angle"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ KINDS: Mapping[Kind, LossKind] = MappingProxyType(
         "ce": LossKind("ce_loss", "pixel loss of the task semantic", "pixel", "ce_loss: pixels (task semantic)", "ce_"),
         "dice": LossKind(
             "dice_loss", "region loss of the task semantic", "region", "dice_loss: regions (task semantic)", "dice_"
+        ),
+        "l1": LossKind("l1_loss", "loss of box distances", "l1", "l1_loss: box distances (YOLO26, RT-DETR)", "l1_"),
+        "angle": LossKind(
+            "angle_loss", "angle loss", "angle", "angle_loss: angles of rotated boxes (task obb)", "angle_"
         ),
     }
 )

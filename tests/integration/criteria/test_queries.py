@@ -510,3 +510,45 @@ def test_pixels_are_those_of_each_batch_in_multi_scale_training(tmp_path: Path, 
     model.train(data=str(data), project=str(tmp_path), **keys)
     assert all(seen == of_batch for seen, of_batch in sizes)
     assert len({size for size, _ in sizes}) > 1
+
+
+# The L1 term
+
+
+@pytest.mark.parametrize("box", ["stock", "giou"])
+def test_l1_is_the_stock_term(given: Given, box: str) -> None:
+    leaves, call = given()
+    expected, terms = call(stock_criterion()), call(equipped(l1_loss="l1", box_loss=box))
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value, rtol=1e-6, atol=1e-6)
+    for a, b in zip(gradients(terms, leaves), gradients(expected, leaves), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4 if box == "giou" else 1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["smooth_l1", "off"])
+def test_l1_term_of_every_layer_is_the_sum_over_the_sides_and_the_mean_over_the_pairs(given: Given, loss: str) -> None:
+    _, call = given()
+    calls = recorded(call)[1]
+    smooth = functools.partial(torch.nn.functional.smooth_l1_loss, reduction="sum", beta=0.05)
+    expected = [5 * smooth(pred, target) / len(target) * (loss != "off") for pred, target, _ in calls]
+    keys = {"l1_smooth_l1_beta": 0.05} if loss == "smooth_l1" else {}
+    model = equipped(l1_loss=loss, **keys)
+    stock, terms = call(stock_criterion()), call(model)
+    for term, value in {**stock, **totals(expected, [args[2] for args in calls], "bbox")}.items():
+        torch.testing.assert_close(terms[term], value, rtol=1e-5, atol=1e-6)
+    assert model.branches[""].expected == ("l1",)
+
+
+@pytest.mark.parametrize("loss", ["smooth_l1", "off"])
+def test_l1_term_without_objects_and_in_half_precision(given: Given, loss: str) -> None:
+    for each in (0, 3):
+        leaves, call = given(each)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            terms = call(equipped(l1_loss=loss))
+        assert all(torch.isfinite(value) for value in terms.values())
+        assert all(torch.isfinite(gradient).all() for gradient in gradients(terms, leaves))
+
+
+def test_rt_detr_refuses_an_angle_loss() -> None:
+    with pytest.raises(ValueError, match=r"^'angle_loss=cos2' cannot be used with RT-DETR, which predicts no angles"):
+        equipped(angle_loss="cos2")

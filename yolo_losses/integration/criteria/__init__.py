@@ -72,7 +72,7 @@ def equip(
     _check_keys(criterion, settings, (kind.TASK,) if hasattr(kind, "TASK") else BOX_TASKS)
     equipped: dict[str, Branch] = kind.equip(criterion, settings, branches or {}, image_size)
     for branch in equipped.values():
-        left = set(branch.settings.terms) - set(branch.expected)
+        left = set(branch.settings.parts) - set(branch.expected)
         if left:
             raise RuntimeError(
                 f"yolo_losses: {kind.__name__} left the {min(left)} term of {type(criterion).__name__} stock"

@@ -22,10 +22,21 @@ class AnchorBranch(Branch):
     Attributes:
         assignment: of the current call; each part takes it once.
         taken: the parts that took it.
+        weight: of the one-to-many branch in the current epoch, where its gains are scaled (`schedule`).
+        weight_range: those of the first and of the last epoch; `None`: the gains are not scaled.
     """
 
     assignment: Assignment | None = None
     taken: tuple[str, ...] = ()
+    weight: float = 1.0
+    weight_range: tuple[float, float] | None = None
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Begin an epoch, with its weight; see `Branch`."""
+        super().begin_epoch(epoch, epochs)
+        if self.weight_range is not None:
+            start, end = self.weight_range
+            self.weight = start + (end - start) * min(epoch / max(epochs - 1, 1), 1)
 
     def take(self, part: str) -> Assignment:
         """Return the assignment of the current call, once for each part.

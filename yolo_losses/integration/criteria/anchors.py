@@ -11,21 +11,22 @@ from types import FunctionType
 from typing import Any
 
 from torch import Tensor
-from ultralytics.utils.loss import RotatedBboxLoss
+from ultralytics.utils.loss import BboxLoss, RotatedBboxLoss, v8OBBLoss
 
 from yolo_losses._log import say as log
 from yolo_losses.config.settings import LossSettings
-from yolo_losses.integration.criteria import assigner, masks, parts
+from yolo_losses.integration.criteria import angle_part, assigner, masks, parts, schedule
 from yolo_losses.integration.criteria.anchor_branch import AnchorBranch, AssignerPart
-from yolo_losses.integration.criteria.box_part import BoxPart
+from yolo_losses.integration.criteria.box_part import BoxPart, calls_l1, has_l1_term
 from yolo_losses.integration.criteria.branch import Branch
 from yolo_losses.integration.criteria.class_part import ClassPart, is_plain_bce
 from yolo_losses.integration.criteria.distribution_part import DistributionPart, distribution_name
 from yolo_losses.integration.criteria.parts import Part
 
 PARTS = ("assigner", "bce", "bbox_loss")
-GAINS = {"class": "cls", "box": "box", "distribution": "dfl", "mask": "box"}
+GAINS = {"class": "cls", "box": "box", "distribution": "dfl", "mask": "box", "l1": "dfl", "angle": "angle"}
 SKIPPED = ("hyp", "assigner", "bbox_loss", "bce", "_modules")  # hold no criterion
+NO_L1_TERM = "this Ultralytics computes no L1 term here, allowed is stock"
 LAST = True  # matches by what a criterion holds: a kind that knows the criterion itself comes first
 
 
@@ -61,17 +62,20 @@ def equip(
 ) -> dict[str, Branch]:
     """Swap the chosen losses into a criterion with anchors in place; arguments and errors as `criteria.equip`."""
     found = dict(leaves(criterion))
+    schedule.restore(criterion)
     if settings.is_default:
         for leaf in found.values():
             restore(leaf)
         return {}
+    if schedule.TERM in settings.terms:
+        schedule.check(criterion, settings)
     chosen = [path for path in found if settings.loss_branches in ("both", path.split(".")[0])]
     if not chosen:
         raise ValueError(
             f"'loss_branches={settings.loss_branches}' is not valid: this head has one branch, allowed is both"
         )
     others = settings.without_losses()
-    equipped: dict[str, Branch] = {}
+    equipped: dict[str, AnchorBranch] = {}
     for path, leaf in found.items():
         own = settings if path in chosen else others
         if own.is_default:
@@ -80,7 +84,9 @@ def equip(
         branch = _equip_one(leaf, own, branches.get(path), path)
         branch.ledger.gain = _gains(_weak(criterion), _weak(leaf), path)
         equipped[path] = branch
-    return equipped
+    if schedule.TERM in settings.terms:
+        schedule.put(criterion, next(b for b in equipped.values() if schedule.TERM in b.settings.terms))
+    return {**equipped}
 
 
 def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, path: str) -> AnchorBranch:
@@ -94,10 +100,9 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
     _check_class_part(criterion, settings, plain)
     distribution = distribution_name(criterion.bbox_loss)
     swaps_distribution = settings.dfl_loss != "stock"
-    if swaps_distribution and not distribution:
-        raise ValueError(
-            f"'dfl_loss={settings.dfl_loss}' is not valid: this head predicts no distribution, allowed is stock"
-        )
+    _check_distances(criterion, settings)
+    if "angle" in settings.terms:
+        angle_part.check(criterion, settings)
     if settings.swaps_seg:
         masks.check(criterion, settings)
     assigner.check(criterion.assigner, settings)
@@ -106,7 +111,7 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
         branch = AnchorBranch.build(
             settings,
             plain_bce=plain,
-            expected=settings.terms,
+            expected=settings.parts,
             name=f"{kind.__module__}.{kind.__qualname__}",
             # A rank whose batch has the classes' own prompts returns before this criterion: ranks must not wait there.
             joined="vp_criterion" not in path.split("."),
@@ -120,14 +125,39 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
     if swaps_distribution:
         stock = getattr(criterion.bbox_loss, distribution)
         parts.put(criterion.bbox_loss, distribution, DistributionPart(stock, branch))
-    if settings.swaps_box:
+    if settings.swaps_box or "l1" in settings.terms:
         parts.put(criterion, "bbox_loss", BoxPart(criterion.bbox_loss, branch))
     if settings.swaps_cls or settings.loss_stats:
         parts.put(criterion, "bce", ClassPart(criterion.bce, branch))
     if settings.swaps_seg:
         masks.put(criterion, branch)
+    if "angle" in settings.terms:
+        angle_part.put(criterion, branch)
     parts.put(criterion, "assigner", AssignerPart(criterion.assigner, branch))
     return branch
+
+
+def check_release(settings: LossSettings) -> None:
+    """Raise a `ValueError` where no head of the installed Ultralytics has a term."""
+    if "angle" in settings.terms:
+        angle_part.check(v8OBBLoss, settings)
+    if settings.l1_loss != "stock" and not calls_l1(BboxLoss):
+        raise ValueError(f"'l1_loss={settings.l1_loss}' is not valid: {NO_L1_TERM}")
+
+
+def _check_distances(criterion: Any, settings: LossSettings) -> None:
+    """Raise a `ValueError` where the head has no such term: it predicts a distribution of each distance, or none."""
+    predicts_distribution = bool(distribution_name(criterion.bbox_loss))
+    if settings.dfl_loss != "stock" and not predicts_distribution:
+        other = "; its term is l1_loss" if has_l1_term(criterion.bbox_loss) else ""
+        raise ValueError(
+            f"'dfl_loss={settings.dfl_loss}' is not valid: this head predicts no distribution, allowed is stock{other}"
+        )
+    if settings.l1_loss != "stock" and not has_l1_term(criterion.bbox_loss):
+        why = "this head predicts a distribution, allowed is stock; its term is dfl_loss"
+        if not predicts_distribution:
+            why = NO_L1_TERM
+        raise ValueError(f"'l1_loss={settings.l1_loss}' is not valid: {why}")
 
 
 def _check_class_part(criterion: Any, settings: LossSettings, plain: bool) -> None:
@@ -198,3 +228,4 @@ def restore(criterion: Any) -> None:
     if isinstance(dfl, DistributionPart):
         parts.put(box, distribution_name(box), dfl.stock)
     masks.restore(criterion)
+    angle_part.restore(criterion)

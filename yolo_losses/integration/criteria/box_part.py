@@ -1,44 +1,54 @@
-"""The part in place of `bbox_loss`: its own body, in which the function that computes the IoU is replaced.
+"""The part in place of `bbox_loss`: its own body, in which the functions for the IoU and the L1 term are replaced.
 
-So weights, divisor and the distribution term stay the criterion's own.
+So weights, divisors and the distribution term stay the criterion's own.
 """
 
 from __future__ import annotations
 
-import types
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from ultralytics.utils.loss import RotatedBboxLoss
 
 from yolo_losses.integration.criteria.anchor_branch import AnchorBranch
-from yolo_losses.integration.criteria.parts import Part, full_precision
+from yolo_losses.integration.criteria.distribution_part import distribution_name
+from yolo_losses.integration.criteria.parts import Part, full_precision, functional_with, with_globals
+from yolo_losses.losses.distances._base import DistanceLoss
 
 IOU_FUNCTIONS = {False: "bbox_iou", True: "probiou"}  # what `bbox_loss` calls for its IoU: axis-aligned, rotated boxes
+L1_FUNCTION = "l1_loss"  # what it calls, of `torch.nn.functional`, where the head predicts no distribution
 
 
 class BoxPart(Part):
-    """The box term in place of `bbox_loss`: its own body, in which the function for the IoU is replaced."""
+    """The box term, the L1 term or both in place of `bbox_loss`."""
 
     def __init__(self, stock: nn.Module, branch: AnchorBranch) -> None:
         super().__init__(stock, branch)
-        name = IOU_FUNCTIONS[isinstance(stock, RotatedBboxLoss)]
-        self.__dict__["_forward"] = rebound(stock, name, self._overlap)
+        replaced: dict[str, Any] = {}
+        if "box" in branch.expected:
+            name = IOU_FUNCTIONS[isinstance(stock, RotatedBboxLoss)]
+            _check_calls(stock, name, "IoU", "box_loss")
+            replaced[name] = self._overlap
+        if "l1" in branch.expected:
+            _check_calls(stock, L1_FUNCTION, "L1 term", "l1_loss")
+            replaced["F"] = functional_with(l1_loss=self._distance)
+        self.__dict__["_forward"] = with_globals(type(stock).forward, replaced)
 
     def __call__(
         self, pred_dist: Tensor, pred_bboxes: Tensor, anchor_points: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Return the box term and the distribution's term, weighted and divided as upstream does."""
+        """Return the box term and the distribution's or the L1 term, weighted and divided as upstream does."""
         branch: AnchorBranch = self.branch
-        assert branch.box is not None
-        at = branch.take("box")
-        if branch.box.wanted & {"stride", "image_wh"}:
-            # Further columns of the boxes: upstream selects the positives' rows, and a second selection synchronises.
-            strides = at.strides(anchor_points)
-            columns = torch.cat((strides, at.image_wh(strides).expand(len(strides), 2)), -1)
-            pred_bboxes = torch.cat((pred_bboxes.float(), columns.expand(len(pred_bboxes), -1, -1)), -1)
-        self.__dict__["_at"] = at
+        if branch.box is not None:
+            at = self.__dict__["_at"] = branch.take("box")
+            if branch.box.wanted & {"stride", "image_wh"}:
+                # Further columns of the boxes: upstream selects the positives' rows, and a second selection
+                # synchronises.
+                strides = at.strides(anchor_points)
+                columns = torch.cat((strides, at.image_wh(strides).expand(len(strides), 2)), -1)
+                pred_bboxes = torch.cat((pred_bboxes.float(), columns.expand(len(pred_bboxes), -1, -1)), -1)
         try:
             result: tuple[Tensor, Tensor] = self._forward(
                 self.stock, pred_dist, pred_bboxes, anchor_points, *args, **kwargs
@@ -71,26 +81,52 @@ class BoxPart(Part):
             overlap = 1 - loss.pairs(boxes.float(), target.float(), **supplied).unsqueeze(-1)
         return self.record("box", overlap)
 
+    def _distance(self, pred: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the loss per side, where upstream's body expects an absolute difference.
 
-def rebound(stock: nn.Module, name: str, function: Any) -> Any:
-    """Return the `forward` of a stock part in which one global function is replaced; the part itself is left alone.
+        Args:
+            pred: distances of the positives' sides as shares of the image's, shape `(N, 4)`.
+            target: those of their objects, shape `(N, 4)`.
+            *args: the reduction, which is none.
+            **kwargs: the same.
+        """
+        loss = cast("DistanceLoss | None", self.branch.losses.get("l1"))
+        with full_precision(pred):
+            sides = zeros_like(pred) if loss is None else loss.sides(pred, target)
+        return self.record("l1", sides)
 
-    Raises:
-        RuntimeError: where it calls no such function.
-    """
+
+def zeros_like(pred: Tensor) -> Tensor:
+    """Return zeros of a prediction's shape in its graph, whatever its values; their gradient is 0."""
+    return pred[..., :0].sum(-1, keepdim=True).expand_as(pred)
+
+
+def has_l1_term(bbox_loss: Any) -> bool:
+    """Return whether a box part has an L1 term: the head predicts no distribution, and the release computes one."""
+    return not distribution_name(bbox_loss) and calls_l1(type(bbox_loss))
+
+
+def calls_l1(kind: type) -> bool:
+    """Return whether the body of a class of box parts computes an L1 term."""
+    return L1_FUNCTION in _names(kind.forward)  # type: ignore[attr-defined]
+
+
+def _names(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names that the body of a function refers to."""
+    return getattr(getattr(function, "__code__", None), "co_names", ())
+
+
+def _check_calls(stock: nn.Module, name: str, what: str, key: str) -> None:
+    """Raise a `RuntimeError` where a box part does not compute something by a function of this name in its forward."""
     kind = type(stock)
-    forward: Any = kind.forward
-    code = getattr(forward, "__code__", None)
+    forward = kind.forward
     changed = (
         "forward" in vars(stock) or hasattr(forward, "__wrapped__") or stock._forward_hooks or stock._forward_pre_hooks
     )
-    if code is None or name not in code.co_names or changed:
+    if name not in _names(forward) or changed:
+        article = "an" if key.startswith("l") else "a"
         raise RuntimeError(
-            f"yolo_losses does not know the box part {kind.__module__}.{kind.__qualname__}: it does not compute its IoU"
-            f" by '{name}' in its own forward, so that a box_loss cannot take that place. Leave box_loss at stock"
+            f"yolo_losses does not know the box part {kind.__module__}.{kind.__qualname__}: it does not compute its"
+            f" {what} by '{name}' in its own forward, so that {article} {key} cannot take that place. Leave {key} at"
+            " stock"
         )
-    body = types.FunctionType(
-        code, {**forward.__globals__, name: function}, forward.__name__, forward.__defaults__, forward.__closure__
-    )
-    body.__kwdefaults__ = forward.__kwdefaults__
-    return body

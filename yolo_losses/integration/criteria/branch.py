@@ -159,7 +159,8 @@ class Branch:
         """Return what the start line says of a term beside its loss and its keys."""
         if term == "class" and self.cls is not None:
             return [f"target: {TARGET_NAMES[self.settings.target]}"]
-        return []
+        note = getattr(self.losses.get(term), "note", "")
+        return [note] if note else []
 
     @property
     def needs_image_size(self) -> bool:
@@ -183,6 +184,17 @@ class Branch:
         return loss if weights is None else loss * weights
 
     # ------------------------------------------------------------------------------------------------ the calls
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Begin an epoch, whose first batch is compared.
+
+        Args:
+            epoch: its number, from 0.
+            epochs: how many the training has.
+        """
+        self.ledger.due = True
+        if self.statistics is not None:
+            self.statistics.begin_epoch()
 
     def begin(self, objects: Callable[[bool], Flag]) -> None:
         """Begin a call of the criterion.

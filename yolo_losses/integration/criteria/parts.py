@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -63,6 +64,24 @@ def put(owner: Any, name: str, part: Any) -> None:
         owner.__dict__[name] = part
     else:
         setattr(owner, name, part)
+
+
+def with_globals(function: Any, replaced: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return a function with the same body in which some global names are replaced; the function is left alone."""
+    body = FunctionType(
+        function.__code__,
+        {**function.__globals__, **replaced},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    body.__kwdefaults__ = function.__kwdefaults__
+    return body
+
+
+def functional_with(**replaced: Callable[..., Any]) -> SimpleNamespace:
+    """Return `torch.nn.functional` in which some functions are replaced."""
+    return SimpleNamespace(**{**vars(nn.functional), **replaced})
 
 
 def objects_in(*candidates: Any) -> int | None:

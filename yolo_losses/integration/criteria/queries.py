@@ -2,7 +2,7 @@
 
 It calls its `vfl` (its `fl` where the batch has no object) for the class term and its `_get_loss_bbox` for the L1 and
 GIoU terms, once for every decoder layer and again for the denoising queries. These are replaced by parts that keep the
-stock part inside; matching, L1 and every divisor stay its own.
+stock part inside; matching and every divisor stay its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -20,12 +20,14 @@ from yolo_losses import registry
 from yolo_losses.config.settings import KEYS, LossSettings
 from yolo_losses.integration import context
 from yolo_losses.integration.criteria import parts
+from yolo_losses.integration.criteria.box_part import zeros_like
 from yolo_losses.integration.criteria.branch import Branch
 from yolo_losses.integration.criteria.parts import Part
 from yolo_losses.losses._function import formula_arguments
 from yolo_losses.losses._step import Step
 from yolo_losses.losses.boxes.iou import iou_loss
 from yolo_losses.losses.classification._base import ClassificationLoss
+from yolo_losses.losses.distances._base import DistanceLoss
 from yolo_losses.registry import LossSpec
 from yolo_losses.registry.parameters import Value
 
@@ -56,6 +58,10 @@ def check(settings: LossSettings) -> LossSettings:
     reasons: dict[str, tuple[Value, str]] = {
         "dfl_loss": ("stock", "which predicts no distribution: allowed is stock"),
         "loss_branches": ("both", "whose head has one branch: allowed is both"),
+        "angle_loss": ("stock", "which predicts no angles: allowed is stock"),
+        "angle_lambda": (3.0, "which predicts no angles: allowed is 3.0"),
+        "o2m_start": ("stock", "whose head has one branch: allowed is stock"),
+        "o2m_end": ("stock", "whose head has one branch: allowed is stock"),
         "seg_loss": ("stock", "which predicts no masks: allowed is stock"),
         "seg_scale": (1.0, "which predicts no masks: allowed is 1.0"),
     }
@@ -261,7 +267,7 @@ class MatchedClassPart(Part):
 
 
 class MatchedBoxPart(Part):
-    """The box term in place of GIoU in `_get_loss_bbox`, whose L1 term stays its own."""
+    """The box term in place of GIoU in `_get_loss_bbox`, and the L1 term in place of its own, one of them or both."""
 
     def __call__(self, pred_bboxes: Tensor, gt_bboxes: Tensor, postfix: str = "") -> dict[str, Tensor]:
         """Return the terms of the matched pairs.
@@ -272,9 +278,15 @@ class MatchedBoxPart(Part):
             postfix: ends the terms' names.
         """
         branch: QueryBranch = self.branch
-        assert branch.box is not None
         terms: dict[str, Tensor] = self.stock(pred_bboxes, gt_bboxes, postfix)
+        gains: Mapping[str, float] = self.stock.__self__.loss_gain
         with parts.full_precision(pred_bboxes):
+            if len(gt_bboxes) and "l1" in branch.expected:
+                distance = cast("DistanceLoss | None", branch.losses.get("l1"))
+                sides = zeros_like(pred_bboxes) if distance is None else distance.sides(pred_bboxes, gt_bboxes)
+                terms[f"loss_bbox{postfix}"] = self.record("l1", gains["bbox"] * sides.sum() / len(gt_bboxes))
+            if branch.box is None:
+                return terms
             pred, target = _corners(pred_bboxes), _corners(gt_bboxes)
             branch.observe(1 - iou_loss(pred.detach(), target), None)
             if len(gt_bboxes):
@@ -285,8 +297,7 @@ class MatchedBoxPart(Part):
                     stride=pred.new_full((1,), branch.image_size or torch.nan),
                     **branch.supplied["box"],
                 )
-                gain = self.stock.__self__.loss_gain["giou"]
-                terms[f"loss_giou{postfix}"] = self.record("box", gain * loss.sum() / len(gt_bboxes))
+                terms[f"loss_giou{postfix}"] = self.record("box", gains["giou"] * loss.sum() / len(gt_bboxes))
         return terms
 
 
@@ -339,7 +350,7 @@ def equip(
         for name in CLASS_PARTS:
             if getattr(criterion, name):
                 parts.put(criterion, name, MatchedClassPart(getattr(criterion, name), branch))
-    if settings.swaps_box:
+    if settings.swaps_box or "l1" in settings.terms:
         criterion._get_loss_bbox = MatchedBoxPart(criterion._get_loss_bbox, branch)
     criterion.forward = ForwardPart(criterion.forward, branch)
     return {"": branch}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from yolo_losses.losses._function import loss_function
-from yolo_losses.losses.angles._base import aspect_weight
+from yolo_losses.losses._declaration import declares
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.angles._base import AngleLoss, aspect_weight
 from yolo_losses.losses.boxes._base import ROTATED_BOXES
 
 
@@ -31,12 +34,32 @@ def cos2_angle_loss(pred: Tensor, target: Tensor, lambda_: float = 3.0) -> Tenso
 
     Example:
         >>> import torch
-        >>> from yolo_losses.losses.angles.cos2 import cos2_angle_loss
+        >>> from yolo_losses.functional import cos2_angle_loss
         >>> a, b = torch.tensor([[8.0, 8, 6, 2, 0.3]]), torch.tensor([[8.0, 8, 6, 2, 0.0]])
         >>> cos2_angle_loss(a, b)
         tensor([0.0764])
 
     Source:
         Half of `1 - cos(2 D)`, the usual distance of directions that are the same after half a turn.
+
+    See also:
+        angle_sin2: a period of a quarter turn, the stock loss
     """
     return aspect_weight(target, lambda_) * torch.sin(pred[..., 4] - target[..., 4]) ** 2
+
+
+@declares(
+    "angle",
+    AngleLoss,
+    "cos2",
+    summary="Squared sine of the difference of the angles: a period of half a turn",
+    aliases=("cos", "cos2_loss"),
+    source="this project",
+)
+class Cos2AngleLoss(AngleLoss):
+    """Angle loss of rotated boxes with a period of half a turn."""
+
+    formula: ClassVar[Formula] = staticmethod(cos2_angle_loss)
+    note: ClassVar[str] = (
+        "a correct box with its sides swapped and turned by 90 degrees is penalized, and so is any turn of a square"
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
-from yolo_losses.losses._function import loss_function
-from yolo_losses.losses.distances._base import DISTANCES
+from yolo_losses.losses._declaration import declares
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.distances._base import DISTANCES, DistanceLoss
 from yolo_losses.registry.parameters import Param
 
 
@@ -32,11 +33,29 @@ def smooth_l1_distance_loss(
 
     Example:
         >>> import torch
-        >>> from yolo_losses.losses.distances.smooth_l1 import smooth_l1_distance_loss
+        >>> from yolo_losses.functional import smooth_l1_distance_loss
         >>> smooth_l1_distance_loss(torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.full((4,), 0.25))
         tensor([0.1450, 0.0450, 0.0450, 0.1450])
 
     Source:
         Girshick, arXiv 1504.08083; `torch.nn.functional.smooth_l1_loss`.
+
+    See also:
+        l1_l1: without the square
     """
     return nn.functional.smooth_l1_loss(pred, target, reduction="none", beta=beta)
+
+
+@declares(
+    "l1",
+    DistanceLoss,
+    "smooth_l1",
+    summary="Smooth L1 loss of box distances: a square below beta, L1 less a constant above",
+    aliases=("smoothl1", "smoothl1loss", "smooth_l1_loss"),
+    source="arXiv 1504.08083",
+)
+class SmoothL1DistanceLoss(DistanceLoss):
+    """Smooth L1 loss of box distances."""
+
+    formula: ClassVar[Formula] = staticmethod(smooth_l1_distance_loss)
+    beta: float

@@ -1,0 +1,68 @@
+"""Pictures of angle losses: loss and gradient over the error of the angle, for objects of several aspect ratios."""
+
+from __future__ import annotations
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from yolo_losses.losses.angles._base import AngleLoss
+from yolo_losses.plots.choice import Curve, Selection
+from yolo_losses.plots.sheet import Entry, Row, heading, lay_out, line
+
+RATIOS = (1.0, 3.0, 20.0)
+ANGLES = torch.linspace(-90, 90, 181).deg2rad()
+
+
+def draw(selection: Selection, figure: Figure) -> None:
+    """Draw angle losses, a row for each aspect ratio."""
+    every = selection.all
+    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
+    panels = lay_out(
+        figure,
+        selection.title,
+        selection.parameters,
+        [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
+        [Row() for _ in RATIOS],
+        "Boxes of the object's size and centre, turned by D; angle_lambda is 3. After a turn of 90° a square covers the"
+        " same area again, other boxes do not.",
+    )
+    for (left, right), ratio in zip(panels, RATIOS, strict=True):
+        heading(left, f"sides {ratio:g}:1" if ratio != 1 else "square")
+        heading(right, "gradient")
+        _plot(left, right, every, styles, ratio)
+
+
+def column(selection: Selection, figure: Figure) -> None:
+    """Draw loss and gradient for an object three times as long as wide."""
+    every = selection.all
+    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
+    legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
+    ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
+    heading(left, f"sides {RATIOS[1]:g}:1")
+    heading(right, "gradient")
+    _plot(left, right, every, styles, RATIOS[1])
+
+
+def _plot(left: Axes, right: Axes, every: list[Curve], styles: list[dict[str, object]], ratio: float) -> None:
+    """Draw the loss on the left and its gradient on the right."""
+    for curve, style in zip(every, styles, strict=True):
+        for axes, values in zip((left, right), over_angle(curve, ratio), strict=True):
+            axes.plot(ANGLES.rad2deg(), values, **style)
+    for axes, label in ((left, "loss L"), (right, "dL/dD")):
+        axes.set_xlim(-90, 90)
+        axes.set_xticks([-90, -45, 0, 45, 90])
+        axes.set_xlabel("D, degrees")
+        axes.set_ylabel(label)
+
+
+def over_angle(curve: Curve, ratio: float) -> tuple[Tensor, Tensor]:
+    """Return loss and derivative at `ANGLES` of boxes that are turned about the centre of an object."""
+    loss = curve.module
+    assert isinstance(loss, AngleLoss)
+    angle = ANGLES.clone().requires_grad_()
+    target = torch.tensor([0.0, 0, ratio, 1, 0]).expand(len(angle), 5)
+    value = loss.pairs(torch.cat((target[:, :4], angle.unsqueeze(1)), 1), target)
+    (gradient,) = torch.autograd.grad(value.sum(), angle)
+    return value.detach(), gradient

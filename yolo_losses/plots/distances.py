@@ -1,0 +1,63 @@
+"""Pictures of losses of box distances: loss and gradient over the error of a side, from afar and near 0."""
+
+from __future__ import annotations
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from yolo_losses.losses.distances._base import DistanceLoss
+from yolo_losses.plots.choice import Curve, Selection
+from yolo_losses.plots.sheet import Entry, Row, heading, lay_out, line
+
+WIDE, NEAR = 0.1, 0.02  # errors, as shares of the image's side
+
+
+def draw(selection: Selection, figure: Figure) -> None:
+    """Draw losses of box distances."""
+    every = selection.all
+    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
+    panels = lay_out(
+        figure,
+        selection.title,
+        selection.parameters,
+        [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
+        [Row(), Row()],
+        "d is the error of the distance from an anchor to a side of the box, as a share of the image's side: in an"
+        " image of 640 px, 0.01 is 6.4 px.",
+    )
+    for column, (reach, words) in enumerate(((WIDE, "error of a side"), (NEAR, "near 0"))):
+        for curve, style in zip(every, styles, strict=True):
+            error, value, gradient = over_error(curve, reach)
+            panels[0][column].plot(error, value, **style)
+            panels[1][column].plot(error, gradient, **style)
+        heading(panels[0][column], words)
+        panels[1][column].set_xlabel("d")
+    panels[0][0].set_ylabel("loss L")
+    panels[1][0].set_ylabel("gradient dL/dd")
+
+
+def column(selection: Selection, figure: Figure) -> None:
+    """Draw loss and gradient near 0."""
+    every = selection.all
+    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
+    legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
+    ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
+    for curve, style in zip(every, styles, strict=True):
+        error, value, gradient = over_error(curve, NEAR)
+        left.plot(error, value, **style)
+        right.plot(error, gradient, **style)
+    for axes, words, label in ((left, "error of a side", "loss L"), (right, "gradient", "dL/dd")):
+        heading(axes, words)
+        axes.set_xlabel("d")
+        axes.set_ylabel(label)
+
+
+def over_error(curve: Curve, reach: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return errors from -reach to reach, the loss of one side, and its derivative."""
+    loss = curve.module
+    assert isinstance(loss, DistanceLoss)
+    error = torch.linspace(-reach, reach, 201).requires_grad_()
+    value = loss.sides(error.unsqueeze(-1), torch.zeros(len(error), 1)).squeeze(-1)
+    (gradient,) = torch.autograd.grad(value.sum(), error)
+    return error.detach(), value.detach(), gradient
