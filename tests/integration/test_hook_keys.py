@@ -35,9 +35,6 @@ def registered() -> Iterator[None]:
     registry.restore(before)
 
 
-NOT_FOR_EVERY_HEAD = ("loss_branches", "seg_loss", "seg_scale")  # a detection head with one branch allows the default
-
-
 # A release whose default.yaml has a key of one of our names, for something of its own.
 
 COLLIDING = """
@@ -71,21 +68,18 @@ def test_a_key_that_ultralytics_has_for_something_else_stays_its_own(key: str, t
     ours: dict[str, Any] = {
         "cls_loss": "slide", "box_loss": "siou", "dfl_loss": "dfl", "cls_target": "iou", "cls_scale": 2.0,
         "cls_weights": [1.0, 2.0, 4.0],
-        "loss_branches": "both",
-        "seg_loss": "stock",
-        "seg_scale": 1.0,
         "loss_stats": True,
     }  # fmt: skip
     plain = train("plain", **{key: "hard" if theirs == "soft" else 4.5})
     chosen = train("ours", cls_loss="slide") if key != "cls_loss" else None
-    renamed = train("renamed", **{f"yl_{key}": ours[key]})
+    renamed = train("renamed", **{f"yl_{key}": ours.get(key, settings.CHOICES[key])})
     result = plain().check()
     assert f"SEEN ['{'hard' if theirs == 'soft' else 4.5}']".replace("'4.5'", "4.5") in result.lines[-1]
     assert result.lines[-1].endswith("RUN None")
     if chosen is not None:
         assert chosen().check().lines[-1].endswith("RUN True")
     result = renamed().check()
-    if key not in NOT_FOR_EVERY_HEAD:
+    if key in ours:  # of the others a detection head with one branch allows the default
         assert result.lines[-1].endswith("RUN True")
         assert result.saying(f"'yl_{key}' is this package's")
         assert yaml.safe_load((tmp_path / "renamed" / "args.yaml").read_text())[f"yl_{key}"] == ours[key]

@@ -197,7 +197,7 @@ def make_loss(key: str, name: str, *, reduction: str = "none", **keys: Any) -> L
         >>> make_loss("l1_loss", "smooth_l1", l1_smooth_l1_beta=0.02)
         SmoothL1DistanceLoss(beta=0.02)
     """
-    kinds = {term_key: kind for kind, term_key in reversed(TERM_KEYS.items())}  # cls_loss: those of boxes
+    kinds = {term_key: kind for kind, term_key in reversed(list(TERM_KEYS.items()))}  # cls_loss: those of boxes
     if key not in kinds:
         raise ValueError(f"'{key}' picks no loss: allowed are {', '.join(sorted(kinds))}")
     if key == TERM_KEYS["box"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -45,7 +47,7 @@ def column(selection: Selection, figure: Figure) -> None:
     _plot(left, right, every, styles, RATIOS[1])
 
 
-def _plot(left: Axes, right: Axes, every: list[Curve], styles: list[dict[str, object]], ratio: float) -> None:
+def _plot(left: Axes, right: Axes, every: list[Curve], styles: list[dict[str, Any]], ratio: float) -> None:
     """Draw the loss on the left and its gradient on the right."""
     for curve, style in zip(every, styles, strict=True):
         for axes, values in zip((left, right), over_angle(curve, ratio), strict=True):
