@@ -28,7 +28,7 @@ def declared(key: Key) -> Any:
 class MoreSettings(LossSettings):
     """Settings with keys of three terms more."""
 
-    angle_loss: str = declared(LossKey("angle", words=("sin2", "cos2", "off"), tasks=("obb",)))
+    depth_loss: str = declared(LossKey("depth", words=("sin2", "cos2", "off"), tasks=("obb",)))
     tal_topk: int | str = declared(Key("assigner", int, "stock", Param(low=1, words=("stock",))))
     tal_overlap: str = declared(Key("assigner", str, "stock", Param(words=("stock", "iou", "nwd"))))
     cls_smoothing: float = declared(Key("class", float, 0.0, Param(low=0, below=1), tasks=("classify",)))
@@ -72,24 +72,24 @@ def test_every_key_starts_with_a_prefix_that_is_kept_for_terms() -> None:
 
 
 def test_a_new_term_follows_from_its_declaration(more: type[MoreSettings]) -> None:
-    chosen = more.from_mapping({"angle_loss": "COS2", "tal_topk": 13.0, "tal_beta": 2})
-    assert set(chosen.terms) == {"angle", "assigner"}
-    assert chosen.to_config() == {"angle_loss": "cos2", "tal_topk": 13, "tal_beta": 2}
-    assert chosen.describe() == "cls=stock box=stock dfl=stock tal(topk=13, beta=2) angle=cos2"
+    chosen = more.from_mapping({"depth_loss": "COS2", "tal_topk": 13.0, "tal_beta": 2})
+    assert set(chosen.terms) == {"depth", "assigner"}
+    assert chosen.to_config() == {"depth_loss": "cos2", "tal_topk": 13, "tal_beta": 2}
+    assert chosen.describe() == "cls=stock box=stock dfl=stock tal(topk=13, beta=2) depth=cos2"
     chosen.check_task("obb")
-    with pytest.raises(ValueError, match=r"^'angle_loss=cos2' cannot be used in the task 'detect': allowed is obb$"):
+    with pytest.raises(ValueError, match=r"^'depth_loss=cos2' cannot be used in the task 'detect': allowed is obb$"):
         chosen.check_task("detect")
-    assert more.from_mapping({"angle_loss": False}).angle_loss == "off"
+    assert more.from_mapping({"depth_loss": False}).depth_loss == "off"
     assert more.from_mapping({"tal_topk": None}).swaps_nothing
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"angle_loss": "none"}, "'angle_loss=none' is ambiguous: use angle_loss=off for no angle term, or "),
+        ({"depth_loss": "none"}, "'depth_loss=none' is ambiguous: use depth_loss=off for no depth term, or "),
         (
-            {"angle_loss": "cos"},
-            "'angle_loss=cos' is not valid: allowed are stock, sin2, cos2, off. Did you mean 'cos2'?",
+            {"depth_loss": "cos"},
+            "'depth_loss=cos' is not valid: allowed are stock, sin2, cos2, off. Did you mean 'cos2'?",
         ),
         ({"tal_topk": 0}, "'tal_topk=0' is not valid: allowed is an integer >= 1, or stock (default stock)"),
         ({"tal_topk": 1.5}, "'tal_topk=1.5' is not valid: allowed is an integer >= 1, or stock"),
