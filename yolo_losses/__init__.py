@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.integration.task_losses import OBBLoss as OBBLoss
     from yolo_losses.integration.task_losses import PoseLoss as PoseLoss
     from yolo_losses.integration.task_losses import SegmentationLoss as SegmentationLoss
+    from yolo_losses.losses.angles.cos2 import Cos2AngleLoss as Cos2AngleLoss
+    from yolo_losses.losses.angles.sin2 import Sin2AngleLoss as Sin2AngleLoss
     from yolo_losses.losses.boxes._base import register_box_loss as register_box_loss
     from yolo_losses.losses.boxes.ciou import CIoULoss as CIoULoss
     from yolo_losses.losses.boxes.diou import DIoULoss as DIoULoss
@@ -48,6 +50,7 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.losses.build import make_box_loss as make_box_loss
     from yolo_losses.losses.build import make_classify_loss as make_classify_loss
     from yolo_losses.losses.build import make_cls_loss as make_cls_loss
+    from yolo_losses.losses.build import make_loss as make_loss
     from yolo_losses.losses.build import make_pixel_loss as make_pixel_loss
     from yolo_losses.losses.build import make_region_loss as make_region_loss
     from yolo_losses.losses.build import make_seg_loss as make_seg_loss
@@ -69,6 +72,8 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.losses.classify.focal import SoftmaxFocalLoss as SoftmaxFocalLoss
     from yolo_losses.losses.classify.gce import GeneralizedCrossEntropyLoss as GeneralizedCrossEntropyLoss
     from yolo_losses.losses.classify.poly import SoftmaxPolyLoss as SoftmaxPolyLoss
+    from yolo_losses.losses.distances.l1 import L1DistanceLoss as L1DistanceLoss
+    from yolo_losses.losses.distances.smooth_l1 import SmoothL1DistanceLoss as SmoothL1DistanceLoss
     from yolo_losses.losses.distribution.dfl import DistributionFocalLoss as DistributionFocalLoss
     from yolo_losses.losses.masks._base import register_seg_loss as register_seg_loss
     from yolo_losses.losses.masks.bce import MaskBCELoss as MaskBCELoss

@@ -12,6 +12,8 @@ from yolo_losses.integration.task_losses import DetectionLoss as DetectionLoss
 from yolo_losses.integration.task_losses import OBBLoss as OBBLoss
 from yolo_losses.integration.task_losses import PoseLoss as PoseLoss
 from yolo_losses.integration.task_losses import SegmentationLoss as SegmentationLoss
+from yolo_losses.losses.angles.cos2 import Cos2AngleLoss as _Cos2AngleLoss
+from yolo_losses.losses.angles.sin2 import Sin2AngleLoss as _Sin2AngleLoss
 from yolo_losses.losses.boxes._base import register_box_loss as register_box_loss
 from yolo_losses.losses.boxes.ciou import CIoULoss as _CIoULoss
 from yolo_losses.losses.boxes.diou import DIoULoss as _DIoULoss
@@ -37,6 +39,7 @@ from yolo_losses.losses.build import list_losses as list_losses
 from yolo_losses.losses.build import make_box_loss as make_box_loss
 from yolo_losses.losses.build import make_classify_loss as make_classify_loss
 from yolo_losses.losses.build import make_cls_loss as make_cls_loss
+from yolo_losses.losses.build import make_loss as make_loss
 from yolo_losses.losses.build import make_pixel_loss as make_pixel_loss
 from yolo_losses.losses.build import make_region_loss as make_region_loss
 from yolo_losses.losses.build import make_seg_loss as make_seg_loss
@@ -58,6 +61,8 @@ from yolo_losses.losses.classify.ce import SoftmaxCrossEntropyLoss as _SoftmaxCr
 from yolo_losses.losses.classify.focal import SoftmaxFocalLoss as _SoftmaxFocalLoss
 from yolo_losses.losses.classify.gce import GeneralizedCrossEntropyLoss as _GeneralizedCrossEntropyLoss
 from yolo_losses.losses.classify.poly import SoftmaxPolyLoss as _SoftmaxPolyLoss
+from yolo_losses.losses.distances.l1 import L1DistanceLoss as _L1DistanceLoss
+from yolo_losses.losses.distances.smooth_l1 import SmoothL1DistanceLoss as _SmoothL1DistanceLoss
 from yolo_losses.losses.distribution.dfl import DistributionFocalLoss as _DistributionFocalLoss
 from yolo_losses.losses.masks._base import register_seg_loss as register_seg_loss
 from yolo_losses.losses.masks.bce import MaskBCELoss as _MaskBCELoss
@@ -108,6 +113,9 @@ class BCELoss(_BCELoss):
     ) -> None: ...
 
 class CIoULoss(_CIoULoss):
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
+class Cos2AngleLoss(_Cos2AngleLoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
 class DIoULoss(_DIoULoss):
@@ -221,6 +229,9 @@ class KLDLoss(_KLDLoss):
         loss_weight: float = 1.0,
     ) -> None: ...
 
+class L1DistanceLoss(_L1DistanceLoss):
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
 class LovaszHingeLoss(_LovaszHingeLoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
@@ -309,6 +320,9 @@ class SIoULoss(_SIoULoss):
 class ShapeIoULoss(_ShapeIoULoss):
     def __init__(self, scale: float = 0.0, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
+class Sin2AngleLoss(_Sin2AngleLoss):
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
 class SlideLoss(_SlideLoss):
     def __init__(
         self,
@@ -319,6 +333,9 @@ class SlideLoss(_SlideLoss):
         loss_weight: float = 1.0,
         activated: bool = False,
     ) -> None: ...
+
+class SmoothL1DistanceLoss(_SmoothL1DistanceLoss):
+    def __init__(self, beta: float = 0.01, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
 class SoftmaxCrossEntropyLoss(_SoftmaxCrossEntropyLoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
