@@ -75,7 +75,7 @@ def test_an_unknown_key_is_answered_with_what_it_means(keys: dict[str, Any], hin
 
 
 def test_no_key_of_others_is_one_of_ours() -> None:
-    from ultralytics.utils import DEFAULT_CFG_DICT
+    from ultralytics.cfg import DEFAULT_CFG_DICT  # loaded by now, and with it this package's keys
 
     assert not (LOSS_KEYS | PARAMETERS.keys()) & DEFAULT_CFG_DICT.keys()
     assert {registry.key_prefix("cls", "focal") + "gamma", *PARAMETERS.values()} <= DEFAULT_CFG_DICT.keys()
