@@ -19,6 +19,7 @@ from page_markdown import REPOSITORY, WRITTEN, display_name, links, render, tabl
 
 from yolo_losses import registry
 from yolo_losses.commands.list_ import grouped
+from yolo_losses.config.logged import WITHOUT_KEY
 from yolo_losses.plots import stem
 from yolo_losses.registry import LossSpec
 
@@ -42,7 +43,8 @@ def pages() -> dict[Path, str]:
             f"keys:{name}": keys_table(members)
             for name, members in grouped(specs).items()
             if any(spec.parameters for spec in members)
-        },
+        }
+        | {"logged": table(("logged", "what it is"), [(f"`{name}`", what) for name, what in WITHOUT_KEY.items()])},
         DOCS / "speed.md": {"costs": cost},
         DOCS / "which-loss.md": {f"published:{name}": text for name, text in results.items()},
     }
