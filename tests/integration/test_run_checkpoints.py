@@ -19,6 +19,7 @@ from ultralytics import YOLO
 from yolo_losses.integration import arguments as policy
 from yolo_losses.integration.callbacks import CALLBACKS
 from yolo_losses.integration.state import STATE_FILE
+from yolo_losses.registry.retired import RETIRED
 
 pytestmark = pytest.mark.slow
 
@@ -167,6 +168,33 @@ def test_a_stock_run_says_what_its_checkpoint_was_trained_with_as_it_stands(trai
     said = f"yolo_losses: last.pt was trained with {words}; this run is stock, since these keys were not given"
     found = [m[m.index("yolo_losses") :] for m in messages if "was trained with" in m]
     assert found == ([said] if words else [])
+
+
+def test_a_checkpoint_that_cannot_be_read_is_a_line_and_no_error(tmp_path):
+    path = tmp_path / "last.pt"
+    torch.save({"train_args": {"cls_loss": "focal"}, "weights": torch.ones(9999)}, path)
+    path.write_bytes(path.read_bytes()[:999])
+    arguments = SimpleNamespace(model=str(path), pretrained=True)
+    with logged() as messages:
+        CALLBACKS["on_pretrain_routine_end"](SimpleNamespace(args=arguments, resume=False, save_dir=tmp_path))
+    assert [message for message in messages if "which losses last.pt was trained with cannot be read" in message]
+
+
+def test_a_retired_key_is_named_with_what_to_do_on_resume_and_in_fine_tuning(killed, data, tmp_path, monkeypatch):
+    monkeypatch.setitem(RETIRED, "ghm_sharpness", "ghm_momentum does the same")
+    saved = torch.load(killed.midrun, weights_only=False)
+    saved["train_args"] |= {"ghm_sharpness": 3.0}
+    path = tmp_path / "last.pt"
+    torch.save(saved, path)
+    with pytest.raises(ValueError, match=r"^'ghm_sharpness=3\.0' is not valid") as error:
+        YOLO(path).train(resume=True)
+    assert "An earlier version of yolo_losses had it: ghm_momentum does the same." in str(error.value)
+    assert "is resumed with that version" in str(error.value)
+    with logged() as messages:
+        CALLBACKS["on_pretrain_routine_end"](
+            SimpleNamespace(args=SimpleNamespace(model=str(path), pretrained=True), resume=False, save_dir=tmp_path)
+        )
+    assert [message for message in messages if "ghm_sharpness=3.0; this run is stock" in message]
 
 
 @pytest.mark.parametrize(("keys", "hint"), [({"cls_loss": "ghmx"}, True), ({"cls_scale": -1.0}, False)])

@@ -8,7 +8,7 @@ from typing import Any
 
 from yolo_losses import registry
 from yolo_losses.config.renaming import argument
-from yolo_losses.registry import LossSpec, normalize_name, other_names
+from yolo_losses.registry import LossSpec, normalize_name, other_names, retired
 from yolo_losses.registry.parameters import parse_value
 
 # Keys that choose a loss elsewhere; a name of a box loss is looked for first.
@@ -37,6 +37,8 @@ def unknown_key(key: str, value: Any, chosen: Iterable[LossSpec], own: Collectio
         An empty string where the key does not look like one of this package's.
     """
     word = normalize_name(key)
+    if word in retired.RETIRED:
+        return retired.hint(word)
     if word in LOSS_KEYS:
         meant = _choice(str(value))
         return other_names.hint(meant) if meant else " The loss is chosen by cls_loss, box_loss or seg_loss."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ultralytics.nn.tasks import torch_safe_load
 
 from yolo_losses._log import PREFIX, is_first_rank
 from yolo_losses._log import say as log
@@ -22,6 +24,7 @@ from yolo_losses.integration.state import State, StateFile, state_of
 from yolo_losses.monitor.gather import read
 from yolo_losses.monitor.loss_stats import LossStats, plain_names
 from yolo_losses.registry import format_value
+from yolo_losses.registry.retired import RETIRED
 
 ATTRIBUTE = "yolo_losses_run"
 TRAINER = "yolo_losses_trainer"
@@ -369,14 +372,18 @@ def log_checkpoint_losses(trainer: Any) -> None:
     if path is None or not is_first_rank() or getattr(trainer, "resume", False):
         return
     try:
-        # Ultralytics has loaded the same file in the same way; only its arguments are read here.
-        saved = torch.load(path, map_location="cpu", mmap=True, weights_only=False)
-    except Exception:  # which judges a checkpoint of another kind
+        saved = torch_safe_load(path)[0]  # as Ultralytics has loaded the same file
+    except (OSError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+        log(
+            f"which losses {path.name} was trained with cannot be read ({type(error).__name__}); this run is stock",
+            warn=True,
+        )
         return
-    trained = saved.get("train_args") if isinstance(saved, dict) else None
+    trained = saved.get("train_args")
     # As they stand: the loss may be one that is not known here.
     defaults = default_keys()
     keys = {key: value for key, value in own_arguments(trained or {}).items() if value != defaults[key]}
-    if any(KEYS[key].term for key in keys if key in KEYS):
+    keys |= {key: value for key, value in (trained or {}).items() if key in RETIRED}
+    if any(key in RETIRED or KEYS[key].term for key in keys if key in RETIRED or key in KEYS):
         words = ", ".join(f"{key}={format_value(value)}" for key, value in keys.items())
         log(f"{path.name} was trained with {words}; this run is stock, since these keys were not given", warn=True)
