@@ -31,6 +31,7 @@ MODELS = {
     "angle": "yolo26n-obb.yaml",
 }
 MODELS |= dict.fromkeys(("pixel", "region"), "yolo26n-sem.yaml")
+MODELS |= {"auxiliary": "yolo26n-seg.yaml", "keypoint": "yolov8n-pose.yaml", "visibility": "yolov8n-pose.yaml"}
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,26 @@ GROUPS = {
         "`angle_loss=NAME`, for the task `obb`.",
         "`w'` and `h'` are the sides of the object; `lambda` is `angle_lambda`, 3.0.",
     ),
+    "auxiliary": Group(
+        "Losses of auxiliary masks",
+        "`sem_loss=NAME`, for the task `segment` on YOLO26, which trains a layer to tell the classes apart by pixel"
+        " and drops it after training; `off` for no such term. `stock`, the default, leaves the term to Ultralytics.",
+        "There is a mask per image and class. A pixel has the logit `z` and the target `t`, 1 where an object of the"
+        " class covers it; a mask has `N` pixels:",
+        "p = sigmoid(z)\np_t = t p + (1-t) (1-p)\nBCE = -t log(p) - (1-t) log(1-p)",
+    ),
+    "keypoint": Group(
+        "Keypoint losses",
+        "`pose_loss=NAME`, for the task `pose`. `stock`, the default, leaves the term to Ultralytics.",
+        "`dx` and `dy` lie between a predicted keypoint and its object's, `area` is that of the object's box:",
+        "distance^2 = dx^2 + dy^2",
+    ),
+    "visibility": Group(
+        "Losses of the keypoints' visibility",
+        "`kobj_loss=NAME`, for the task `pose`. `stock`, the default, leaves the term to Ultralytics.",
+        "A keypoint has the logit `z` and the target `t`, 1 where it is visible:",
+        "p = sigmoid(z)\np_t = t p + (1-t) (1-p)\nBCE = -t log(p) - (1-t) log(1-p)",
+    ),
     "modifiers": Group(
         "Modifiers of box losses",
         "Prefixes of a box loss, in any order: `box_loss=focaler_inner_ciou`.",
@@ -188,7 +209,7 @@ def in_python(spec: LossSpec, name: str) -> dict[str, str]:
             }
         case "seg":
             return {"factory": "make_seg_loss", "arguments": call, "signature": "(logits, targets) -> loss per mask"}
-        case "l1" | "angle":
+        case "l1" | "angle" | "sem" | "pose" | "kobj":
             items = spec.module.family.items.removesuffix("s")
             call = f'"{TERM_KEYS[spec.kind]}", {call}'
             return {"factory": "make_loss", "arguments": call, "signature": f"(pred, target) -> loss per {items}"}
@@ -238,6 +259,19 @@ def in_training(spec: LossSpec) -> list[str]:
         facts.append("`angle_loss=off` is no such term: a zero in the graph.")
         if spec.module.note:
             facts.append(f"The start line says: {spec.module.note}.")
+    elif spec.kind == "pose":
+        unit = "pixels" if spec.module.in_pixels else "units of the object's size"
+        facts.append(
+            f"For the task `pose`, in {unit}: the mean over an object's visible keypoints, then over the positives,"
+            " times the gain `pose`. `pose_weights` weights the keypoints."
+        )
+    elif spec.kind == "kobj":
+        facts.append("For heads that predict the visibility: the mean over all keypoints of the positives.")
+    elif spec.kind == "sem":
+        facts.append(
+            "For YOLO26: the mean over images and classes, times the gain `box`. `sem_scale` multiplies the term. It"
+            " trains by the one-to-many branch alone, so `loss_branches=one2one` is refused with it."
+        )
     else:
         facts.append("For the task `segment`. `seg_scale` multiplies the term.")
     if stateful(spec):

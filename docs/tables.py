@@ -35,6 +35,7 @@ MODELS = {
     "angle": "yolo26n-obb.yaml",
 }
 MODELS |= dict.fromkeys(("pixel", "region"), "yolo26n-sem.yaml")
+MODELS |= {"auxiliary": "yolo26n-seg.yaml", "keypoint": "yolov8n-pose.yaml", "visibility": "yolov8n-pose.yaml"}
 NOTES = {
     "class": "Compare runs by mAP: the values of cls_loss of different losses are not comparable.",
     "rotated": "For the task obb only.",
@@ -44,6 +45,9 @@ NOTES = {
     "region": "For the task semantic only.",
     "l1": "For heads that predict no distribution: YOLO26 and RT-DETR.",
     "angle": "For the task obb only.",
+    "auxiliary": "For the task segment of YOLO26 only.",
+    "keypoint": "For the task pose only.",
+    "visibility": "For the task pose only.",
 }
 
 

@@ -249,6 +249,8 @@ def predictions(name: str, images: int = 2, classes: int = 3, seed: int = 0) -> 
     def shaken(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
             return {k: shaken(v, k) for k, v in value.items()}
+        if isinstance(value, list | tuple) and not key:  # before 8.4.0
+            return type(value)(shaken(v) for v in value)
         if not isinstance(value, torch.Tensor):
             return value
         noise = torch.randn(value.shape, generator=generator)
@@ -265,7 +267,9 @@ def tensors(value: Any) -> list[torch.Tensor]:
     """Return the tensors of a head's outputs that gradients flow to."""
     if isinstance(value, dict):
         return [tensor for inner in value.values() for tensor in tensors(inner)]
-    return [value] if isinstance(value, torch.Tensor) else []
+    if isinstance(value, list | tuple):
+        return [tensor for inner in value for tensor in tensors(inner)]
+    return [value] if isinstance(value, torch.Tensor) and value.requires_grad else []
 
 
 def made_up_batch(name: str, images: int = 2, each: int = 3, classes: int = 3, seed: int = 1) -> dict[str, Any]:
@@ -282,7 +286,7 @@ def made_up_batch(name: str, images: int = 2, each: int = 3, classes: int = 3, s
     if name.endswith("obb"):
         batch["bboxes"] = torch.cat((boxes, torch.rand(count, 1, generator=generator)), 1)
     if name.endswith("pose"):
-        shape = head(name, classes).kpt_shape
+        shape = head(name, classes).model[-1].kpt_shape
         batch["keypoints"] = torch.cat(
             (torch.rand(count, shape[0], 2, generator=generator), torch.full((count, shape[0], 1), 2.0)), 2
         )

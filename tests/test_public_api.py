@@ -112,7 +112,9 @@ MAKERS = {
     "box": yolo_losses.make_box_loss,
     "seg": yolo_losses.make_seg_loss,
 }
-TERM_KEYS = {"l1": "l1_loss", "angle": "angle_loss"}  # of the kinds that `make_loss` makes
+TERM_KEYS = {
+    kind: f"{kind}_loss" for kind in ("l1", "angle", "sem", "pose", "kobj")
+}  # of the kinds that `make_loss` makes
 TOOLS = ["equip", "register_cls_loss", "register_box_loss", "LossSettings", "list_losses", "show"]
 TOOLS += ["make_loss", *(maker.__name__ for maker in MAKERS.values())]
 NAMES = {

@@ -25,6 +25,11 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.integration.task_losses import SegmentationLoss as SegmentationLoss
     from yolo_losses.losses.angles.cos2 import Cos2AngleLoss as Cos2AngleLoss
     from yolo_losses.losses.angles.sin2 import Sin2AngleLoss as Sin2AngleLoss
+    from yolo_losses.losses.auxiliary_masks.bce import AuxiliaryBCELoss as AuxiliaryBCELoss
+    from yolo_losses.losses.auxiliary_masks.bce_dice import AuxiliaryBCEDiceLoss as AuxiliaryBCEDiceLoss
+    from yolo_losses.losses.auxiliary_masks.dice import AuxiliaryDiceLoss as AuxiliaryDiceLoss
+    from yolo_losses.losses.auxiliary_masks.focal import AuxiliaryFocalLoss as AuxiliaryFocalLoss
+    from yolo_losses.losses.auxiliary_masks.tversky import AuxiliaryTverskyLoss as AuxiliaryTverskyLoss
     from yolo_losses.losses.boxes._base import register_box_loss as register_box_loss
     from yolo_losses.losses.boxes.ciou import CIoULoss as CIoULoss
     from yolo_losses.losses.boxes.diou import DIoULoss as DIoULoss
@@ -75,6 +80,10 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.losses.distances.l1 import L1DistanceLoss as L1DistanceLoss
     from yolo_losses.losses.distances.smooth_l1 import SmoothL1DistanceLoss as SmoothL1DistanceLoss
     from yolo_losses.losses.distribution.dfl import DistributionFocalLoss as DistributionFocalLoss
+    from yolo_losses.losses.keypoints.l1 import L1KeypointLoss as L1KeypointLoss
+    from yolo_losses.losses.keypoints.oks import OKSLoss as OKSLoss
+    from yolo_losses.losses.keypoints.smooth_l1 import SmoothL1KeypointLoss as SmoothL1KeypointLoss
+    from yolo_losses.losses.keypoints.wing import WingLoss as WingLoss
     from yolo_losses.losses.masks._base import register_seg_loss as register_seg_loss
     from yolo_losses.losses.masks.bce import MaskBCELoss as MaskBCELoss
     from yolo_losses.losses.masks.bce_dice import BCEDiceLoss as BCEDiceLoss
@@ -88,6 +97,8 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.losses.semantic.lovasz import LovaszSoftmaxLoss as LovaszSoftmaxLoss
     from yolo_losses.losses.semantic.ohem import OHEMCrossEntropyLoss as OHEMCrossEntropyLoss
     from yolo_losses.losses.semantic.tversky import SoftmaxTverskyLoss as SoftmaxTverskyLoss
+    from yolo_losses.losses.visibility.bce import VisibilityBCELoss as VisibilityBCELoss
+    from yolo_losses.losses.visibility.focal import VisibilityFocalLoss as VisibilityFocalLoss
     from yolo_losses.plots import show as show
     from yolo_losses.recommendation import recommend as recommend
     from yolo_losses.registry.parameters import Param as Param

@@ -14,6 +14,11 @@ from yolo_losses.integration.task_losses import PoseLoss as PoseLoss
 from yolo_losses.integration.task_losses import SegmentationLoss as SegmentationLoss
 from yolo_losses.losses.angles.cos2 import Cos2AngleLoss as _Cos2AngleLoss
 from yolo_losses.losses.angles.sin2 import Sin2AngleLoss as _Sin2AngleLoss
+from yolo_losses.losses.auxiliary_masks.bce import AuxiliaryBCELoss as _AuxiliaryBCELoss
+from yolo_losses.losses.auxiliary_masks.bce_dice import AuxiliaryBCEDiceLoss as _AuxiliaryBCEDiceLoss
+from yolo_losses.losses.auxiliary_masks.dice import AuxiliaryDiceLoss as _AuxiliaryDiceLoss
+from yolo_losses.losses.auxiliary_masks.focal import AuxiliaryFocalLoss as _AuxiliaryFocalLoss
+from yolo_losses.losses.auxiliary_masks.tversky import AuxiliaryTverskyLoss as _AuxiliaryTverskyLoss
 from yolo_losses.losses.boxes._base import register_box_loss as register_box_loss
 from yolo_losses.losses.boxes.ciou import CIoULoss as _CIoULoss
 from yolo_losses.losses.boxes.diou import DIoULoss as _DIoULoss
@@ -64,6 +69,10 @@ from yolo_losses.losses.classify.poly import SoftmaxPolyLoss as _SoftmaxPolyLoss
 from yolo_losses.losses.distances.l1 import L1DistanceLoss as _L1DistanceLoss
 from yolo_losses.losses.distances.smooth_l1 import SmoothL1DistanceLoss as _SmoothL1DistanceLoss
 from yolo_losses.losses.distribution.dfl import DistributionFocalLoss as _DistributionFocalLoss
+from yolo_losses.losses.keypoints.l1 import L1KeypointLoss as _L1KeypointLoss
+from yolo_losses.losses.keypoints.oks import OKSLoss as _OKSLoss
+from yolo_losses.losses.keypoints.smooth_l1 import SmoothL1KeypointLoss as _SmoothL1KeypointLoss
+from yolo_losses.losses.keypoints.wing import WingLoss as _WingLoss
 from yolo_losses.losses.masks._base import register_seg_loss as register_seg_loss
 from yolo_losses.losses.masks.bce import MaskBCELoss as _MaskBCELoss
 from yolo_losses.losses.masks.bce_dice import BCEDiceLoss as _BCEDiceLoss
@@ -77,6 +86,8 @@ from yolo_losses.losses.semantic.focal import PixelFocalLoss as _PixelFocalLoss
 from yolo_losses.losses.semantic.lovasz import LovaszSoftmaxLoss as _LovaszSoftmaxLoss
 from yolo_losses.losses.semantic.ohem import OHEMCrossEntropyLoss as _OHEMCrossEntropyLoss
 from yolo_losses.losses.semantic.tversky import SoftmaxTverskyLoss as _SoftmaxTverskyLoss
+from yolo_losses.losses.visibility.bce import VisibilityBCELoss as _VisibilityBCELoss
+from yolo_losses.losses.visibility.focal import VisibilityFocalLoss as _VisibilityFocalLoss
 from yolo_losses.plots import show as show
 from yolo_losses.recommendation import recommend as recommend
 from yolo_losses.registry.parameters import Param as Param
@@ -94,6 +105,34 @@ class AsymmetricLoss(_AsymmetricLoss):
         reduction: str = "mean",
         loss_weight: float = 1.0,
         activated: bool = False,
+    ) -> None: ...
+
+class AuxiliaryBCEDiceLoss(_AuxiliaryBCEDiceLoss):
+    def __init__(
+        self, ratio: float = 0.5, smooth: float = 1.0, *, reduction: str = "mean", loss_weight: float = 1.0
+    ) -> None: ...
+
+class AuxiliaryBCELoss(_AuxiliaryBCELoss):
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
+class AuxiliaryDiceLoss(_AuxiliaryDiceLoss):
+    def __init__(self, smooth: float = 1.0, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
+class AuxiliaryFocalLoss(_AuxiliaryFocalLoss):
+    def __init__(
+        self, gamma: float = 1.5, alpha: float | None = 0.25, *, reduction: str = "mean", loss_weight: float = 1.0
+    ) -> None: ...
+
+class AuxiliaryTverskyLoss(_AuxiliaryTverskyLoss):
+    def __init__(
+        self,
+        alpha: float = 0.3,
+        beta: float = 0.7,
+        smooth: float = 1.0,
+        gamma: float = 1.0,
+        *,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
     ) -> None: ...
 
 class BCEDiceLoss(_BCEDiceLoss):
@@ -232,6 +271,9 @@ class KLDLoss(_KLDLoss):
 class L1DistanceLoss(_L1DistanceLoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
+class L1KeypointLoss(_L1KeypointLoss):
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
 class LovaszHingeLoss(_LovaszHingeLoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
@@ -263,6 +305,9 @@ class OHEMCrossEntropyLoss(_OHEMCrossEntropyLoss):
     def __init__(
         self, threshold: float = 0.7, keep: float = 0.0625, *, reduction: str = "mean", loss_weight: float = 1.0
     ) -> None: ...
+
+class OKSLoss(_OKSLoss):
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
 class OneVsAllLoss(_OneVsAllLoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
@@ -337,6 +382,9 @@ class SlideLoss(_SlideLoss):
 class SmoothL1DistanceLoss(_SmoothL1DistanceLoss):
     def __init__(self, beta: float = 0.01, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
+class SmoothL1KeypointLoss(_SmoothL1KeypointLoss):
+    def __init__(self, beta: float = 0.1, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
 class SoftmaxCrossEntropyLoss(_SoftmaxCrossEntropyLoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
@@ -366,6 +414,7 @@ class TverskyLoss(_TverskyLoss):
         alpha: float = 0.3,
         beta: float = 0.7,
         smooth: float = 1.0,
+        gamma: float = 1.0,
         *,
         reduction: str = "mean",
         loss_weight: float = 1.0,
@@ -384,6 +433,14 @@ class VarifocalLoss(_VarifocalLoss):
         activated: bool = False,
     ) -> None: ...
 
+class VisibilityBCELoss(_VisibilityBCELoss):
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
+class VisibilityFocalLoss(_VisibilityFocalLoss):
+    def __init__(
+        self, gamma: float = 1.5, alpha: float | None = -1.0, *, reduction: str = "mean", loss_weight: float = 1.0
+    ) -> None: ...
+
 class WIoULoss(_WIoULoss):
     def __init__(
         self,
@@ -394,4 +451,9 @@ class WIoULoss(_WIoULoss):
         *,
         reduction: str = "mean",
         loss_weight: float = 1.0,
+    ) -> None: ...
+
+class WingLoss(_WingLoss):
+    def __init__(
+        self, w: float = 10.0, epsilon: float = 2.0, *, reduction: str = "mean", loss_weight: float = 1.0
     ) -> None: ...

@@ -51,6 +51,10 @@ from yolo_losses.losses.classify.poly import softmax_poly_loss as softmax_poly_l
 from yolo_losses.losses.distances.l1 import l1_distance_loss as l1_distance_loss
 from yolo_losses.losses.distances.smooth_l1 import smooth_l1_distance_loss as smooth_l1_distance_loss
 from yolo_losses.losses.distribution.dfl import distribution_focal_loss as distribution_focal_loss
+from yolo_losses.losses.keypoints.l1 import l1_keypoint_loss as l1_keypoint_loss
+from yolo_losses.losses.keypoints.oks import oks_loss as oks_loss
+from yolo_losses.losses.keypoints.smooth_l1 import smooth_l1_keypoint_loss as smooth_l1_keypoint_loss
+from yolo_losses.losses.keypoints.wing import wing_loss as wing_loss
 from yolo_losses.losses.masks.bce import mask_bce_loss as mask_bce_loss
 from yolo_losses.losses.masks.bce_dice import bce_dice_loss as bce_dice_loss
 from yolo_losses.losses.masks.dice import dice_loss as dice_loss
@@ -63,6 +67,7 @@ from yolo_losses.losses.semantic.focal import pixel_focal_loss as pixel_focal_lo
 from yolo_losses.losses.semantic.lovasz import lovasz_softmax_loss as lovasz_softmax_loss
 from yolo_losses.losses.semantic.ohem import ohem_cross_entropy_loss as ohem_cross_entropy_loss
 from yolo_losses.losses.semantic.tversky import softmax_tversky_loss as softmax_tversky_loss
+from yolo_losses.losses.visibility.focal import visibility_focal_loss as visibility_focal_loss
 
 
 def __getattr__(name: str) -> Any:

@@ -211,6 +211,15 @@ def l1_distance_loss(
     reduction: str = "none",
     avg_factor: float | Tensor | None = None,
 ) -> Tensor: ...
+def l1_keypoint_loss(
+    pred: Tensor,
+    target: Tensor,
+    area: Tensor,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
 def lovasz_hinge_loss(
     logits: Tensor,
     targets: Tensor,
@@ -283,6 +292,16 @@ def ohem_cross_entropy_loss(
     threshold: float = 0.7,
     keep: float = 0.0625,
     class_weights: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
+def oks_loss(
+    pred: Tensor,
+    target: Tensor,
+    area: Tensor,
+    sigmas: Tensor,
     *,
     weight: Tensor | None = None,
     reduction: str = "none",
@@ -444,6 +463,16 @@ def smooth_l1_distance_loss(
     reduction: str = "none",
     avg_factor: float | Tensor | None = None,
 ) -> Tensor: ...
+def smooth_l1_keypoint_loss(
+    pred: Tensor,
+    target: Tensor,
+    area: Tensor,
+    beta: float = 0.1,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
 def softmax_cross_entropy_loss(
     logits: Tensor,
     targets: Tensor,
@@ -503,6 +532,7 @@ def tversky_loss(
     alpha: float = 0.3,
     beta: float = 0.7,
     smooth: float = 1.0,
+    gamma: float = 1.0,
     *,
     weight: Tensor | None = None,
     reduction: str = "none",
@@ -516,6 +546,26 @@ def varifocal_loss(
     iou_weighted: bool = True,
     detach_weight: bool = False,
     positive_mask: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
+def visibility_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    gamma: float = 1.5,
+    alpha: float | None = -1.0,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
+def wing_loss(
+    pred: Tensor,
+    target: Tensor,
+    w: float = 10.0,
+    epsilon: float = 2.0,
     *,
     weight: Tensor | None = None,
     reduction: str = "none",

@@ -63,7 +63,7 @@ def test_names_are_names_aliases_wildcards_and_combinations(capsys: pytest.Captu
     assert losses(capsys, "siou") == [("box", "siou")]
     assert losses(capsys, "Varifocal-Loss") == [("class", "vfl")]
     assert sorted(losses(capsys, "focal")) == [
-        (g, "focal") for g in ("class", "classify", "mask", "modifiers", "pixel")
+        (g, "focal") for g in ("auxiliary", "class", "classify", "mask", "modifiers", "pixel", "visibility")
     ]
     assert {"slide", "ema_slide"} == {name for _, name in losses(capsys, "*slide")}
     assert sorted(losses(capsys, "focaler_inner_ciou")) == [

@@ -288,7 +288,8 @@ def test_the_ends_of_a_parameter_s_range_train_to_finite_numbers(key):
     spec = next(s for s in registry.specs() if parameter in s.parameters)
     if spec.kind in ("classify", "ce", "dice"):
         pytest.skip("of a task without anchors, whose ranges `criteria/test_classify.py` and `test_semantic.py` try")
-    head = "v8-seg" if spec.kind == "seg" else "v8-obb" if spec.rotated else "v8"
+    heads = {"seg": "v8-seg", "sem": "26-seg", "pose": "v8-pose", "kobj": "v8-pose"}
+    head = "v8-obb" if spec.rotated else heads.get(spec.kind, "v8")
     name = f"{spec.name}_{(spec.module.bases or ('ciou',))[0]}" if spec.kind == "modifier" else spec.name
     ran = 0
     for value in values:

@@ -56,7 +56,8 @@ def test_an_unknown_loss_is_answered_with_what_it_means(key: str, value: str, me
         ({"ratio": 0.8, "box_loss": "inner_siou"}, " Did you mean 'inner_ratio=0.8'?"),
         (
             {"ratio": 0.8, "cls_loss": "nonsense"},
-            " A parameter has its loss's name in front: inner_ratio, nwd_ratio, seg_bce_dice_ratio.",
+            " A parameter has its loss's name in front: inner_ratio, nwd_ratio, seg_bce_dice_ratio,"
+            " sem_bce_dice_ratio.",
         ),
         ({"siou": True}, " Did you mean 'box_loss=siou'?"),
         ({"slide": ""}, " Did you mean 'cls_loss=slide'?"),

@@ -88,7 +88,7 @@ def parse(value: Any) -> Weights:
     """
     given = value.tolist() if hasattr(value, "tolist") else value  # a tensor, or an array of NumPy
     if isinstance(given, str) and given.strip().startswith(("[", "{")):
-        given = _read_text(given)
+        given = read_text(given)
     word = normalize_name(given) if isinstance(given, str) else ""
     if given is None or word == NONE:
         return NONE
@@ -116,7 +116,7 @@ def parse(value: Any) -> Weights:
     )
 
 
-def _read_text(text: str) -> Any:
+def read_text(text: str) -> Any:
     """Return the list or mapping that a text such as `{car: 2}` is, its names and numbers as they are written.
 
     Raises:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yolo_losses import registry
-from yolo_losses.config import class_weights
+from yolo_losses.config import class_weights, keypoint_weights
 from yolo_losses.config.class_weights import Weights
 from yolo_losses.registry import InvalidValueError, Kind, LossSpec, normalize_name
 from yolo_losses.registry.parameters import Param, Parameter, Value
@@ -177,3 +177,24 @@ class OverlapKey(Key):
         """Return the constant of `nwd`, which is that of the box loss."""
         spec = registry.find("box", value) if value == "nwd" else None
         return [] if spec is None else [p for p in spec.parameters if p.name == "constant"]
+
+
+@dataclass(frozen=True)
+class KeypointWeightsKey(Key):
+    """The key `pose_weights`."""
+
+    type: type = str
+    default: Value = class_weights.NONE
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values as text, for listings."""
+        return "numbers >= 0: a list, one per keypoint"
+
+    def parse(self, name: str, value: Any, task: str) -> str | tuple[float, ...]:
+        """Return the weights as `keypoint_weights.parse` does."""
+        return keypoint_weights.parse(value)
+
+    def to_config(self, value: str | tuple[float, ...]) -> Any:
+        """Return the weights as a list, or the word."""
+        return value if isinstance(value, str) else list(value)

@@ -18,6 +18,7 @@ from yolo_losses.config.keys import (
     BoxLossKey,
     ClassWeightsKey,
     Key,
+    KeypointWeightsKey,
     LossKey,
     OverlapKey,
 )
@@ -27,7 +28,6 @@ from yolo_losses.registry.parameters import Param, Parameter, Value
 
 AXIS_ALIGNED = ("detect", "segment", "pose")
 STOCK = ("stock",)
-ONLY_STOCK_MASKS = "allowed are seg_loss=stock and seg_scale=1.0"
 
 
 def own_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,6 +61,11 @@ class LossSettings:
         angle_lambda: how slowly an angle's weight falls with the aspect ratio of its box, above 0.
         o2m_start: the weight of the one-to-many branch in the first epoch, in [0, 1]; or `stock`.
         o2m_end: its weight in the last epoch, in [0, 1]; or `stock`.
+        sem_loss: `stock`, `off` or the registered name of a loss of the auxiliary masks.
+        sem_scale: a factor on the term of the auxiliary masks, above 0.
+        pose_loss: `stock` or the registered name of a keypoint loss.
+        pose_weights: `none`, or one weight per keypoint, at least 0.
+        kobj_loss: `stock` or the registered name of a loss of the keypoints' visibility.
         tal_topk: candidates per object of the task-aligned assigner, at least 1; or `stock`.
         tal_alpha: its exponent of the score, at least 0; or `stock`.
         tal_beta: its exponent of the overlap, at least 0; or `stock`.
@@ -89,6 +94,11 @@ class LossSettings:
     angle_lambda: float = _key(Key("angle", float, 3.0, Param(above=0), tasks=("obb",)))
     o2m_start: float | str = _key(Key("schedule", float, "stock", Param(low=0, high=1, words=("stock",))))
     o2m_end: float | str = _key(Key("schedule", float, "stock", Param(low=0, high=1, words=("stock",))))
+    sem_loss: str = _key(LossKey("sem", kind="sem", words=("off",), tasks=("segment",)))
+    sem_scale: float = _key(Key("sem", float, 1.0, Param(above=0), tasks=("segment",)))
+    pose_loss: str = _key(LossKey("pose", kind="pose", tasks=("pose",)))
+    pose_weights: str | tuple[float, ...] = _key(KeypointWeightsKey("pose", tasks=("pose",)))
+    kobj_loss: str = _key(LossKey("kobj", kind="kobj", tasks=("pose",)))
     tal_topk: int | str = _key(Key("assigner", int, "stock", Param(low=1, words=STOCK)))
     tal_alpha: float | str = _key(Key("assigner", float, "stock", Param(low=0, words=STOCK)))
     tal_beta: float | str = _key(Key("assigner", float, "stock", Param(low=0, words=STOCK)))
@@ -150,6 +160,9 @@ class LossSettings:
                 keys[nothing],
                 f"would change nothing: every term is 'stock'. Choose the loss as well{_example_choice(nothing)}",
             )
+        if settings.loss_branches == "one2one" and "sem" in settings.terms:
+            reason = "leaves no gradient to the term of sem_loss and sem_scale: allowed are both, one2many"
+            raise InvalidValueError("loss_branches", "one2one", reason)
         return settings
 
     @property

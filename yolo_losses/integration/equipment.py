@@ -14,6 +14,7 @@ from yolo_losses.config import class_weights
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration import criteria
 from yolo_losses.integration.context import Context
+from yolo_losses.integration.criteria import semantic_mask_part
 from yolo_losses.integration.criteria.branch import Branch
 from yolo_losses.integration.criteria.ledger import UnprovenError
 from yolo_losses.integration.criteria.parts import Part
@@ -31,6 +32,9 @@ class Equipment:
         names: the names of the classes in their order.
         image_size: side of the training images in pixels.
 
+    Raises:
+        ValueError: where the head has no such term.
+
     Attributes:
         equipped: the settings with class weights in the order of the classes.
         branches: by path; those of a further criterion of the model under the name of its attribute.
@@ -39,6 +43,7 @@ class Equipment:
     """
 
     def __init__(self, model: Any, settings: LossSettings, names: Sequence[str], image_size: float) -> None:
+        semantic_mask_part.check_head(model, settings)
         self.settings = settings
         self.names = list(names) if settings.cls_weights != class_weights.NONE else []
         self.equipped = settings.weighted_by(class_weights.by_class(settings.cls_weights, self.names))

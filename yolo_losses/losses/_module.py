@@ -74,6 +74,10 @@ class DeclaredModule(nn.Module):
         kind: Any = type(self)
         self._own, self._taken = _argument_names(kind)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled module; a parameter that was declared since has its default."""
+        super().__setstate__({**{p.name: p.default for p in type(self).declared()}, **state})
+
     @classmethod
     def declared(cls, prefix: str = "") -> list[Parameter]:
         """Return the declared parameters: the formula's arguments, then the annotated attributes."""

@@ -16,7 +16,17 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from yolo_losses import registry
-from yolo_losses.plots import angles, boxes, classification, classify, distances, masks, rotated
+from yolo_losses.plots import (
+    angles,
+    boxes,
+    classification,
+    classify,
+    distances,
+    keypoints,
+    masks,
+    rotated,
+    visibility,
+)
 from yolo_losses.plots.choice import Selection, choose
 from yolo_losses.plots.sheet import SHEET_STYLE
 from yolo_losses.plots.style import svg_element, svg_file
@@ -33,6 +43,9 @@ SHEETS: Mapping[str, Draw] = {
     "region": masks.draw,
     "l1": distances.draw,
     "angle": angles.draw,
+    "auxiliary": masks.draw,
+    "keypoint": keypoints.draw,
+    "visibility": visibility.draw,
 }
 COLUMNS: Mapping[str, Draw] = {
     "class": classification.column,
@@ -44,6 +57,9 @@ COLUMNS: Mapping[str, Draw] = {
     "region": masks.column,
     "l1": distances.column,
     "angle": angles.column,
+    "auxiliary": masks.column,
+    "keypoint": keypoints.column,
+    "visibility": visibility.column,
 }
 FILE_BACKENDS = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 FORMATS = (".png", ".svg", ".pdf")

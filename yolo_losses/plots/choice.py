@@ -23,6 +23,9 @@ REFERENCES = {
     "region": "dice_dice",
     "l1": "l1_l1",
     "angle": "angle_sin2",
+    "auxiliary": "sem_bce_dice",
+    "keypoint": "pose_oks",
+    "visibility": "kobj_bce",
 }
 
 

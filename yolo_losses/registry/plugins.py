@@ -18,7 +18,10 @@ ENTRY_POINT_GROUP = "yolo_losses.losses"
 PLUGINS_VARIABLE = "YOLO_LOSSES_PLUGINS"
 BUILT_IN_PACKAGES = tuple(
     f"yolo_losses.losses.{name}"
-    for name in ("classification", "classify", "boxes", "masks", "semantic", "distances", "angles")
+    for name in (
+        *("classification", "classify", "boxes", "masks", "semantic", "distances", "angles"),
+        *("auxiliary_masks", "keypoints", "visibility"),
+    )
 )
 
 

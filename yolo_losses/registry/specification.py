@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from yolo_losses.registry.parameters import Parameter, Value
 
-Kind = Literal["cls", "classify", "box", "modifier", "seg", "ce", "dice", "l1", "angle"]
+Kind = Literal["cls", "classify", "box", "modifier", "seg", "ce", "dice", "l1", "angle", "sem", "pose", "kobj"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,21 @@ KINDS: Mapping[Kind, LossKind] = MappingProxyType(
         "l1": LossKind("l1_loss", "loss of box distances", "l1", "l1_loss: box distances (YOLO26, RT-DETR)", "l1_"),
         "angle": LossKind(
             "angle_loss", "angle loss", "angle", "angle_loss: angles of rotated boxes (task obb)", "angle_"
+        ),
+        "sem": LossKind(
+            "sem_loss",
+            "loss of auxiliary masks",
+            "auxiliary",
+            "sem_loss: auxiliary masks of YOLO26 (task segment)",
+            "sem_",
+        ),
+        "pose": LossKind("pose_loss", "keypoint loss", "keypoint", "pose_loss: keypoints (task pose)", "pose_"),
+        "kobj": LossKind(
+            "kobj_loss",
+            "loss of the visibility",
+            "visibility",
+            "kobj_loss: visibility of keypoints (task pose)",
+            "kobj_",
         ),
     }
 )

@@ -22,12 +22,16 @@ class AnchorBranch(Branch):
     Attributes:
         assignment: of the current call; each part takes it once.
         taken: the parts that took it.
+        strides: of the positives of the current call, shape `(N, 1, 1)`, where the keypoint term needs them.
+        keypoint_weights: shape `(K,)`; `None`: none.
         weight: of the one-to-many branch in the current epoch, where its gains are scaled (`schedule`).
         weight_range: those of the first and of the last epoch; `None`: the gains are not scaled.
     """
 
     assignment: Assignment | None = None
     taken: tuple[str, ...] = ()
+    strides: Tensor | None = None
+    keypoint_weights: Tensor | None = None
     weight: float = 1.0
     weight_range: tuple[float, float] | None = None
 

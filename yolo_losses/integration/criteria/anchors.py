@@ -15,7 +15,15 @@ from ultralytics.utils.loss import BboxLoss, RotatedBboxLoss, v8OBBLoss
 
 from yolo_losses._log import say as log
 from yolo_losses.config.settings import LossSettings
-from yolo_losses.integration.criteria import angle_part, assigner, masks, parts, schedule
+from yolo_losses.integration.criteria import (
+    angle_part,
+    assigner,
+    keypoint_part,
+    masks,
+    parts,
+    schedule,
+    semantic_mask_part,
+)
 from yolo_losses.integration.criteria.anchor_branch import AnchorBranch, AssignerPart
 from yolo_losses.integration.criteria.box_part import BoxPart, calls_l1, has_l1_term
 from yolo_losses.integration.criteria.branch import Branch
@@ -24,7 +32,18 @@ from yolo_losses.integration.criteria.distribution_part import DistributionPart,
 from yolo_losses.integration.criteria.parts import Part
 
 PARTS = ("assigner", "bce", "bbox_loss")
-GAINS = {"class": "cls", "box": "box", "distribution": "dfl", "mask": "box", "l1": "dfl", "angle": "angle"}
+GAINS = {
+    "class": "cls",
+    "box": "box",
+    "distribution": "dfl",
+    "mask": "box",
+    "sem": "box",
+    "pose": "pose",
+    "kobj": "kobj",
+    "l1": "dfl",
+    "angle": "angle",
+}
+TASK_PARTS = (masks, semantic_mask_part, keypoint_part)  # the parts of terms that one task has
 SKIPPED = ("hyp", "assigner", "bbox_loss", "bce", "_modules")  # hold no criterion
 NO_L1_TERM = "this Ultralytics computes no L1 term here, allowed is stock"
 LAST = True  # matches by what a criterion holds: a kind that knows the criterion itself comes first
@@ -103,8 +122,8 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
     _check_distances(criterion, settings)
     if "angle" in settings.terms:
         angle_part.check(criterion, settings)
-    if settings.swaps_seg:
-        masks.check(criterion, settings)
+    for each in TASK_PARTS:
+        each.check(criterion, settings)
     assigner.check(criterion.assigner, settings)
     if not isinstance(branch, AnchorBranch):
         kind = type(criterion)
@@ -129,8 +148,8 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
         parts.put(criterion, "bbox_loss", BoxPart(criterion.bbox_loss, branch))
     if settings.swaps_cls or settings.loss_stats:
         parts.put(criterion, "bce", ClassPart(criterion.bce, branch))
-    if settings.swaps_seg:
-        masks.put(criterion, branch)
+    for each in TASK_PARTS:
+        each.put(criterion, branch)
     if "angle" in settings.terms:
         angle_part.put(criterion, branch)
     parts.put(criterion, "assigner", AssignerPart(criterion.assigner, branch))
@@ -227,5 +246,6 @@ def restore(criterion: Any) -> None:
     dfl = getattr(box, distribution_name(box), None)
     if isinstance(dfl, DistributionPart):
         parts.put(box, distribution_name(box), dfl.stock)
-    masks.restore(criterion)
+    for each in TASK_PARTS:
+        each.restore(criterion)
     angle_part.restore(criterion)

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from ultralytics.utils.ops import crop_mask
 
-from yolo_losses.config.settings import ONLY_STOCK_MASKS, LossSettings
+from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration.criteria.branch import Branch
-from yolo_losses.integration.criteria.parts import Part, full_precision
+from yolo_losses.integration.criteria.parts import Part, check_term, full_precision, put_back
 from yolo_losses.losses.masks._base import cropped
 
 METHOD = "single_mask_loss"
@@ -34,27 +34,19 @@ MOST_PIXELS = 2**22
 
 
 def check(criterion: Any, settings: LossSettings) -> None:
-    """Raise a `ValueError` where the criterion has no mask term."""
-    if not hasattr(criterion, METHOD):
-        key = "seg_loss" if settings.seg_loss != "stock" else "seg_scale"
-        raise ValueError(
-            f"'{key}={getattr(settings, key)}' cannot be used with {type(criterion).__name__}, which has no mask term:"
-            f" {ONLY_STOCK_MASKS}"
-        )
+    """Raise a `ValueError` where the mask term is chosen and the criterion has none."""
+    check_term(criterion, settings, "mask", METHOD)
 
 
 def put(criterion: Any, branch: Branch) -> None:
-    """Put the mask part of a branch in place."""
-    setattr(criterion, METHOD, MaskPart(getattr(criterion, METHOD), branch))
+    """Put the mask part of a branch in place, where its term is swapped."""
+    if "mask" in branch.expected:
+        setattr(criterion, METHOD, MaskPart(getattr(criterion, METHOD), branch))
 
 
 def restore(criterion: Any) -> None:
     """Put the stock method back."""
-    part = getattr(criterion, METHOD, None)
-    if isinstance(part, MaskPart):
-        delattr(criterion, METHOD)
-        if getattr(criterion, METHOD) is not part.stock:  # it was an attribute of the instance before
-            setattr(criterion, METHOD, part.stock)
+    put_back(criterion, METHOD)
 
 
 class MaskPart(Part):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo_losses.config import class_weights
-from yolo_losses.config.settings import LossSettings
+from yolo_losses.config.settings import KEYS, LossSettings
 
 
 class Part:
@@ -84,6 +84,15 @@ def functional_with(**replaced: Callable[..., Any]) -> SimpleNamespace:
     return SimpleNamespace(**{**vars(nn.functional), **replaced})
 
 
+def put_back(owner: Any, name: str) -> None:
+    """Put the stock part back in an object that is no `nn.Module`: an attribute of it, or a method of its class."""
+    part = getattr(owner, name, None)
+    if isinstance(part, Part):
+        del owner.__dict__[name]
+        if getattr(owner, name, None) != part.stock:  # it was an attribute of the object before
+            setattr(owner, name, part.stock)
+
+
 def objects_in(*candidates: Any) -> int | None:
     """Return the number of objects of a batch, found among a criterion's arguments; `None` where there is no batch."""
     for candidate in candidates:
@@ -98,6 +107,23 @@ def bce_sum(logits: Tensor, targets: Tensor) -> Tensor:
     pairs = zip(logits.detach(), targets, strict=True)
     sums = [nn.functional.binary_cross_entropy_with_logits(z.float(), t.float(), reduction="sum") for z, t in pairs]
     return torch.stack(sums).sum() if sums else logits.new_zeros(())
+
+
+def check_term(criterion: Any, settings: LossSettings, term: str, part: str) -> None:
+    """Raise a `ValueError` where a chosen term has no part in a criterion, as in a head that does not predict it."""
+    if term in settings.terms and not hasattr(criterion, part):
+        raise missing_term(type(criterion).__name__, settings, term)
+
+
+def missing_term(head: str, settings: LossSettings, term: str) -> ValueError:
+    """Return the error for a chosen term that a head or a criterion of that name does not have."""
+    own = {name: key for name, key in KEYS.items() if key.term == term}
+    name, value = next((name, value) for name, value in settings.non_default().items() if name in own)
+    allowed = " and ".join(f"{name}={key.default}" for name, key in own.items())
+    return ValueError(
+        f"'{name}={value}' cannot be used with {head}, which has no {term} term: allowed"
+        f" {'are' if len(own) > 1 else 'is'} {allowed}"
+    )
 
 
 def check_class_weights(criterion: Any, settings: LossSettings) -> None:

@@ -33,6 +33,14 @@ from yolo_losses.registry.parameters import Value
 
 CLASS_PARTS = ("fl", "vfl")
 METHODS = ("forward", "_get_loss_bbox")
+NOT_PREDICTED = {
+    "distribution": "distribution",
+    "angle": "angles",
+    "mask": "masks",
+    "sem": "masks",
+    "pose": "keypoints",
+    "kobj": "keypoints",
+}
 
 
 def matches(criterion: Any) -> bool:
@@ -56,15 +64,12 @@ def check(settings: LossSettings) -> LossSettings:
             allowed = ", ".join(["stock", *(s.name for s in registry.specs("cls") if _fits(s))])
             raise ValueError(f"'cls_loss={settings.cls_loss}' cannot be used with RT-DETR: allowed are {allowed}")
     reasons: dict[str, tuple[Value, str]] = {
-        "dfl_loss": ("stock", "which predicts no distribution: allowed is stock"),
-        "loss_branches": ("both", "whose head has one branch: allowed is both"),
-        "angle_loss": ("stock", "which predicts no angles: allowed is stock"),
-        "angle_lambda": (3.0, "which predicts no angles: allowed is 3.0"),
-        "o2m_start": ("stock", "whose head has one branch: allowed is stock"),
-        "o2m_end": ("stock", "whose head has one branch: allowed is stock"),
-        "seg_loss": ("stock", "which predicts no masks: allowed is stock"),
-        "seg_scale": (1.0, "which predicts no masks: allowed is 1.0"),
+        name: (key.default, f"which predicts no {NOT_PREDICTED[key.term]}: allowed is {key.default}")
+        for name, key in KEYS.items()
+        if key.term in NOT_PREDICTED
     }
+    reasons |= dict.fromkeys(("o2m_start", "o2m_end"), ("stock", "whose head has one branch: allowed is stock"))
+    reasons["loss_branches"] = ("both", "whose head has one branch: allowed is both")
     assigner = [name for name, declared in KEYS.items() if declared.term == "assigner"]
     reasons |= dict.fromkeys(assigner, ("stock", "which matches queries to objects: allowed is stock"))
     if settings.cls_target not in ("auto", "iou"):
@@ -72,7 +77,7 @@ def check(settings: LossSettings) -> LossSettings:
     for key, (default, reason) in reasons.items():
         value = getattr(settings, key)
         if value != default:
-            raise ValueError(f"'{key}={value}' cannot be used with RT-DETR, {reason}")
+            raise ValueError(f"'{key}={KEYS[key].to_config(value)}' cannot be used with RT-DETR, {reason}")
     settings.check_boxes(rotated=False)
     if settings.cls_loss == "stock":
         if settings.cls_target != "auto":

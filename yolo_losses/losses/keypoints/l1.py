@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
-from yolo_losses.losses._function import loss_function
-from yolo_losses.losses.keypoints._base import KEYPOINTS
+from yolo_losses.losses._declaration import declares
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.keypoints._base import KEYPOINTS, KeypointLoss
 from yolo_losses.losses.keypoints.oks import EPS
 
 
@@ -31,8 +34,26 @@ def l1_keypoint_loss(pred: Tensor, target: Tensor, area: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from yolo_losses.losses.keypoints.l1 import l1_keypoint_loss
+        >>> from yolo_losses.functional import l1_keypoint_loss
         >>> l1_keypoint_loss(torch.tensor([[[3.0, 4.0]]]), torch.zeros(1, 1, 2), torch.tensor([[100.0]]))
         tensor([[0.7000]])
+
+    See also:
+        pose_smooth_l1: a square for small errors
+        pose_oks: the stock loss
     """
     return relative_distance(pred, target, area).abs().sum(-1)
+
+
+@declares(
+    "pose",
+    KeypointLoss,
+    "l1",
+    aliases=("l1loss", "l1_loss"),
+    source="torch l1_loss",
+    summary="L1 loss in units of the size of the object",
+)
+class L1KeypointLoss(KeypointLoss):
+    """L1 loss of keypoints, in units of the size of the object."""
+
+    formula: ClassVar[Formula] = staticmethod(l1_keypoint_loss)

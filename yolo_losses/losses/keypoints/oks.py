@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from yolo_losses.losses._function import loss_function
-from yolo_losses.losses.keypoints._base import KEYPOINTS
+from yolo_losses.losses._declaration import declares
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.keypoints._base import KEYPOINTS, KeypointLoss
 
 EPS = 1e-9
 
@@ -29,13 +32,31 @@ def oks_loss(pred: Tensor, target: Tensor, area: Tensor, sigmas: Tensor) -> Tens
 
     Example:
         >>> import torch
-        >>> from yolo_losses.losses.keypoints.oks import oks_loss
+        >>> from yolo_losses.functional import oks_loss
         >>> pred, target = torch.tensor([[[3.0, 4.0]]]), torch.zeros(1, 1, 2)
         >>> oks_loss(pred, target, torch.tensor([[100.0]]), torch.tensor([0.25]))
         tensor([[0.3935]])
 
     Source:
         COCO's keypoint evaluation, as in Ultralytics' `KeypointLoss`.
+
+    See also:
+        pose_l1: does not vanish for a large error
+        pose_wing: in pixels
     """
     d2 = (pred[..., :2] - target[..., :2]).square().sum(-1)
     return -torch.expm1(-d2 / ((2 * sigmas).square() * (area + EPS) * 2))
+
+
+@declares(
+    "pose",
+    KeypointLoss,
+    "oks",
+    aliases=("oksloss", "oks_loss", "keypointloss", "keypoint_loss"),
+    source="Ultralytics KeypointLoss; COCO keypoint evaluation",
+    summary="OKS loss, equal to the stock loss",
+)
+class OKSLoss(KeypointLoss):
+    """OKS loss of keypoints, equal to stock to float32 rounding."""
+
+    formula: ClassVar[Formula] = staticmethod(oks_loss)

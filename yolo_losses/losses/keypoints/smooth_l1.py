@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from yolo_losses.losses._function import loss_function
-from yolo_losses.losses.keypoints._base import KEYPOINTS
+from yolo_losses.losses._declaration import declares
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.keypoints._base import KEYPOINTS, KeypointLoss
 from yolo_losses.losses.keypoints.l1 import relative_distance
 from yolo_losses.registry.parameters import Param
 
@@ -24,7 +25,7 @@ def smooth_l1_keypoint_loss(
 
     Formula:
         L = s(dx / sqrt(area)) + s(dy / sqrt(area))
-        s(d) = d^2 / (2 beta) if |d| < beta, |d| - beta/2 otherwise
+        s(x) = x^2 / (2 beta) if |x| < beta, |x| - beta/2 otherwise
 
     Args:
         pred: keypoints, shape `(N, K, 2)`; further columns are not used.
@@ -37,12 +38,30 @@ def smooth_l1_keypoint_loss(
 
     Example:
         >>> import torch
-        >>> from yolo_losses.losses.keypoints.smooth_l1 import smooth_l1_keypoint_loss
+        >>> from yolo_losses.functional import smooth_l1_keypoint_loss
         >>> smooth_l1_keypoint_loss(torch.tensor([[[3.0, 4.0]]]), torch.zeros(1, 1, 2), torch.tensor([[100.0]]))
         tensor([[0.6000]])
 
     Source:
         Girshick, arXiv 1504.08083; `torch.nn.functional.smooth_l1_loss`.
+
+    See also:
+        pose_l1: the same gradient for small errors
     """
     d = relative_distance(pred, target, area)
     return nn.functional.smooth_l1_loss(d, torch.zeros_like(d), reduction="none", beta=beta).sum(-1)
+
+
+@declares(
+    "pose",
+    KeypointLoss,
+    "smooth_l1",
+    aliases=("smoothl1", "smoothl1loss", "smooth_l1_loss"),
+    source="arXiv 1504.08083; torch smooth_l1_loss",
+    summary="Smooth L1 loss in units of the size of the object: a square below beta",
+)
+class SmoothL1KeypointLoss(KeypointLoss):
+    """Smooth L1 loss of keypoints, in units of the size of the object."""
+
+    formula: ClassVar[Formula] = staticmethod(smooth_l1_keypoint_loss)
+    beta: float

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from yolo_losses.losses._function import loss_function
-from yolo_losses.losses.keypoints._base import KEYPOINTS
+from yolo_losses.losses._declaration import declares
+from yolo_losses.losses._function import Formula, loss_function
+from yolo_losses.losses.keypoints._base import KEYPOINTS, KeypointLoss
 from yolo_losses.registry.parameters import Param
 
 
@@ -37,13 +38,33 @@ def wing_loss(
 
     Example:
         >>> import torch
-        >>> from yolo_losses.losses.keypoints.wing import wing_loss
+        >>> from yolo_losses.functional import wing_loss
         >>> wing_loss(torch.tensor([[[3.0, 20.0]]]), torch.zeros(1, 1, 2))
         tensor([[37.0805]])
 
     Source:
         Feng et al., arXiv 1711.06753; mmpose's `WingLoss` with `omega=10, epsilon=2`.
+
+    See also:
+        pose_l1: in units of the size of the object
     """
     x = (pred[..., :2] - target[..., :2]).abs()
     below = w * (x.clamp_max(w) / epsilon).log1p()
     return torch.where(x < w, below, x - w + w * math.log1p(w / epsilon)).sum(-1)
+
+
+@declares(
+    "pose",
+    KeypointLoss,
+    "wing",
+    aliases=("wingloss", "wing_loss"),
+    source="arXiv 1711.06753; mmpose",
+    summary="Wing loss in pixels: small errors have a larger gradient than in L1 loss",
+)
+class WingLoss(KeypointLoss):
+    """Wing loss of keypoints, in pixels: a logarithm for small errors, L1 loss for large ones."""
+
+    formula: ClassVar[Formula] = staticmethod(wing_loss)
+    w: float
+    epsilon: float
+    in_pixels: ClassVar[bool] = True
