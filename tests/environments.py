@@ -1,4 +1,4 @@
-"""The wheel in fresh environments: the oldest torch that is promised, and every Python that the metadata claims.
+"""The wheel in fresh environments: the oldest torch, that with the oldest Ultralytics and `compare`, every Python.
 
     python tests/environments.py                          # all of them, one after the other
     python tests/environments.py --only "Python 3.13"     # one of them
@@ -25,7 +25,8 @@ from compat import OK, REPOSITORY, last_line, record, run, table, training_optio
 
 TESTS = REPOSITORY / "tests"
 MATHS = "test_properties.py boxes classification masks criteria/test_anchors.py"
-CHECKS = ("installs", "start-up files", "refused", "training", "maths")
+CHECKS = ("installs", "start-up files", "refused", "training", "compare", "maths")
+COMPARE = "[compare]"  # the extra with what `yolo-losses compare` needs
 KEYS = {"cls_loss": "slide", "box_loss": "inner_siou"}
 
 
@@ -37,7 +38,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="environments-") as temporary:
         wheel = build_wheel(Path(temporary))
         chosen = {name: how for name, how in environments(wheel).items() if not only or name in only}
-        results = {name: battery(wheel, Path(temporary) / name, *how) for name, how in chosen.items()}
+        results = {name: battery(Path(temporary) / name, *how) for name, how in chosen.items()}
     print(table(list(results), list(results.values()), CHECKS))
     return 0 if results and all(value == OK for result in results.values() for value in result.values()) else 1
 
@@ -51,12 +52,13 @@ def build_wheel(folder: Path) -> Path:
 
 
 def environments(wheel: Path) -> dict[str, tuple[str, list[str]]]:
-    """Return the environments to make: the Python of each, and what is pinned in it."""
+    """Return the environments to make: the Python of each, and what is installed in it."""
     with zipfile.ZipFile(wheel) as archive:
         folder = next(name for name in archive.namelist() if name.endswith("METADATA")).partition("/")[0]
         claims = PathDistribution(zipfile.Path(archive, f"{folder}/"))  # type: ignore[arg-type]
         classifiers = claims.metadata.get_all("Classifier") or []
-        (torch,) = (found[1] for r in claims.requires or [] if (found := re.fullmatch(r"torch>=([\d.]+)", r)))
+        minima = dict(found.groups() for r in claims.requires or [] if (found := re.fullmatch(r"(\w+)>=([\d.]+)", r)))
+        torch, ultralytics = minima["torch"], minima["ultralytics"]
     versions = [found[1] for c in classifiers if (found := re.fullmatch(r".* Python :: (3\.\d+)", c))]
     pythons = {version: python for version in versions if (python := find_python(version))}
     for version in versions:
@@ -64,8 +66,10 @@ def environments(wheel: Path) -> dict[str, tuple[str, list[str]]]:
             print(f"Python {version} is absent: left out")
     oldest = min(pythons, key=lambda version: int(version.partition(".")[2]))
     here = ".".join(map(str, sys.version_info[:2]))  # this one is what all the other tests run in
-    others = {f"Python {v}": (python, []) for v, python in pythons.items() if v != here}
-    return {f"torch {torch}": (pythons[oldest], [f"torch~={torch}.0"]), **others}
+    others = {f"Python {v}": (python, [str(wheel)]) for v, python in pythons.items() if v != here}
+    old_torch = f"torch~={torch}.0"
+    floor = [f"{wheel}{COMPARE}", old_torch, f"ultralytics=={ultralytics}"]
+    return {f"torch {torch}": (pythons[oldest], [str(wheel), old_torch]), "floor": (pythons[oldest], floor), **others}
 
 
 def find_python(version: str) -> str | None:
@@ -77,7 +81,7 @@ def find_python(version: str) -> str | None:
     return None
 
 
-def battery(wheel: Path, folder: Path, python: str, pinned: list[str]) -> dict[str, str]:
+def battery(folder: Path, python: str, installed: list[str]) -> dict[str, str]:
     """Return the outcome of every check in a fresh environment."""
     binaries = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "YOLO_CONFIG_DIR": str(folder), "YOLO_OFFLINE": "true"}
@@ -95,7 +99,7 @@ def battery(wheel: Path, folder: Path, python: str, pinned: list[str]) -> dict[s
     def install() -> None:
         subprocess.run([python, "-m", "venv", str(folder / "venv")], check=True, capture_output=True)
         code, output = command(
-            "python", "-m", "pip", "install", "--quiet", "--no-cache-dir", str(wheel), "pytest", "hypothesis", *pinned
+            "python", "-m", "pip", "install", "--quiet", "--no-cache-dir", "pytest", "hypothesis", *installed
         )
         assert code == 0, last_line(output)
 
@@ -116,6 +120,15 @@ def battery(wheel: Path, folder: Path, python: str, pinned: list[str]) -> dict[s
         written = (folder / "runs" / "run" / "args.yaml").read_text(encoding="utf-8").splitlines()
         assert {f"{key}: {value}" for key, value in KEYS.items()} <= set(written)
 
+    def compare() -> None:
+        if not installed[0].endswith(COMPARE):
+            return
+        own = ("name=", "project=", "exist_ok=")  # the comparison has folders of its own
+        grid = [*(option for option in options if not option.startswith(own)), "cls_loss=bce,focal", "seed=0,1"]
+        code, output = command("yolo-losses", "compare", *grid, "--out", str(folder / "comparison"))
+        assert code == 0, last_line(output)
+        assert (folder / "comparison" / "report.md").is_file()
+
     def maths() -> None:
         tests = [str(TESTS / name) for name in MATHS.split()]
         # Compiling is a choice, and an old torch cannot compile all that a new one can.
@@ -125,7 +138,7 @@ def battery(wheel: Path, folder: Path, python: str, pinned: list[str]) -> dict[s
         assert code == 0, f"{last_line(output)}: {'; '.join(failed[:5])}"
 
     options = [f"{k}={v}" for k, v in training_options(folder, "detect").items()] + ["model=yolov8n.yaml", "name=run"]
-    for name, check in zip(CHECKS, (install, start_up, refused, train, maths), strict=True):
+    for name, check in zip(CHECKS, (install, start_up, refused, train, compare, maths), strict=True):
         record(results, name, check)
         if results["installs"] != OK:
             break
