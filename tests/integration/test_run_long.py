@@ -1,4 +1,4 @@
-"""Trainings that take minutes: distillation and compiled models, interrupted and resumed."""
+"""Trainings that take minutes: a distillation, interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,8 @@ def snapshot(trainer: Any) -> State:
     return copy.deepcopy(trainer.yolo_losses_run.state())
 
 
-@pytest.mark.parametrize("key", ["distill_model", "compile"])
-def test_it_is_resumed_with_the_state_of_the_interrupted_training(key: str, tmp_path: Path, data: Path) -> None:
-    if key not in DEFAULT_CFG_DICT:
-        pytest.skip(f"this Ultralytics has no '{key}'")
+@pytest.mark.skipif("distill_model" not in DEFAULT_CFG_DICT, reason="this Ultralytics has no distillation")
+def test_a_distillation_is_resumed_with_the_state_of_the_interrupted_one(tmp_path: Path, data: Path) -> None:
     kept, states = tmp_path / "interrupted" / "weights", {}
 
     def interrupt(trainer: Any) -> None:
@@ -35,15 +33,13 @@ def test_it_is_resumed_with_the_state_of_the_interrupted_training(key: str, tmp_
             shutil.copytree(trainer.wdir, kept)
             raise KeyboardInterrupt
 
-    value: Any = True
-    if key == "distill_model":
-        value = str(tmp_path / "teacher.pt")
-        YOLO("yolo26n.yaml").save(value)
+    teacher = str(tmp_path / "teacher.pt")
+    YOLO("yolo26n.yaml").save(teacher)
     model = YOLO("yolo26n.yaml")
     model.add_callback("on_fit_epoch_end", lambda trainer: states.update({trainer.epoch: snapshot(trainer)}))
     model.add_callback("on_train_epoch_start", interrupt)
     with logged() as said, pytest.raises(KeyboardInterrupt):
-        model.train(data=str(data), project=str(tmp_path), **{**TINY, "epochs": 2}, **KEYS, **{key: value})
+        model.train(data=str(data), project=str(tmp_path), **{**TINY, "epochs": 2}, **KEYS, distill_model=teacher)
     assert any("ran in the first batch with objects: one2many class, box" in line for line in said)
 
     resumed = YOLO(str(kept / "last.pt"))
@@ -52,8 +48,7 @@ def test_it_is_resumed_with_the_state_of_the_interrupted_training(key: str, tmp_
     with logged() as said:
         resumed.train(resume=True)
     assert any("ran in the first batch with objects: one2many class, box" in line for line in said)
-    if key == "distill_model":
-        assert "dis_loss" in resumed.trainer.loss_items
+    assert "dis_loss" in resumed.trainer.loss_items
     (start,) = seen
     assert start.keys() == states[0].keys()
     for term, tensors in start.items():
