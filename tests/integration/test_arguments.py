@@ -112,9 +112,10 @@ def other_trainers() -> list[Any]:
 
 @pytest.mark.parametrize(("kind", "task"), other_trainers())
 def test_a_task_without_these_terms_refuses_the_keys_by_name(kind, task, tmp_path):
-    for key, value in (("cls_loss", "slide"), ("box_loss", "giou"), ("dfl_loss", "off")):
+    for key, value in (("cls_target", "iou"), ("box_loss", "giou"), ("dfl_loss", "off")):
         message = refusal(kind, tmp_path, **{key: value})
         assert message == f"'{key}={value}' cannot be used in the task '{task}': allowed are detect, segment, pose, obb"
+    assert refusal(kind, tmp_path, cls_loss="slide").startswith("'cls_loss=slide' ")
 
 
 @pytest.mark.parametrize("kind", [DetectionTrainer, SegmentationTrainer, PoseTrainer])
