@@ -266,7 +266,7 @@ def test_entry_point_is_found(tmp_path: Path) -> None:
         "[yolo_losses.losses]\nhalf = strangers_losses\nlost = nowhere_to_be_found\n", encoding="utf-8"
     )
     result = start(COMMAND, "list", "-v", PYTHONPATH=str(tmp_path))().check()
-    assert any(line.split() == ["half_iou", "A", "part", "of", "1", "-", "IoU."] for line in result.lines)
+    assert any(line.split() == ["half_iou", "A", "part", "of", "1", "-", "IoU"] for line in result.lines)
     assert result.saying("half_iou_share")
     (problem,) = result.saying("plugin left out")
     assert "entry point lost (nowhere_to_be_found): ModuleNotFoundError" in problem
