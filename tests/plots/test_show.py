@@ -83,7 +83,7 @@ def test_every_loss_is_drawn_with_finite_curves(spec: LossSpec) -> None:
     name = f"{spec.name}_ciou" if spec.kind == "modifier" else pictures.stem(spec)
     figure = drawn(name)
     lines = [line for axes in figure.axes for line in axes.lines]
-    assert len(lines) >= 6
+    assert len(lines) >= 4  # loss and gradient, in two panels at least
     assert all(np.isfinite(np.asarray(line.get_ydata(), float)).all() for line in lines)
     assert name in {text.get_text() for text in figure.texts}
     title = " ".join(text.get_text() for text in figure.texts)
