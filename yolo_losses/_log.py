@@ -14,7 +14,7 @@ def is_first_rank() -> bool:
     return RANK in (-1, 0)
 
 
-def say(message: str, warn: bool = False, over_bar: bool = False) -> None:
+def log(message: str, warn: bool = False, over_bar: bool = False) -> None:
     """Log a line on the first rank; `over_bar` where a progress bar is in the current line."""
     if is_first_rank():
         logger = _logger()

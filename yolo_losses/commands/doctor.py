@@ -27,7 +27,7 @@ from yolo_losses.integration.autoload import yolo_losses_autoload as autoload
 
 HELP = "tell whether the plugin is active here, in the `yolo` command, in workers and in notebooks, and what to do"
 EXAMPLES = """\
-A line begins with ok; with NO where something is wrong, and says how to mend it; or with -- for what is good to know.
+A line begins with ok; with NO where something is wrong, and says how to fix it; or with -- for what is good to know.
 Fresh interpreters are asked, and Ray and Jupyter where they are installed, which takes some seconds. The exit code is
 1 where something is wrong.
 

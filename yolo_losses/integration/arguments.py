@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from yolo_losses import registry
-from yolo_losses._log import is_first_rank, say
+from yolo_losses._log import is_first_rank, log
 from yolo_losses.config import class_weights, renaming, settings
 from yolo_losses.config.class_weights import BALANCED, BETA
 from yolo_losses.config.renaming import argument
@@ -48,7 +48,7 @@ def check_names(known: Any, given: Any) -> None:
         return
     if given.get("label_smoothing") and "label_smoothing" not in known:
         classify = "; in the task classify it is cls_smoothing" if "cls_smoothing" in settings.KEYS else ""
-        say(f"'label_smoothing' has no effect, Ultralytics has removed it{classify}", warn=True)
+        log(f"'label_smoothing' has no effect, Ultralytics has removed it{classify}", warn=True)
     with one_line_on_the_command_line():
         for key, value in given.items():
             if key in known or key == "label_smoothing":
@@ -120,9 +120,9 @@ def _check(trainer: Any, overrides: Any) -> None:
     setattr(trainer, ATTRIBUTE, chosen)
     for key in renaming.renamed():
         if argument(key) in given:
-            say(f"Ultralytics has a '{key}' of its own; '{argument(key)}' is this package's")
+            log(f"Ultralytics has a '{key}' of its own; '{argument(key)}' is this package's")
     for key in unused:
-        say(f"'{key}' has no effect with {chosen.describe()}", warn=True)
+        log(f"'{key}' has no effect with {chosen.describe()}", warn=True)
 
 
 def _asks_for_balanced_again(kept: LossSettings, asked: Mapping[str, Any]) -> bool:
@@ -269,7 +269,7 @@ def check_shared(arguments: Any) -> None:
         if arguments.get("task"):
             chosen.check_task(str(arguments["task"]))
     for key in chosen.unused:
-        say(f"'{key}' has no effect with {chosen.describe()}", warn=True)
+        log(f"'{key}' has no effect with {chosen.describe()}", warn=True)
 
 
 def check_tuner(arguments: Any) -> None:
@@ -311,7 +311,7 @@ def check_without_training(arguments: Any, mode: str) -> None:
     for key in settings.default_keys():
         given.pop(argument(key), None)
     for key in dict.fromkeys((*chosen.non_default(), *chosen.unused)):
-        say(f"'{argument(key)}' has no effect in mode '{mode}': losses are for training", warn=True)
+        log(f"'{argument(key)}' has no effect in mode '{mode}': losses are for training", warn=True)
 
 
 def whole_numbers() -> set[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from yolo_losses._log import PREFIX, say
+from yolo_losses._log import PREFIX, log
 from yolo_losses.config.class_weights import class_names_by_index
 from yolo_losses.config.settings import LossSettings, default_keys, own_arguments
 from yolo_losses.integration import context, criteria, messages
@@ -62,7 +62,7 @@ def release() -> None:
     """Follow no model any more."""
     global _step_hook
     if _in_runs:
-        say("uninstalled while a training with a chosen loss runs: it ends with an error at its next batch", warn=True)
+        log("uninstalled while a training with a chosen loss runs: it ends with an error at its next batch", warn=True)
     _in_runs.clear()
     _equipment.clear()
     if _step_hook is not None:

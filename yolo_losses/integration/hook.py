@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from yolo_losses import registry
-from yolo_losses._log import say
+from yolo_losses._log import log
 from yolo_losses.config import class_weights, renaming, settings
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration import arguments
@@ -66,7 +66,7 @@ def _uninstall_other_copy() -> None:
     if other is not None and other is not uninstall:
         other()
     elif other is None and hasattr(wrapper, "yolo_losses_original"):
-        say("an older copy of this package is active: restart the interpreter to use this one", warn=True)
+        log("an older copy of this package is active: restart the interpreter to use this one", warn=True)
 
 
 def is_active() -> bool:
@@ -96,7 +96,7 @@ def patch_cfg(module: Any) -> None:
         _add_keys({**settings.CHOICES, class_weights.BETA.key: class_weights.BETA.default})
         registry.listen(_on_register, _on_remove)
         for problem in registry.problems():
-            say(f"plugin left out: {problem}", warn=True)
+            log(f"plugin left out: {problem}", warn=True)
     if hasattr(module, "check_dict_alignment"):  # a function, whose first two arguments these are
         _wrap(module, "check_dict_alignment", before=_check_names)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from yolo_losses._log import say as log
+from yolo_losses._log import log
 from yolo_losses.config import class_weights
 from yolo_losses.config.keys import LossKey
 from yolo_losses.config.settings import KEYS, format_number
@@ -83,8 +83,8 @@ def log_proof(equipment: Equipment, criterion: Any) -> None:
         parts = [f"{term} (not trained here)" if term in untrained else term for term in branch.expected]
         ran.append(f"{where}{', '.join(parts)}" if branch.proven else f"{where}not verified yet")
         if branch.ratios:
-            value, pull = branch.ratios["value"], branch.ratios.get("pull")
-            also = "" if pull is None else f", {pull:.3g} times in gradient{type(branch).where_compared}"
+            value, gradient = branch.ratios["value"], branch.ratios.get("gradient")
+            also = "" if gradient is None else f", {gradient:.3g} times in gradient{type(branch).where_compared}"
             if isinstance(branch.cls, SlideLoss) and all(abs(r - 1) < EQUAL for r in branch.ratios.values()):
                 also += " (every target is below the mean IoU yet, where its weight is 1)"
             ratios.append(f"{where}class term {value:.3g} times {branch.reference}'s on the same predictions{also}")
@@ -101,7 +101,7 @@ def log_proof(equipment: Equipment, criterion: Any) -> None:
     elif equipment.settings.cls_scale == 1 and unusual:
         notes.append(f"the gains were tuned for {unusual}: cls_scale=auto keeps the class term at its strength")
     kind = criteria.kind_of(criterion)
-    logged = kind.shown(criterion) if kind else ""
+    logged = kind.logged_branch(criterion) if kind else ""
     if logged:
         notes.append(f"the log shows {logged}")
     log(f"ran in the first batch with objects: {'; '.join(notes)}", over_bar=True)

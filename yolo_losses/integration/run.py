@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from ultralytics.nn.tasks import torch_safe_load
 
-from yolo_losses._log import PREFIX, is_first_rank
-from yolo_losses._log import say as log
+from yolo_losses._log import PREFIX, is_first_rank, log
 from yolo_losses.config import class_weights
 from yolo_losses.config.settings import KEYS, LossSettings, default_keys, own_arguments
 from yolo_losses.integration import arguments, context, guard, messages

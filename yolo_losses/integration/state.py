@@ -13,8 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from yolo_losses._log import is_first_rank
-from yolo_losses._log import say as log
+from yolo_losses._log import is_first_rank, log
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration.criteria.branch import Branch
 

@@ -30,9 +30,9 @@ class Statistics:
     """Sums over the measured batches of an epoch of one branch.
 
     Attributes:
-        measuring: whether the call at hand is measured.
+        measuring: whether the current call is measured.
         term: its class term by class, in the last dimension, as the criterion got it: that weights it in place.
-        found: what the call at hand was found to be, by name.
+        found: what the current call was found to be, by name.
         sums: of all measured calls of the epoch; `None` before the first.
         terms: the names of the criterion's terms.
     """
@@ -117,7 +117,7 @@ class Statistics:
 
     @torch.no_grad()
     def end(self, terms: Mapping[str, Tensor], by_class: bool) -> None:
-        """Add the call at hand to the sums.
+        """Add the current call to the sums.
 
         Args:
             terms: the detached terms of the loss by name, with their gains.
@@ -154,7 +154,7 @@ def named_terms(items: Any) -> Mapping[str, Tensor]:
 
 
 def has_prompts(*candidates: Any) -> bool:
-    """Return whether a class stands for a prompt of the batch at hand, found among a criterion's arguments."""
+    """Return whether a class stands for a prompt of the current batch, found among a criterion's arguments."""
     return any(isinstance(batch, Mapping) and ("texts" in batch or "visuals" in batch) for batch in candidates)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_losses._files import put_aside
-from yolo_losses._log import say
+from yolo_losses._log import log
 from yolo_losses.monitor import table
 from yolo_losses.monitor.table import FILE, Row, split
 
@@ -51,10 +51,10 @@ class LossStats:
         if reason:
             try:
                 kept = put_aside(self.path)
-                say(f"{self.path}: {reason}; it is kept as {kept.name}", warn=True)
+                log(f"{self.path}: {reason}; it is kept as {kept.name}", warn=True)
             except OSError as error:
                 self.writable = False
-                say(f"{self.path}: {reason}, nor can it be renamed ({error}): no statistics are written", warn=True)
+                log(f"{self.path}: {reason}, nor can it be renamed ({error}): no statistics are written", warn=True)
 
     def add(self, epoch: int, columns: Mapping[str, float]) -> None:
         """Write an epoch's row; one of the same epoch, which was done again, is replaced.
@@ -69,7 +69,7 @@ class LossStats:
             table.write(self.path, self.rows)
         except OSError as error:
             if not self.problem:
-                say(f"{self.path} could not be written ({error}); training continues", warn=True)
+                log(f"{self.path} could not be written ({error}); training continues", warn=True)
             self.problem = True
 
     def logged(self) -> Row:
@@ -96,7 +96,7 @@ class LossStats:
                 warnings.filterwarnings("ignore", "Glyph .* missing")  # a letter that no installed font has
                 figure(self.rows, f"{path.parent.name}: {self.losses}".rstrip(": ")).savefig(path, dpi=150)
         except Exception as error:  # the training is done: loggers and others have yet to hear of its end
-            say(f"{path} could not be drawn ({error})", warn=True)
+            log(f"{path} could not be drawn ({error})", warn=True)
             return None
         return path
 

@@ -599,7 +599,7 @@ def test_the_first_batch_is_compared_with_bce_in_value_and_in_gradient_on_the_po
     run(criterion, outputs, batch)
     run(criterion, predictions("v8", seed=9), batch)
     branch = branches[""]
-    assert branch.ratios == pytest.approx({"value": 3, "pull": 3})
+    assert branch.ratios == pytest.approx({"value": 3, "gradient": 3})
     assert (branch.calls, branch.ledger.batches) == (1, 2)  # the first one with objects is compared
 
 

@@ -168,7 +168,7 @@ def test_factors_count_and_shares_stay(every: None) -> None:
     branch = equip(criterion, {"cls_loss": "focal", "cls_target": "hard"})[""]
     run(criterion, predictions("v8"), made_up_batch("v8"))
     assert hard["cls_to_bce/value"] == pytest.approx(branch.ratios["value"], rel=1e-4)
-    assert hard["cls_to_bce/gradient_positives"] == pytest.approx(branch.ratios["pull"], rel=1e-4)
+    assert hard["cls_to_bce/gradient_positives"] == pytest.approx(branch.ratios["gradient"], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", CLS_LOSSES)
@@ -180,7 +180,7 @@ def test_value_and_gradient_on_the_positives_are_those_of_the_proof_line(name: s
     # Of these two, the elements are computed once the step's gradients are in their state.
     tolerance = 0.2 if name in ("efl", "eqfl") else 1e-3
     assert found["cls_to_bce/value"] == pytest.approx(branch.ratios["value"], rel=tolerance)
-    assert found["cls_to_bce/gradient_positives"] == pytest.approx(branch.ratios["pull"], rel=1e-3)
+    assert found["cls_to_bce/gradient_positives"] == pytest.approx(branch.ratios["gradient"], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["slide", "ema_slide"])

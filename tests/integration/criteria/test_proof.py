@@ -329,7 +329,7 @@ def test_without_objects_nothing_is_proven() -> None:
     assert (branch.ledger.batches, branch.calls, branch.ratios) == (1, 0, {})
     step(criterion)
     assert (branch.ledger.batches, branch.calls) == (2, 1)
-    assert set(branch.ratios) == {"value", "pull"}
+    assert set(branch.ratios) == {"value", "gradient"}
 
 
 @pytest.mark.parametrize("cls_loss", CLS_LOSSES)
@@ -344,7 +344,7 @@ def test_the_pull_is_the_ratio_of_the_gradients_on_the_positives(cls_loss: str) 
     ours = run(criterion, outputs, batch)[2][1].transpose(1, 2)
     positives = seen["scores"] > 0
     wanted = ours[positives].norm() / stock[positives].norm()
-    assert branch.ratios["pull"] == pytest.approx(float(wanted), rel=1e-4)
+    assert branch.ratios["gradient"] == pytest.approx(float(wanted), rel=1e-4)
 
 
 # ------------------------------------------------------------------------------------- targets soft in several classes

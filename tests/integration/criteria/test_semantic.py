@@ -305,7 +305,7 @@ def test_calls_with_a_valid_pixel_are_proven_and_compared(classes: int) -> None:
     assert not branch.proven
     criterion(preds, batch)[0].backward()
     assert branch.proven
-    assert branch.ratios == pytest.approx({"value": 1, "pull": 1}, rel=1e-5)
+    assert branch.ratios == pytest.approx({"value": 1, "gradient": 1}, rel=1e-5)
 
 
 def test_a_method_that_is_replaced_after_set_up_is_an_error() -> None:

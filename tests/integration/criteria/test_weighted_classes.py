@@ -108,7 +108,7 @@ def test_the_ratio_to_bce_is_that_of_the_loss_without_weights():
     criterion = criterion_of("v8")
     branches = yolo_losses.equip(criterion, {"cls_loss": "bce", "cls_weights": WEIGHTS})
     run(criterion, outputs, batch)
-    assert branches[""].ratios == pytest.approx({"value": 1.0, "pull": 1.0}, rel=1e-4)
+    assert branches[""].ratios == pytest.approx({"value": 1.0, "gradient": 1.0}, rel=1e-4)
 
 
 @pytest.mark.parametrize(

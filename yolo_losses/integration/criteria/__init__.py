@@ -9,7 +9,7 @@ A file of a kind is found by being there, and has
   is not used, is an error before the optimizer's step (`ledger`). Parts are pickled as the stock ones (`parts`);
 - `branches_of(criterion)`: the branches of the parts that are in place, by path;
 - `first_parts(criterion)`: yields where the part is that a criterion calls first: its owner, and its name;
-- `shown(criterion)`: which of several losses the log shows;
+- `logged_branch(criterion)`: which of several losses the log shows;
 - `TASK`, where the keys have values of their own in the head's task.
 """
 

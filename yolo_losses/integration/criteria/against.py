@@ -30,7 +30,7 @@ class Against:
         """The ratios of the values and of the gradients' norms; empty where a batch overflowed; this synchronises."""
         found = {"value": float(self.value / self.reference.clamp_min(1e-12))}
         if self.gradient.any():
-            found["pull"] = float(self.gradient.norm() / self.reference_gradient.norm().clamp_min(1e-12))
+            found["gradient"] = float(self.gradient.norm() / self.reference_gradient.norm().clamp_min(1e-12))
         return found if all(map(math.isfinite, found.values())) else {}
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 from ultralytics.utils.loss import BboxLoss, RotatedBboxLoss, v8OBBLoss
 
-from yolo_losses._log import say as log
+from yolo_losses._log import log
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration.criteria import (
     angle_part,
@@ -218,7 +218,7 @@ def _gains(root: Callable[[], Any], leaf: Callable[[], Any], path: str) -> Calla
     return gain
 
 
-def shown(criterion: Any) -> str:
+def logged_branch(criterion: Any) -> str:
     """Return which of several losses of a kind the log shows, "" where there is one."""
     if not hasattr(criterion, "one2one"):
         return ""

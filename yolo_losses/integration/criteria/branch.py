@@ -46,7 +46,7 @@ class Branch:
         training: whether the state of the losses moves in the current call.
         ledger: of its calls.
         ratios: the class term against the reference's on the same predictions, in `value` and in gradient on the
-            positives, `pull`, of the first batch with objects.
+            positives, `gradient`, of the first batch with objects.
         assigner: what of the assigner is not stock, for the log.
         positives_per_object: of the first batch with objects, where the assigner is not stock.
     """

@@ -128,7 +128,7 @@ def _measure(
         sample.assigned_elements,
         factor,
     )
-    more = {} if branch.cls is None else branch.cls.shown(step)
+    more = {} if branch.cls is None else branch.cls.step_statistics(step)
     statistics.take_positives(len(logits), at.mask.sum(), at.step.mean_iou, more)
 
 
@@ -145,5 +145,5 @@ def _against_bce(
         stock = logits.detach().reshape(-1)[at.element].float().sigmoid() - at.score.float()
         if at.valid is not None:
             own, stock = (torch.where(at.valid, each, 0) for each in (own, stock))
-        ratios["pull"] = float(own.norm() * factor / stock.norm().clamp_min(1e-12))
+        ratios["gradient"] = float(own.norm() * factor / stock.norm().clamp_min(1e-12))
     return ratios if all(map(math.isfinite, ratios.values())) else {}

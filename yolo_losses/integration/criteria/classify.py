@@ -171,6 +171,6 @@ def restore(criterion: Any) -> None:
     vars(criterion).pop(CALL, None)
 
 
-def shown(criterion: Any) -> str:
+def logged_branch(criterion: Any) -> str:
     """Return which of several losses the log shows: there is one."""
     return ""

@@ -87,7 +87,7 @@ def check(settings: LossSettings) -> LossSettings:
 
 
 def _fits(spec: LossSpec) -> bool:
-    """Return whether a class loss is one value an element, by its logit and target alone.
+    """Return whether a class loss is one value per element, by its logit and target alone.
 
     What weights elements by the mean IoU of the positives (slide), by the density over all anchors (ghm), or by the
     gradients that a class had (efl, eqfl) has another meaning for a few hundred queries of which a handful are matched,
@@ -225,7 +225,7 @@ class MatchedClassPart(Part):
         )
         ratios = {
             "value": float(term.detach() / value.clamp_min(1e-12)),
-            "pull": float(own[matched].norm() / stock[matched].norm().clamp_min(1e-12)),
+            "gradient": float(own[matched].norm() / stock[matched].norm().clamp_min(1e-12)),
         }
         return ratios if all(map(math.isfinite, ratios.values())) else {}
 
@@ -373,7 +373,7 @@ def _check_class_parts(criterion: Any, settings: LossSettings) -> None:
         )
 
 
-def shown(criterion: Any) -> str:
+def logged_branch(criterion: Any) -> str:
     """Return which of several losses of a kind the log shows."""
     return "the last decoder layer, its box loss as giou_loss"
 

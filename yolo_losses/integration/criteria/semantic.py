@@ -230,6 +230,6 @@ def restore(criterion: Any) -> None:
                 setattr(criterion, name, part.stock)
 
 
-def shown(criterion: Any) -> str:
+def logged_branch(criterion: Any) -> str:
     """Return which of several losses the log shows: there is one."""
     return ""

@@ -87,7 +87,7 @@ class ClassificationLoss(LossModule):
         """Return what the formula is supplied with in this step; state is updated here, in training only."""
         return {"mean_iou": step.mean_iou} if "mean_iou" in formula_arguments(type(self).formula) else {}
 
-    def shown(self, step: Step) -> dict[str, Tensor]:
+    def step_statistics(self, step: Step) -> dict[str, Tensor]:
         """Return scalars of this step, as it was prepared, that `loss_stats` writes the mean of, by column."""
         return {}
 

@@ -106,7 +106,7 @@ class SlideLoss(ClassificationLoss):
             supplied["mean_iou"] = mean_of_positives(targets)[0]
         return super().elementwise(logits, targets, **supplied)
 
-    def shown(self, step: Step) -> dict[str, Tensor]:
+    def step_statistics(self, step: Step) -> dict[str, Tensor]:
         """Return the mean IoU in use."""
         return {"threshold": self.prepare(step.read_only())["mean_iou"].clamp_min(self.min_iou)}
 
