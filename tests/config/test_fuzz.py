@@ -288,7 +288,7 @@ def test_the_ends_of_a_parameter_s_range_train_to_finite_numbers(key):
     spec = next(s for s in registry.specs() if parameter in s.parameters)
     if spec.kind in ("classify", "ce", "dice"):
         pytest.skip("of a task without anchors, whose ranges `criteria/test_classify.py` and `test_semantic.py` try")
-    heads = {"seg": "v8-seg", "sem": "26-seg", "pose": "v8-pose", "kobj": "v8-pose"}
+    heads = {"l1": "26", "seg": "v8-seg", "sem": "26-seg", "pose": "v8-pose", "kobj": "v8-pose"}
     head = "v8-obb" if spec.rotated else heads.get(spec.kind, "v8")
     name = f"{spec.name}_{(spec.module.bases or ('ciou',))[0]}" if spec.kind == "modifier" else spec.name
     ran = 0
