@@ -271,7 +271,7 @@ def one_epoch(trainer: Any, keys: dict[str, Any], head: str = "v8") -> runs.Run:
     trainer.yolo_losses_run = run
     for event, callback in callbacks.CALLBACKS.items():
         trainer.callbacks.setdefault(event, []).append(callback)
-    run.begin_epoch()
+    run.begin_epoch(trainer)
     step(trainer.model.criterion, predictions(head), made_up_batch(head))
     if run.statistics is not None:
         run.statistics.write(trainer, run.branches)
