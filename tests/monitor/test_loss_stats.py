@@ -444,4 +444,4 @@ def test_a_training_is_the_same_and_a_resumed_one_goes_on_with_its_rows(
     again = YOLO(str(kept / "weights" / "last.pt"))
     again.train(resume=True, save_dir=str(kept))
     assert [row["epoch"] for row in read(kept)] == [1, 2]
-    assert read(kept)[0] == rows[0]
+    assert read(kept)[0] == pytest.approx(rows[0], nan_ok=True)  # no object of a size: NaN
