@@ -70,7 +70,8 @@ def main() -> None:
     (branch,) = criterion.branches.values()  # an end-to-end head (v10, 26) has two
     print(f"criterion: {type(criterion).__name__}, class term {branch.cls}, box term {branch.box}")
     print(
-        f"called in {branch.ledger.batches} batches; in the first, the class term was {branch.ratios['value']:.2f} times BCE's"
+        f"called in {branch.ledger.batches} batches;"
+        f" in the first, the class term was {branch.ratios['value']:.2f} times BCE's"
     )
 
 
