@@ -475,7 +475,7 @@ def check_refused(bench: Bench) -> None:
         ("yolov8n", {"cls_loss": "focal", "focal_gamma": -1}, ("focal_gamma=-1",)),
         ("yolov8n", {"box_loss": "probiou"}, ("box_loss=probiou", "axis-aligned")),
         ("yolov8n-obb", {"box_loss": "ciou"}, ("box_loss=ciou", "rotated")),
-        ("yolov8n-cls", {"cls_loss": "focal"}, ("cls_loss=focal", "classify")),
+        ("yolov8n-cls", {"cls_loss": "slide"}, ("cls_loss=slide", "is a class loss")),
         ("yolov8n", {"slide_delta": 0.2}, ("slide_delta=0.2",)),
         ("yolov8n-obb", {"tal_overlap": "nwd"}, ("tal_overlap=nwd", "obb")),
     ]

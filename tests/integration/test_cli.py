@@ -39,7 +39,6 @@ def said(lines: list[str]) -> list[str]:
     return [line[line.index("yolo_losses: ") :] for line in lines if "yolo_losses: " in line]
 
 
-@pytest.mark.long  # red since the last change: to be looked into
 @pytest.mark.slow
 def test_the_stock_command_trains_by_key_and_by_config(data: Path, tmp_path: Path) -> None:
     """Both say what they trained in two lines and in args.yaml; the log of train and validation is of one kind."""
@@ -50,7 +49,7 @@ def test_the_stock_command_trains_by_key_and_by_config(data: Path, tmp_path: Pat
     assert first == SLIDE_START
     found = re.fullmatch(
         r"yolo_losses: ran in the first batch with objects: class; class term (\S+) times BCE's on the same"
-        r" predictions, \S+ times in gradient on the positives",
+        r" predictions, \S+ times in gradient on the positives( \(.+ below which its weight is 1\))?",
         last,
     )
     assert found

@@ -9,7 +9,6 @@ import compat
 import pytest
 
 
-@pytest.mark.long  # red since the last change: to be looked into
 @pytest.mark.slow
 @pytest.mark.parametrize("version", compat.QUICK_VERSIONS)
 def test_chosen_losses_train_and_what_cannot_be_used_is_refused(version: str, tmp_path: Path) -> None:

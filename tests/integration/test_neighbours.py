@@ -481,12 +481,9 @@ def test_a_criterion_without_its_parts_is_named_by_the_first_that_is_gone() -> N
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.long  # red since the last change: to be looked into
 def test_a_criterion_of_another_kind_is_refused_with_the_key() -> None:
-    from ultralytics.utils.loss import v8ClassificationLoss
-
-    with pytest.raises(ValueError, match=r"'cls_loss=focal' cannot be used with v8ClassificationLoss"):
-        yolo_losses.equip(v8ClassificationLoss(), {"cls_loss": "focal"})
+    with pytest.raises(ValueError, match=r"'cls_loss=focal' cannot be used with CrossEntropyLoss"):
+        yolo_losses.equip(torch.nn.CrossEntropyLoss(), {"cls_loss": "focal"})
 
 
 @pytest.mark.slow

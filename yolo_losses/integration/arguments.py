@@ -260,7 +260,7 @@ def check_shared(arguments: Any) -> None:
         numbers = [parse_value(b, float) for b in bounds] if isinstance(bounds, list | tuple) else []
         if len(numbers) < 2 or None in numbers:
             reason = (
-                "is not valid in the tuner's space: allowed are two numbers, the bounds; words are varied by"
+                "is not valid in the tuner's space: allowed are two finite numbers, the bounds; words are varied by"
                 " `yolo-losses compare`, or by Ray Tune (use_ray=True)"
             )
             raise InvalidValueError(key, bounds, reason)

@@ -13,7 +13,6 @@ from yolo_losses.integration import criteria
 from yolo_losses.integration.criteria import schedule
 from yolo_losses.integration.criteria.branch import Branch
 from yolo_losses.integration.equipment import ROLES, Equipment
-from yolo_losses.losses.classification.slide import SlideLoss
 
 EQUAL = 0.005  # a ratio that the log shows as 1
 GAIN_RATIO_WARNING = 3  # a class term that is larger or smaller by this is another task than the gains were tuned for
@@ -85,8 +84,9 @@ def log_proof(equipment: Equipment, criterion: Any) -> None:
         if branch.ratios:
             value, gradient = branch.ratios["value"], branch.ratios.get("gradient")
             also = "" if gradient is None else f", {gradient:.3g} times in gradient{type(branch).where_compared}"
-            if isinstance(branch.cls, SlideLoss) and all(abs(r - 1) < EQUAL for r in branch.ratios.values()):
-                also += " (every target is below the mean IoU yet, where its weight is 1)"
+            reason = getattr(type(branch.cls), "equals_bce_note", "")
+            if reason and all(abs(ratio - 1) < EQUAL for ratio in branch.ratios.values()):
+                also += f" ({reason})"
             ratios.append(f"{where}class term {value:.3g} times {branch.reference}'s on the same predictions{also}")
             if not all(1 / GAIN_RATIO_WARNING <= ratio <= GAIN_RATIO_WARNING for ratio in branch.ratios.values()):
                 unusual = branch.reference

@@ -88,6 +88,9 @@ class SlideLoss(ClassificationLoss):
     """
 
     formula: ClassVar[Formula] = staticmethod(slide_loss)
+    equals_bce_note: ClassVar[str] = (
+        "hardly any target is above the mean IoU less delta yet, below which its weight is 1"
+    )
     delta: float
     min_iou: float
 
