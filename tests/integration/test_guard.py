@@ -375,3 +375,71 @@ def test_rtdetr_has_its_guard_at_its_forward() -> None:
     model.nc = 3
     criterion = model.init_criterion()
     assert isinstance(criterion.forward, guard.Guard)
+
+
+# --------------------------------------------------------------------------- criteria and copies that nobody has set up
+
+
+def test_a_criterion_that_is_built_by_hand_is_refused_rather_than_stock() -> None:
+    model = model_of(**CHOSEN)
+    criterion = v8DetectionLoss(model)
+    with torch.no_grad():
+        criterion(model(batch()["img"]), batch())  # as validation does
+    with pytest.raises(RuntimeError, match="would train a stock loss: equip it"):
+        criterion(model(batch()["img"]), batch())
+    yolo_losses.equip(criterion, CHOSEN)
+    criterion(model(batch()["img"]), batch())
+    stock = model_of()
+    v8DetectionLoss(stock)(stock(batch()["img"]), batch())
+
+
+def test_a_copy_of_a_model_that_is_followed_has_losses_of_its_own() -> None:
+    model = model_of(cls_loss="ema_slide")
+    train(model)
+    other = copy.deepcopy(model)
+    train(other, steps=2)
+    steps = [int(m.criterion.bce.branch.cls.state_dict()["updates"]) for m in (model, other)]
+    assert model.criterion.bce.branch is not other.criterion.bce.branch
+    assert steps == [1, 2]
+
+
+def test_keys_that_change_are_followed() -> None:
+    model = model_of(cls_loss="focal")
+    optimizer = sgd(model)
+    train(model, optimizer)
+    model.args.cls_loss = "slide"
+    train(model, optimizer)
+    assert type(model.criterion.bce.branch.cls).__name__ == "SlideLoss"
+    model.args.cls_loss = "stock"
+    train(model, optimizer)
+    assert not isinstance(model.criterion.assigner, AssignerPart)
+
+
+def test_gradients_that_are_set_to_zero_before_the_first_step_are_no_proof() -> None:
+    stock, model = model_of(), model_of(**CHOSEN)
+    optimizer = sgd(model)
+    model.loss(batch())[0].sum().backward()
+    optimizer.zero_grad()
+    model.criterion = stock.init_criterion()
+    model.criterion(model(batch()["img"]), batch())[0].sum().backward()
+    with pytest.raises(RuntimeError, match="no gradient reached it"):
+        optimizer.step()
+
+
+def test_the_gradient_is_followed_again_in_a_long_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "RECHECK_EVERY", 2)
+    model = model_of(**CHOSEN)
+    optimizer = sgd(model)
+    train(model, optimizer, steps=2)
+    (loss, _) = model.loss(batch())
+    (loss.detach() + 0 * loss).sum().backward()
+    with pytest.raises(RuntimeError, match="no gradient reached it"):
+        optimizer.step()
+
+
+def test_weights_of_a_model_without_names_are_by_number() -> None:
+    model = model_of(cls_loss="bce", cls_weights=[1, 2, 3])
+    del model.names
+    with logged() as log:
+        train(model)
+    assert "class weights: 0 1, 1 2, 2 3" in "\n".join(log)

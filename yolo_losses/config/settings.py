@@ -187,11 +187,6 @@ class LossSettings:
         return "box" in self.terms
 
     @property
-    def swaps_seg(self) -> bool:
-        """Whether the mask term is this package's."""
-        return "mask" in self.terms
-
-    @property
     def swaps_loss(self) -> bool:
         """Whether some term of the loss is this package's."""
         return any(term not in ("assigner", "schedule") for term in self.terms)
@@ -215,13 +210,6 @@ class LossSettings:
     def cls_spec(self) -> LossSpec:
         """The loss of the class term where it is swapped: a stock loss with a target, scale or weights is BCE."""
         spec = registry.find("cls", "bce" if self.cls_loss == "stock" else self.cls_loss)
-        assert spec is not None
-        return spec
-
-    @property
-    def seg_spec(self) -> LossSpec:
-        """The loss of the mask term where it is swapped: a stock loss with a scale of its own is BCE."""
-        spec = registry.find("seg", "bce" if self.seg_loss == "stock" else self.seg_loss)
         assert spec is not None
         return spec
 

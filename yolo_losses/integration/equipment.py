@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,12 +39,17 @@ class Equipment:
         branches: by path; those of a further criterion of the model under the name of its attribute.
         criteria: the model's and the EMA's, by role.
         proven: the paths of the branches that were logged as proven.
+        arguments: this package's keys among the model's `args`, as they were equipped.
+        steps: of the optimizer, in a loop that no run follows.
     """
 
     def __init__(self, model: Any, settings: LossSettings, names: Sequence[str], image_size: float) -> None:
         semantic_mask_part.check_head(model, settings)
         self.settings = settings
-        self.names = list(names) if settings.cls_weights != class_weights.NONE else []
+        weights = settings.cls_weights
+        self.names = list(names) if weights != class_weights.NONE else []
+        if isinstance(weights, tuple) and not self.names:  # a model that has no names of its classes
+            self.names = [str(number) for number in range(len(weights))]
         self.equipped = settings.weighted_by(class_weights.by_class(settings.cls_weights, self.names))
         self.image_size = image_size
         self.branches: dict[str, Branch] = {}
@@ -54,7 +58,8 @@ class Equipment:
         self._paths: dict[str, dict[str, str]] = {}  # in each attribute: the path there, and in `branches`
         self._model = weakref.ref(model)
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._followed: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.arguments: Mapping[str, Any] = {}
+        self.steps = 0
 
     def equip(self, role: str, criterion: Any, name: str = "") -> None:
         """Equip a criterion with the losses and the state that all criteria of the model share.
@@ -149,21 +154,15 @@ class Equipment:
         """Commit the state that the batch's calls collected; with `joined` every rank has to call this."""
         commit_collected((module for branch in self.branches.values() for module in branch.stateful()), joined)
 
-    def follow(self, optimizer: Any) -> None:
-        """Note when an optimizer sets gradients to zero."""
-        if optimizer in self._followed:
-            return
-        self._followed.add(optimizer)
-        zero_grad, equipment = optimizer.zero_grad, weakref.ref(self)
+    def clear(self) -> None:
+        """Note that the gradients of the model were set to zero."""
+        for branch in self.branches.values():
+            branch.ledger.clear()
 
-        @functools.wraps(zero_grad)
-        def clear(*args: Any, **kwargs: Any) -> Any:
-            own = equipment()
-            for branch in own.branches.values() if own is not None else ():
-                branch.ledger.clear()
-            return zero_grad(*args, **kwargs)
-
-        optimizer.zero_grad = clear
+    def recheck(self) -> None:
+        """Have the gradients of the next batch with objects followed again."""
+        for branch in self.branches.values():
+            branch.ledger.due = True
 
     def trains(self, optimizer: Any) -> bool:
         """Return whether an optimizer has parameters of the model."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ from yolo_losses.monitor.gather import has_prompts, named_terms
 _equipment: weakref.WeakKeyDictionary[Any, Equipment] = weakref.WeakKeyDictionary()  # by model
 _in_runs: weakref.WeakSet[Any] = weakref.WeakSet()  # equipment that a trainer of Ultralytics' settles and commits
 _step_hook: Any = None
+_zero_grad: Any = None  # that of torch's optimizers, while models are followed
+RECHECK_EVERY = 100  # steps of a loop of one's own, which has no epochs for this package
 
 
 def register(model: Any, equipment: Equipment, *, in_run: bool) -> None:
@@ -40,12 +43,16 @@ def register(model: Any, equipment: Equipment, *, in_run: bool) -> None:
         equipment: its losses.
         in_run: whether a run logs what ran, and commits the losses' state.
     """
-    global _step_hook
+    global _step_hook, _zero_grad
+    equipment.arguments = _own(model)
     _equipment[model] = equipment
     if in_run:
         _in_runs.add(equipment)
     if _step_hook is None:
         _step_hook = register_optimizer_step_pre_hook(_before_step)
+        # On the class: the gradients of a loop's first batch may be set to zero before its first step.
+        _zero_grad = torch.optim.Optimizer.zero_grad
+        torch.optim.Optimizer.zero_grad = _clear_gradients  # type: ignore[method-assign, assignment]
 
 
 def is_in_run(equipment: Equipment) -> bool:
@@ -60,13 +67,16 @@ def end_run(equipment: Equipment) -> None:
 
 def release() -> None:
     """Follow no model any more."""
-    global _step_hook
+    global _step_hook, _zero_grad
     if _in_runs:
         log("uninstalled while a training with a chosen loss runs: it ends with an error at its next batch", warn=True)
     _in_runs.clear()
     _equipment.clear()
     if _step_hook is not None:
         _step_hook.remove()
+        if torch.optim.Optimizer.zero_grad is _clear_gradients:
+            torch.optim.Optimizer.zero_grad = _zero_grad  # type: ignore[method-assign]
+            _zero_grad = None
         _step_hook = None
 
 
@@ -91,11 +101,7 @@ def compute_loss(original: Callable[..., Any], model: Any, *args: Any, **kwargs:
     running = context.current()
     if running is not None and running.model is model:
         return original(model, *args, **kwargs)  # a run's own batch, or `super().loss()`
-    equipment = _find(model) if torch.is_grad_enabled() else None
-    if equipment is None and torch.is_grad_enabled():
-        chosen = _chosen(model)
-        if chosen is not None and not criteria.branches_of(getattr(model, "criterion", None)):
-            equipment = _equip(model, chosen)
+    equipment = _up_to_date(model) if torch.is_grad_enabled() else None
     if equipment is None:
         with context.running(Context(model, None)):
             return original(model, *args, **kwargs)
@@ -110,6 +116,44 @@ def compute_loss(original: Callable[..., Any], model: Any, *args: Any, **kwargs:
             raise
     equipment.check_called(before, result[0])
     return result
+
+
+def _up_to_date(model: Any) -> Equipment | None:
+    """Return the equipment that a model's `args` ask for, `None` where they leave every term stock."""
+    equipment = _find(model)
+    if equipment is not None and (equipment in _in_runs or equipment.arguments == _own(model)):
+        return equipment
+    criterion = getattr(model, "criterion", None)
+    # The keys have changed since, or the model is a copy of one that is followed, whose state is that one's.
+    if any(branch.in_training for branch in criteria.branches_of(criterion).values()):
+        criteria.equip(criterion, LossSettings())
+    _equipment.pop(model, None)
+    chosen = _chosen(model)
+    if chosen is None or criteria.branches_of(criterion):  # equipped by hand
+        return None
+    return _equip(model, chosen)
+
+
+def check_criterion(criterion: Any) -> None:
+    """Refuse a call with gradients of a stock criterion with anchors whose own `hyp` hold a chosen loss.
+
+    Raises:
+        UnprovenError: it would train a stock loss.
+    """
+    running = context.current()
+    followed = running is not None and running.equipment is not None
+    if followed or not torch.is_grad_enabled() or isinstance(getattr(criterion, "assigner", None), Part):
+        return
+    chosen = _chosen(SimpleNamespace(args=getattr(criterion, "hyp", None)))
+    if chosen is not None and chosen.loss_branches == "both":
+        raise UnprovenError(_would_train_stock(criterion))
+
+
+def _would_train_stock(criterion: Any) -> str:
+    return (
+        f"{PREFIX}a {type(criterion).__name__} whose model's args hold a chosen loss would train a stock loss:"
+        " equip it with yolo_losses.equip(criterion, keys)"
+    )
 
 
 def guard_criterion(model: Any, criterion: Any) -> None:
@@ -176,19 +220,26 @@ class Guard(Part):
             own = part == self.stock or getattr(part, "stock", None) == self.stock
             if own and not isinstance(part, Guard):
                 return part(*args, **kwargs)
-        raise UnprovenError(
-            f"{PREFIX}a {type(criterion).__name__} whose model's args hold a chosen loss would train a stock loss:"
-            " equip it with yolo_losses.equip(criterion, keys)"
-        )
+        raise UnprovenError(_would_train_stock(criterion))
 
 
 # ------------------------------------------------------------------------------------------------------------- within
 
 
+def _arguments(model: Any) -> Mapping[str, Any]:
+    """Return a model's `args`, which are a dictionary until a trainer had the model."""
+    arguments = getattr(model, "args", None)
+    return arguments if isinstance(arguments, Mapping) else getattr(arguments, "__dict__", {})
+
+
+def _own(model: Any) -> dict[str, Any]:
+    """Return this package's keys among a model's `args`."""
+    return own_arguments(_arguments(model))
+
+
 def _chosen(model: Any) -> LossSettings | None:
     """Return the losses that a model's `args` choose, `None` where every term is stock."""
-    arguments = getattr(model, "args", None)
-    given = arguments if isinstance(arguments, Mapping) else getattr(arguments, "__dict__", {})
+    given = _arguments(model)
     own = own_arguments(given)
     if not own or own.items() <= default_keys().items():
         return None
@@ -211,8 +262,7 @@ def _equip(model: Any, chosen: LossSettings | None, criterion: Any = None) -> Eq
     assert chosen is not None
     if getattr(model, "task", None):
         chosen.check_task(str(model.task))
-    arguments = model.args
-    size = arguments.get("imgsz") if isinstance(arguments, Mapping) else getattr(arguments, "imgsz", None)
+    size = _arguments(model).get("imgsz")
     names = getattr(model, "names", None)
     equipment = Equipment(model, chosen, class_names_by_index(names) if names else (), float(size or 640))
     if criterion is None and not chooses_by_batch(model):
@@ -231,9 +281,19 @@ def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
     for model, equipment in list(_equipment.items()):
         if not equipment.trains(optimizer):
             continue
-        equipment.follow(optimizer)
         equipment.settle(stepping=True)
         if equipment not in _in_runs:
             equipment.commit(joined=False)
+            equipment.steps += 1
+            if equipment.steps % RECHECK_EVERY == 0:
+                equipment.recheck()
             if equipment.newly_proven():
-                messages.log_proof(equipment, getattr(model, "criterion", None))
+                messages.log_proof(equipment, equipment.criteria.get("training", getattr(model, "criterion", None)))
+
+
+def _clear_gradients(optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+    """Note that an optimizer sets gradients to zero, and have it do so."""
+    for equipment in list(_equipment.values()):
+        if equipment.trains(optimizer):
+            equipment.clear()
+    return _zero_grad(optimizer, *args, **kwargs)

@@ -170,7 +170,12 @@ def patch_criteria(module: Any) -> None:
         if isinstance(kind, type) and issubclass(kind, module.v8DetectionLoss):
             name = "loss" if "loss" in vars(kind) else "" if hasattr(kind, "loss") else "__call__"
             if name in vars(kind):
-                _wrap(kind, name, after=lambda *args, **kwargs: _guard().end_call(*args, **kwargs))
+                _wrap(
+                    kind,
+                    name,
+                    before=lambda criterion, *args, **kwargs: _guard().check_criterion(criterion),
+                    after=lambda *args, **kwargs: _guard().end_call(*args, **kwargs),
+                )
     _patch_classify(module.v8ClassificationLoss)
     if hasattr(module, "SemanticSegmentationLoss"):
         _wrap_around(

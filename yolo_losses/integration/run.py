@@ -67,8 +67,6 @@ class Run:
                 self.equipment.equip("validation", ema.criterion)
             self.start(trainer)
         guard.register(model, self.equipment, in_run=True)
-        if getattr(trainer, "optimizer", None) is not None:
-            self.equipment.follow(trainer.optimizer)
         if getattr(trainer, "validator", None) is not None:
             setattr(trainer.validator, TRAINER, weakref.ref(trainer))
 

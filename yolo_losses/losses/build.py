@@ -62,8 +62,8 @@ def make_cls_loss(name: str, *, reduction: str = "none", **keys: Any) -> Classif
         >>> loss(torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 0.0]]))
         tensor([[0.0005, 0.0170]])
     """
-    spec = _spec("cls", name)
-    return build_cls_loss(spec, registry.parse_keys([spec], keys), reduction=reduction)
+    module: ClassificationLoss = _build("cls", name, reduction, keys)
+    return module
 
 
 def make_classify_loss(name: str, *, reduction: str = "none", **keys: Any) -> ClassifyLoss:
@@ -82,10 +82,7 @@ def make_classify_loss(name: str, *, reduction: str = "none", **keys: Any) -> Cl
         >>> make_classify_loss("gce", gce_q=0.5)
         GeneralizedCrossEntropyLoss(q=0.5)
     """
-    spec = registry.find("classify", name)
-    if spec is None:
-        raise registry.unknown_loss("classify", name)
-    module: ClassifyLoss = spec.build(registry.parse_keys([spec], keys), reduction=reduction)
+    module: ClassifyLoss = _build("classify", name, reduction, keys)
     return module
 
 
@@ -105,10 +102,7 @@ def make_pixel_loss(name: str, *, reduction: str = "none", **keys: Any) -> Pixel
         >>> make_pixel_loss("ohem", ce_ohem_threshold=0.5)
         OHEMCrossEntropyLoss(threshold=0.5, keep=0.0625)
     """
-    spec = registry.find("ce", name)
-    if spec is None:
-        raise registry.unknown_loss("ce", name)
-    module: PixelLoss = spec.build(registry.parse_keys([spec], keys), reduction=reduction)
+    module: PixelLoss = _build("ce", name, reduction, keys)
     return module
 
 
@@ -128,10 +122,7 @@ def make_region_loss(name: str, *, reduction: str = "none", **keys: Any) -> Regi
         >>> make_region_loss("tversky", dice_tversky_gamma=1.5)
         SoftmaxTverskyLoss(alpha=0.3, beta=0.7, gamma=1.5)
     """
-    spec = registry.find("dice", name)
-    if spec is None:
-        raise registry.unknown_loss("dice", name)
-    module: RegionLoss = spec.build(registry.parse_keys([spec], keys), reduction=reduction)
+    module: RegionLoss = _build("dice", name, reduction, keys)
     return module
 
 
@@ -175,8 +166,7 @@ def make_seg_loss(name: str, *, reduction: str = "none", **keys: Any) -> MaskLos
         >>> loss(torch.tensor([[[4.0, -4.0]]]), torch.tensor([[[1.0, 0.0]]]))
         tensor([0.0180])
     """
-    spec = _spec("seg", name)
-    module: MaskLoss = spec.build(registry.parse_keys([spec], keys), reduction=reduction)
+    module: MaskLoss = _build("seg", name, reduction, keys)
     return module
 
 
@@ -202,16 +192,16 @@ def make_loss(key: str, name: str, *, reduction: str = "none", **keys: Any) -> L
         raise ValueError(f"'{key}' picks no loss: allowed are {', '.join(sorted(kinds))}")
     if key == TERM_KEYS["box"]:
         return make_box_loss(name, reduction=reduction, **keys)
-    spec = _spec(kinds[key], name)
-    module: LossModule = spec.build(registry.parse_keys([spec], keys), reduction=reduction)
+    module: LossModule = _build(kinds[key], name, reduction, keys)
     return module
 
 
-def _spec(kind: Kind, name: str) -> LossSpec:
+def _build(kind: Kind, name: str, reduction: str, keys: Mapping[str, Any]) -> Any:
+    """Return the module of a loss of a kind by its name and keys."""
     spec = registry.find(kind, name)
     if spec is None:
         raise registry.unknown_loss(kind, name)
-    return spec
+    return spec.build(registry.parse_keys([spec], keys), reduction=reduction)
 
 
 def build_cls_loss(spec: LossSpec, values: Mapping[str, Value], **options: Any) -> ClassificationLoss:

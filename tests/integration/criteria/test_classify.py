@@ -188,3 +188,10 @@ def test_a_refusal_is_one_line_and_writes_nothing(words: dict[str, Any], folders
     assert done.code == 1
     assert next(iter(words)) in done.lines[-1]
     assert not (tmp_path / "run" / "args.yaml").exists()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("weights", [[1, 2], [1, 2, 3, 4, 5]])
+def test_weights_of_another_number_of_classes_are_refused_in_one_line(name: str, weights: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"^'cls_weights=[^\n]* allowed are as many numbers as there are classes, 3$"):
+        loss_of({"cls_loss": name, "cls_weights": weights}, *made_up())

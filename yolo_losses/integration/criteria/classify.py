@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import FunctionType, SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from ultralytics.utils.loss import v8ClassificationLoss
 
 from yolo_losses import registry
+from yolo_losses.config import class_weights
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration.criteria import parts
 from yolo_losses.integration.criteria.against import Against
@@ -81,6 +81,11 @@ class ClassifyPart(Part):
         branch: ClassifyBranch = self.branch
         loss = cast(ClassifyLoss, branch.losses["class"])
         weights, statistics = branch.class_weights(logits), branch.statistics
+        if weights is not None and len(weights) != logits.shape[1]:
+            what = class_weights.format_option(branch.settings.cls_weights)
+            raise ValueError(
+                f"{what} is not valid: allowed are as many numbers as there are classes, {logits.shape[1]}"
+            )
         with full_precision(logits):
             per_image = loss.images(logits, targets, smoothing=branch.settings.cls_smoothing, class_weights=weights)
             term = loss.mean_over_images(per_image, targets, weights) * branch.cls_factor
@@ -105,14 +110,12 @@ def _body(call: Any, cross_entropy: Any) -> Any:
     """
     while hasattr(call, "__wrapped__"):
         call = call.__wrapped__
-    code = call.__code__
-    if "cross_entropy" not in code.co_names:
+    if "cross_entropy" not in call.__code__.co_names:
         raise RuntimeError(
             f"yolo_losses does not know the criterion {call.__module__}.{call.__qualname__}: it does not compute its"
             " loss by 'F.cross_entropy', so that a cls_loss cannot take that place. Leave cls_loss at stock"
         )
-    functional = SimpleNamespace(**{**vars(nn.functional), "cross_entropy": cross_entropy})
-    return FunctionType(code, {**call.__globals__, "F": functional}, call.__name__, call.__defaults__, call.__closure__)
+    return parts.with_globals(call, {"F": parts.functional_with(cross_entropy=cross_entropy)})
 
 
 def _against_cross_entropy(term: Tensor, logits: Tensor, targets: Tensor) -> Against:

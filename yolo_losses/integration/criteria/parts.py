@@ -93,14 +93,6 @@ def put_back(owner: Any, name: str) -> None:
             setattr(owner, name, part.stock)
 
 
-def objects_in(*candidates: Any) -> int | None:
-    """Return the number of objects of a batch, found among a criterion's arguments; `None` where there is no batch."""
-    for candidate in candidates:
-        if isinstance(candidate, Mapping) and isinstance(candidate.get("cls"), Tensor):
-            return len(candidate["cls"])
-    return None
-
-
 @torch.no_grad()
 def bce_sum(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the sum of BCE, an image at a time: the first batch is to need no more memory than the others."""
