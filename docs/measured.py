@@ -84,7 +84,7 @@ def cost(spec: LossSpec) -> dict[str, float]:
 def cost_rows() -> tuple[list[str], list[list[str]]]:
     """Return operations, time and memory of every loss against stock: the head of a table, and its rows."""
     operations = json.loads((BENCH / "operations.json").read_text(encoding="utf-8"))["v8"]
-    alone, sizes = bench()["tables"]["class term alone, 80 classes"], bench()["criterion"]
+    alone, sizes = bench()["tables"]["class term alone"], bench()["criterion"]
     rows = []
     for name in next(iter(sizes.values())):
         own = alone.get(name)

@@ -1,0 +1,1 @@
+"""What losses cost against stock: time, memory."""

@@ -1,0 +1,105 @@
+"""Time and peak memory of functions, as ratios to those of one of them."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Runs = dict[str, Callable[[], object]]
+Rows = dict[str, dict[str, float]]
+
+
+def measure(runs: Runs, repeats: int, device: Any, title: str) -> Rows:
+    """Return time and peak memory of each run as a ratio to the one called `stock`.
+
+    A ratio is of two runs in direct succession, since a machine's speed drifts; which of them is first alternates.
+    """
+    import torch
+
+    def timed(once: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        once()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    peaks = {}
+    for name, once in runs.items():
+        progress(f"{title}: warming up, {name}")
+        peaks[name] = peak_bytes(once, device)
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    ratios: dict[str, list[float]] = {name: [] for name in runs}
+    for round_ in range(repeats):
+        for name in runs:
+            progress(f"{title}: round {round_ + 1} of {repeats}, {name}")
+            pair = ("stock", name) if round_ % 2 else (name, "stock")
+            took = {each: timed(runs[each]) for each in dict.fromkeys(pair)}
+            seconds[name].append(took[name])
+            ratios[name].append(took[name] / took["stock"])
+    progress("")
+    rows: Rows = {}
+    for name, times in seconds.items():
+        rows[name] = {
+            "ms": round(statistics.median(times) * 1000, 3),
+            "time": round(statistics.median(ratios[name]), 3),
+            "time_low": round(min(ratios[name]), 3),
+            "time_high": round(max(ratios[name]), 3),
+        }
+        if peaks["stock"]:
+            rows[name].update(memory=round(peaks[name] / peaks["stock"], 3), peak_bytes=peaks[name])
+    return rows
+
+
+def progress(text: str) -> None:
+    """Write over the last line of progress."""
+    print(f"\r{text:<70}\r" if not text else f"\r{text:<70}", end="", file=sys.stderr, flush=True)
+
+
+def peak_bytes(once: Callable[[], object], device: Any) -> int:
+    """Return the most memory that a run holds at once beyond its inputs, on the CPU when it has one thread."""
+    import torch
+
+    once()  # what the first call alone allocates does not count
+    gc.collect()  # nor what an earlier run has left
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        once()
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    from torch.profiler import ProfilerActivity, profile
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the profiler does not see what other threads allocate
+    try:
+        with quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            once()
+    finally:
+        torch.set_num_threads(threads)
+    events = profiled.profiler.kineto_results.events()
+    live = peak = 0
+    for _, size in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
+        live += size
+        peak = max(peak, live)
+    return peak
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what the profiler writes to the standard error, which goes past Python's."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
