@@ -19,6 +19,7 @@ from yolo_losses.registry import TERM_KEYS, LossSpec
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = ROOT / "examples" / "bench"
 VERDICTS = ROOT / "examples" / "evidence" / "verdicts.csv"
+PASTED = " as typed"
 SIZES = {"16 x 640 x 80": "16 x 640 px, 80 classes", "16 x 640 x 3": "16 x 640 px, 3 classes"}
 
 
@@ -84,15 +85,33 @@ def cost(spec: LossSpec) -> dict[str, float]:
 def cost_rows() -> tuple[list[str], list[list[str]]]:
     """Return operations, time and memory of every loss against stock: the head of a table, and its rows."""
     operations = json.loads((BENCH / "operations.json").read_text(encoding="utf-8"))["v8"]
-    alone, sizes = bench()["tables"]["class term alone"], bench()["criterion"]
+    tables, sizes = bench()["tables"], bench()["criterion"]
+    (step,) = (title for title in tables if title.startswith("training step"))
     rows = []
-    for name in next(iter(sizes.values())):
-        own = alone.get(name)
+    for name, criterion in tables["whole criterion"].items():
+        if name not in operations:
+            continue  # a pasted form
+        trained = tables[step].get(name)
         cells = [f"{operations[name] / operations['stock']:.2f}"]
         cells += [f"{size[name]['time']:.2f}" for size in sizes.values()]
-        cells += [f"{own['time']:.2f}", f"{own['memory']:.2f}"] if own else ["", ""]
+        cells += [f"{criterion['memory']:.2f}", f"{trained['time']:.2f}" if trained else ""]
         rows.append([f"`{name}`", *cells])
-    return ["loss", "operations", *sizes, "class term alone: time", "memory"], rows
+    return ["loss", "operations", *sizes, "memory", step], rows
+
+
+def pasted_rows() -> tuple[list[str], list[list[str]]]:
+    """Return time and memory of losses as tutorials have them beside this package's: a table's head, and its rows."""
+    tables = {what: bench()["tables"][what] for what in ("class term alone", "whole criterion")}
+    columns = [(what, unit) for what in tables for unit in ("time", "memory")]
+    names = [name for name in tables["whole criterion"] if f"{name}{PASTED}" in tables["whole criterion"]]
+    rows = [
+        [
+            f"`{name}`",
+            *(f"{tables[what][name][unit]:.2f}, {tables[what][name + PASTED][unit]:.2f}" for what, unit in columns),
+        ]
+        for name in names
+    ]
+    return ["loss: here, pasted", *(f"{what}: {unit}" for what, unit in columns)], rows
 
 
 def by_group(name: str) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def pages() -> dict[Path, str]:
             if any(spec.parameters for spec in members)
         }
         | {"logged": table(("logged", "what it is"), [(f"`{name}`", what) for name, what in WITHOUT_KEY.items()])},
-        DOCS / "speed.md": {"costs": cost},
+        DOCS / "speed.md": {"costs": cost, "pasted": table(*measured.pasted_rows())},
         DOCS / "which-loss.md": {f"published:{name}": text for name, text in results.items()},
     }
     for path, texts in parts.items():

@@ -12,6 +12,7 @@ import compat
 import pytest
 import torch
 
+from yolo_losses.benchmark import measurement, workloads
 from yolo_losses.commands import bench, main
 
 
@@ -20,12 +21,14 @@ def test_measures_what_was_asked_for_and_writes_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench, "SIZES", ((1, 64, 1), (2, 64, 3)))
+    monkeypatch.setattr(bench, "STEP", (2, 32, 3))
     small = ["--batch", "1", "--imgsz", "64", "--classes", "2", "--repeats", "1"]
     assert main(["bench", *small, "--losses", "Slide,siou", "--growth", "--out", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "bench.json").read_text())
-    assert set(result["tables"]["class term alone, 2 classes"]) == {"stock", "slide", "slide as typed"}
-    assert set(result["tables"]["whole criterion, 2 classes"]) == {"stock", "slide", "slide as typed", "siou"}
+    assert set(result["tables"]["class term alone"]) == {"stock", "slide", "slide as typed"}
+    assert set(result["tables"]["whole criterion"]) == {"stock", "slide", "slide as typed", "siou"}
     assert set(result["criterion"]) == {" x ".join(map(str, size)) for size in bench.SIZES}
+    assert set(result["tables"]["training step, 2 x 32 x 3"]) == {"stock", "slide"}
     assert result["tables"]["import ultralytics"]["with the plugin"]["ms"] > 0
     assert {key: set(map(int, at)) for key, at in result["growth"].items()} == {
         key: set(values) for key, values in bench.GROWTH.items()
@@ -79,7 +82,7 @@ def test_the_criterion_of_each_name_has_that_loss_swapped(monkeypatch: pytest.Mo
     equip = criteria.equip
     monkeypatch.setattr(criteria, "equip", lambda it, keys: equipped.extend(equip(it, keys).values()))
     names = {"slide": "cls_loss", "focal": "cls_loss", "siou": "box_loss"}
-    runs = bench.criteria(1, 64, 2, torch.device("cpu"), names)
+    runs = workloads.criteria(1, 64, 2, torch.device("cpu"), names)
     assert list(runs) == ["stock", "slide", "slide as typed", "focal", "focal as typed", "siou"]
     for branch, name in zip(equipped, names, strict=True):
         chosen = branch.box if name == "siou" else branch.cls
@@ -98,4 +101,4 @@ def test_the_peak_counts_all_that_a_run_holds_at_once() -> None:
         held.append(torch.ones(1_000_000))
         torch.ones(500_000)
 
-    assert 6_000_000 <= bench.peak_bytes(once, torch.device("cpu")) < 6_100_000
+    assert 6_000_000 <= measurement.peak_bytes(once, torch.device("cpu")) < 6_100_000

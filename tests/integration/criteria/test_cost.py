@@ -31,9 +31,9 @@ from yolo_losses.monitor.gather import EVERY  # noqa: E402
 SYNCHRONISES = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.is_nonzero", "aten.equal")
 VERSIONS = {"torch": torch.__version__.partition("+")[0], "ultralytics": ultralytics.__version__}
 
-# Above 1.05 times stock, on v8, are mal by one operation (a power of the IoU and of p), efl and eqfl by some (gradients
-# by class), ema_slide (its moving average) and ghm (two passes over the batch).
-CLASS_LIMITS = {"mal": 1.051, "efl": 1.06, "eqfl": 1.06, "ema_slide": 1.065, "ghm": 1.07}
+# On v8; above it are ema_slide (its moving average) and ghm (two passes over the batch).
+CLASS_LIMIT = 1.06
+CLASS_LIMITS = {"ema_slide": 1.065, "ghm": 1.07}
 ROTATED_LIMITS = dict.fromkeys(("qfl", "mal", "slide", "ema_slide"), 1.125)  # their IoU is probiou
 
 
@@ -90,7 +90,7 @@ def limit(keys: dict[str, Any], rotated: bool) -> float:
         return 1.2
     if rotated and cls_loss in ROTATED_LIMITS:
         return ROTATED_LIMITS[cls_loss]
-    return CLASS_LIMITS.get(cls_loss, 1.05) if cls_loss else 1.15
+    return CLASS_LIMITS.get(cls_loss, CLASS_LIMIT) if cls_loss else 1.15
 
 
 def table(name: str) -> dict[str, int]:

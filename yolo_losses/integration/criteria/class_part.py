@@ -58,7 +58,7 @@ class ClassPart(Part):
             if compares and not branch.ratios:
                 branch.ratios = _against_bce(term, gradient, logits, targets, at, factor)
             if isinstance(factor, Tensor) or factor != 1:
-                term = term.mul_(factor)
+                term = _Scaled.apply(term, factor)
             term = branch.weighted(term)
             if statistics is not None and measuring:
                 statistics.term = term
@@ -84,6 +84,24 @@ class ClassPart(Part):
         if statistics is not None and measures:
             statistics.term = term
         return self.record("class", term)
+
+
+class _Scaled(torch.autograd.Function):
+    """Multiplication by a scalar, in place. The gradient of a sum, a scalar seen in every element, stays one."""
+
+    @staticmethod
+    def forward(ctx: Any, term: Tensor, factor: Tensor | float) -> Tensor:
+        ctx.mark_dirty(term)
+        ctx.factor = factor
+        return term.mul_(factor)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
+        if grad_output.numel() and not any(grad_output.stride()):
+            return (grad_output.as_strided((1,) * grad_output.dim(), grad_output.stride()) * ctx.factor).expand_as(
+                grad_output
+            ), None
+        return grad_output * ctx.factor, None
 
 
 def is_plain_bce(part: Any) -> bool:
