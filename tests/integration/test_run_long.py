@@ -1,4 +1,4 @@
-"""Trainings that take minutes: a distillation, interrupted and resumed."""
+"""Trainings that take minutes: a distillation, interrupted and resumed, and a compiled model."""
 
 from __future__ import annotations
 
@@ -56,3 +56,13 @@ def test_a_distillation_is_resumed_with_the_state_of_the_interrupted_one(tmp_pat
             assert torch.equal(tensor, states[0][term][name])
     moved = snapshot(resumed.trainer)
     assert all(int(moved[f"{path}/cls"]["updates"]) == 4 for path in ("one2many", "one2one"))
+
+
+@pytest.mark.skipif("compile" not in DEFAULT_CFG_DICT, reason="this Ultralytics does not compile models")
+def test_a_compiled_model_trains_with_the_chosen_losses(tmp_path: Path, data: Path) -> None:
+    model = YOLO("yolov8n.yaml")
+    with logged() as said:
+        model.train(data=str(data), project=str(tmp_path), **TINY, **KEYS, compile=True)
+    assert any("ran in the first batch with objects: class, box" in line for line in said)
+    assert hasattr(model.trainer.model, "_orig_mod")
+    assert int(snapshot(model.trainer)["cls"]["updates"]) > 0
