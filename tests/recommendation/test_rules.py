@@ -11,6 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from yolo_losses.config.keys import CLASS_TASKS
 from yolo_losses.config.settings import LossSettings, declared_parameters, default_keys
 from yolo_losses.recommendation import rules, verdicts
 from yolo_losses.recommendation.candidates import choose
@@ -20,7 +21,7 @@ from yolo_losses.recommendation.traits import Traits
 from yolo_losses.recommendation.verdicts import Verdict
 
 RULES = rules.load()
-TASKS = ("detect", "segment", "pose", "obb", "classify")
+
 ANNOUNCED = {"tal_overlap"}  # keys that a later version has
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
 every_candidate = pytest.mark.parametrize("rule", [r for r in RULES if r.kind == "try"], ids=lambda rule: rule.id)
@@ -54,7 +55,7 @@ def test_names_of_rules_are_unique() -> None:
 @every_rule
 def test_a_rule_applies_at_the_bounds_of_its_traits_and_not_beyond(rule: Rule) -> None:
     assert rule.when
-    assert set(rule.tasks) <= set(TASKS)
+    assert set(rule.tasks) <= set(CLASS_TASKS)
     traits = with_trait(rule)
     assert rule.applies(traits)
     for name, bounds in rule.when.items():

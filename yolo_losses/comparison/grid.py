@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo_losses.comparison.words import MAX_RUNS, TASKS, Request, default_cfg, read_words, refusals, split_at_commas
+from yolo_losses.comparison.words import MAX_RUNS, Request, default_cfg, read_words, refusals, split_at_commas
+from yolo_losses.config.keys import BOX_TASKS
 from yolo_losses.config.settings import LossSettings, argument, declared_parameters, default_keys
 
 OWN_KEYS = {  # keys of `yolo train` that compare sets by itself -> what to do instead
@@ -288,8 +289,8 @@ def check(grid: Grid) -> None:
             tasks[model] = _task(model, cell.settings.get("task"))
         chosen.check_task(tasks[model])
     for model, task in tasks.items():
-        if task not in TASKS:
-            raise ValueError(f"'model={model}' is of the task '{task}': compare trains {', '.join(TASKS)}")
+        if task not in BOX_TASKS:
+            raise ValueError(f"'model={model}' is of the task '{task}': compare trains {', '.join(BOX_TASKS)}")
 
 
 def _task(model: str, task: Any) -> str:

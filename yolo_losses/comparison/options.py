@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo_losses.comparison.record import EPOCHS, METRIC_COLUMNS
+from yolo_losses.comparison.record import EPOCHS, METRIC_COLUMNS, METRICS
 
-METRICS = ("map50_95", "map50", "map75", "precision", "recall")
 ENGINES = ("local", "ray")
 MIN_SEEDS = 3  # of rounds
 

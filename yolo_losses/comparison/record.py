@@ -14,6 +14,13 @@ from yolo_losses.monitor import table
 
 RECORD_FILE = "record.json"
 PLAN_FILE = "run.json"
+METRICS: Mapping[str, str] = {  # what a verdict may be about, and what a report calls it
+    "map50_95": "mAP50-95",
+    "map50": "mAP50",
+    "map75": "mAP75",
+    "precision": "precision",
+    "recall": "recall",
+}
 METRIC_COLUMNS: Mapping[str, str] = {  # our name -> what `results.csv` calls it
     "map50_95": "metrics/mAP50-95(B)",
     "map50": "metrics/mAP50(B)",

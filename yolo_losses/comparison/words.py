@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from yolo_losses import registry
+from yolo_losses.config.keys import BOX_TASKS
 
-TASKS = ("detect", "segment", "pose", "obb")
 MAX_RUNS = 10_000
 SEED_RANGE = re.compile(r"\s*(\d+)-(\d+)\s*")
 
@@ -105,7 +105,7 @@ def read_words(words: Sequence[str]) -> Request:
                 from_file.add_file(str(values[0]))
             else:
                 request.add(key.strip(), values)
-        elif word in TASKS:
+        elif word in BOX_TASKS:
             request.add("task", [word])
         elif word in MODES:
             request.add("mode", [word])

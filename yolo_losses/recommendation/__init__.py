@@ -54,14 +54,14 @@ def _settings(
     from ultralytics.cfg import get_cfg
     from ultralytics.utils import DEFAULT_CFG
 
+    from yolo_losses.config.keys import CLASS_TASKS
     from yolo_losses.config.settings import argument, default_keys
-    from yolo_losses.recommendation.reader import TASKS
     from yolo_losses.recommendation.refusals import refusals
     from yolo_losses.registry import did_you_mean
 
-    if task is not None and task not in TASKS:
-        hint = did_you_mean(task, list(TASKS))
-        raise ValueError(f"'task={task}' is not one that recommend reads: allowed are {', '.join(TASKS)}.{hint}")
+    if task is not None and task not in CLASS_TASKS:
+        hint = did_you_mean(task, CLASS_TASKS)
+        raise ValueError(f"'task={task}' is not one that recommend reads: allowed are {', '.join(CLASS_TASKS)}.{hint}")
     for key in keys:
         if key in map(argument, default_keys()):
             raise ValueError(f"'{key}' chooses a loss, which recommend is asked for: leave it out")

@@ -18,7 +18,6 @@ Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
 CORRUPT = "ignoring corrupt image/label: "
-TASKS = ("detect", "segment", "pose", "obb", "classify")
 
 
 @dataclass(frozen=True)

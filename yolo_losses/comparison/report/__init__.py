@@ -13,14 +13,14 @@ from yolo_losses.comparison import folders
 from yolo_losses.comparison.curves import curves_table
 from yolo_losses.comparison.grid import find_baseline
 from yolo_losses.comparison.reader import read_runs
-from yolo_losses.comparison.record import RunRecord
+from yolo_losses.comparison.record import METRICS, RunRecord
 from yolo_losses.comparison.report import figures, notes, opening, tables
 from yolo_losses.comparison.report.figures import Drawn
 from yolo_losses.comparison.report.method import describe_method
 from yolo_losses.comparison.report.page import to_html
 from yolo_losses.comparison.report.paper import write_paper
 from yolo_losses.comparison.stats import analysis
-from yolo_losses.comparison.stats.analysis import ALL_SETS, METRICS, Analysis, Comparison
+from yolo_losses.comparison.stats.analysis import ALL_SETS, Analysis, Comparison
 from yolo_losses.comparison.stats.verdict import points
 from yolo_losses.plots.style import svg_file
 

@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from yolo_losses.comparison.record import METRICS
 from yolo_losses.comparison.report.notes import half_width
-from yolo_losses.comparison.stats.analysis import ALL_SETS, METRICS, Analysis
+from yolo_losses.comparison.stats.analysis import ALL_SETS, Analysis
 from yolo_losses.comparison.stats.verdict import DECIDED, WORDS, points
 
 EPOCH_WORDS = {"best": "at the best epoch", "last": "at the last epoch", "mean": "over the last tenth of the epochs"}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from yolo_losses import registry
-from yolo_losses.comparison.record import EPOCHS, RunRecord
-from yolo_losses.comparison.stats.analysis import ALL_SETS, METRICS, RESAMPLES, Analysis, Comparison
+from yolo_losses.comparison.record import EPOCHS, METRICS, RunRecord
+from yolo_losses.comparison.stats.analysis import ALL_SETS, RESAMPLES, Analysis, Comparison
 from yolo_losses.registry import LossSpec, bibliography
 
 COLUMN_WIDTH = 3.35  # inches, of a page with two columns

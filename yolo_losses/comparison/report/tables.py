@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolo_losses.comparison.record import RunRecord
+from yolo_losses.comparison.record import METRICS, RunRecord
 from yolo_losses.comparison.report.notes import training_keys
-from yolo_losses.comparison.stats.analysis import METRICS, PER_CLASS, Analysis, Comparison
+from yolo_losses.comparison.stats.analysis import PER_CLASS, Analysis, Comparison
 
 if TYPE_CHECKING:
     import polars

@@ -11,20 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from yolo_losses.comparison.record import EPOCHS, RunRecord
+from yolo_losses.comparison.record import EPOCHS, METRICS, RunRecord
 from yolo_losses.comparison.stats.differences import Estimate, Spreads, Values, estimate_differences
 from yolo_losses.comparison.stats.model import LEVEL, Array
 from yolo_losses.comparison.stats.resampling import Detections, bootstrap_weights, resample
 from yolo_losses.comparison.stats.rounds import Decision, decide, restrict
 from yolo_losses.comparison.stats.verdict import Verdict, judge
 
-METRICS: Mapping[str, str] = {
-    "map50_95": "mAP50-95",
-    "map50": "mAP50",
-    "map75": "mAP75",
-    "precision": "precision",
-    "recall": "recall",
-}
 PER_CLASS = ("map50_95", "map50")
 RESAMPLES = 1000
 ALL_SETS = "mean over data sets"

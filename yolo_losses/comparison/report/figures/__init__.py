@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 
+from yolo_losses.comparison.record import METRICS
 from yolo_losses.comparison.report.figures import by_class, by_epoch, intervals
-from yolo_losses.comparison.stats.analysis import ALL_SETS, METRICS, Analysis
+from yolo_losses.comparison.stats.analysis import ALL_SETS, Analysis
 from yolo_losses.plots.style import STYLE, scaled_to_page, svg_element
 
 KINDS = ("intervals", "by-class", "by-epoch", "loss-stats")

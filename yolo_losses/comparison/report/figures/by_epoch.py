@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from yolo_losses.comparison.record import METRIC_COLUMNS, RunRecord
+from yolo_losses.comparison.record import METRIC_COLUMNS, METRICS, RunRecord
 from yolo_losses.comparison.report.figures.shared import WIDTH, add_legend, handles, titled
-from yolo_losses.comparison.stats.analysis import METRICS, Analysis
+from yolo_losses.comparison.stats.analysis import Analysis
 from yolo_losses.monitor import table as loss_stats
 from yolo_losses.plots.style import INK, curve_style
 

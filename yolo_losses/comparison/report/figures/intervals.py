@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from yolo_losses.comparison.record import METRICS
 from yolo_losses.comparison.report.figures.shared import WIDTH, titled
-from yolo_losses.comparison.stats.analysis import METRICS, Analysis, Comparison
+from yolo_losses.comparison.stats.analysis import Analysis, Comparison
 from yolo_losses.comparison.stats.differences import Estimate
 from yolo_losses.comparison.stats.verdict import Word
 from yolo_losses.plots.style import GREY, INK
