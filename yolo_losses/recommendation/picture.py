@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 from yolo_losses.plots.style import COLOURS, GREY, STYLE
-from yolo_losses.recommendation.result import Recommendation
 from yolo_losses.recommendation.traits import RARE, Traits
 
 if TYPE_CHECKING:
@@ -19,16 +18,20 @@ if TYPE_CHECKING:
 AT_MOST_CLASSES = 20  # with names; of more, the counts are drawn as a curve
 
 
-def figure(found: Recommendation) -> Any:
-    """Return the picture: a panel for the classes, and where there are boxes one for sizes and one for shares."""
-    traits = found.traits
+def figure(data: str, traits: Traits) -> Any:
+    """Return the picture of a data set: a panel for the classes, and where there are boxes one for sizes and one more.
+
+    Args:
+        data: the data set.
+        traits: of the data set.
+    """
     with mpl.rc_context({**STYLE, "figure.facecolor": "white", "savefig.facecolor": "white"}):
         panels = [_classes, *([_sizes, _shares] if traits.size_shares is not None else [])]
         drawn = Figure(figsize=(4.6 * len(panels), 4.0), layout="constrained")
         for axes, paint in zip(drawn.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             axes.set_title(paint(axes, traits), loc="left")
         drawn.suptitle(
-            f"{'/'.join(Path(found.data).parts[-2:])}: {traits.images:,} training images at imgsz={traits.imgsz}",
+            f"{'/'.join(Path(data).parts[-2:])}: {traits.images:,} training images at imgsz={traits.imgsz}",
             x=0.01,
             ha="left",
         )

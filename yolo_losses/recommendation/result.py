@@ -82,5 +82,5 @@ class Recommendation:
 
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure(self).savefig(path, dpi=150)
+        figure(self.data, self.traits).savefig(path, dpi=150)
         return path

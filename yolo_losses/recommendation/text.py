@@ -5,12 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from yolo_losses.recommendation.candidates import Candidate, Note
 from yolo_losses.recommendation.plan import SEEDS
-from yolo_losses.recommendation.result import Recommendation
 from yolo_losses.recommendation.rules import percent, words
 from yolo_losses.recommendation.traits import ELONGATED, Traits
+
+if TYPE_CHECKING:
+    from yolo_losses.recommendation.result import Recommendation
 
 WIDTH = 110
 AT_MOST_NAMES = 5
