@@ -16,7 +16,6 @@ import measured
 from page_markdown import REPOSITORY, render, title
 
 from yolo_losses import registry
-from yolo_losses.commands.list_ import group
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration.criteria import queries
 from yolo_losses.plots import stem
@@ -145,7 +144,7 @@ def loss_page(spec: LossSpec) -> str:
     name = example(spec) if spec.kind == "modifier" else spec.name
     key = "box_loss" if spec.kind == "modifier" else TERM_KEYS[spec.kind]
     words = [f"{key}={name}", *(f"{p.key}={p.default}" for p in spec.parameters[:1])]
-    shared = GROUPS[group(spec)]
+    shared = GROUPS[spec.group]
     source = doc.parts["source"]
     named = any(identifier in source for identifier in bibliography.cited(spec))
     others = published(measured.published_of(spec))
@@ -155,7 +154,7 @@ def loss_page(spec: LossSpec) -> str:
         doc=doc,
         title=title(spec),
         stem=stem(spec),
-        command=f"yolo train model={MODELS.get(group(spec), 'yolov8n.yaml')} data=my.yaml {' '.join(words)}",
+        command=f"yolo train model={MODELS.get(spec.group, 'yolov8n.yaml')} data=my.yaml {' '.join(words)}",
         picture=(FOLDER / f"{stem(spec)}.svg").is_file(),
         sliders=curves.sliders(spec),
         formula=maths.latex(doc.parts["formula"]) if doc.parts["formula"] else "",

@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from yolo_losses import registry
-from yolo_losses.commands.list_ import group
 from yolo_losses.plots import stem
 from yolo_losses.registry import TERM_KEYS, LossSpec
 
@@ -116,4 +115,4 @@ def pasted_rows() -> tuple[list[str], list[list[str]]]:
 
 def by_group(name: str) -> list[dict[str, Any]]:
     """Return the published comparisons of a group of losses."""
-    return published_of(*(spec for spec in registry.specs() if group(spec) == name))
+    return published_of(*(spec for spec in registry.specs() if spec.group == name))

@@ -22,7 +22,7 @@ from pages import pages
 from signatures import signatures
 
 from yolo_losses import registry
-from yolo_losses.commands.list_ import group, grouped
+from yolo_losses.commands.list_ import grouped
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.registry import TERM_KEYS, LossSpec
 
@@ -79,9 +79,9 @@ def comment_of(name: str, spec: LossSpec) -> str:
     sentences = [f"{spec.summary}. Source: {spec.source}."]
     if getattr(spec.module, "default_target", "tal") == "iou":
         sentences.append("Positives are trained toward the IoU of their predicted boxes (cls_target=auto).")
-    sentences.append(NOTES.get(group(spec), ""))
+    sentences.append(NOTES.get(spec.group, ""))
     words = textwrap.fill(" ".join(sentences), 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
-    model = MODELS.get(group(spec), "yolov8n.yaml")
+    model = MODELS.get(spec.group, "yolov8n.yaml")
     return f"{words}\n#\n#     yolo train cfg=$(yolo-losses config {name}) model={model} data=my.yaml\n"
 
 

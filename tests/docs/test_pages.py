@@ -31,7 +31,7 @@ def test_every_loss_has_a_formula_that_reads_as_maths(spec: LossSpec) -> None:
 @every_loss
 def test_the_letters_of_a_formula_are_parameters_or_explained(spec: LossSpec) -> None:
     doc = docstrings.of_loss(spec)
-    shared = loss_page.GROUPS[loss_page.group(spec)]
+    shared = loss_page.GROUPS[spec.group]
     defined = re.findall(
         r"^(\w+'?)(?:\^2|\(i\))? (?:=|<-)", f"{doc.parts['formula']}\n{shared.notation}", flags=re.MULTILINE
     )

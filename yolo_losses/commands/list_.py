@@ -24,12 +24,11 @@ EXAMPLES = """examples:
   yolo-losses list --json              the same for programs
 """
 
-ROTATED = "rotated"  # the group of those box losses that are for rotated boxes
 TITLES: dict[str, str] = {}
 for _kind in KINDS.values():
     TITLES[_kind.group] = _kind.title
     if _kind.group == "box":
-        TITLES[ROTATED] = "box_loss: rotated boxes (task obb)"
+        TITLES["rotated"] = "box_loss: rotated boxes (task obb)"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -60,15 +59,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def group(spec: LossSpec) -> str:
-    """Return the group of a loss in listings."""
-    return ROTATED if spec.rotated else KINDS[spec.kind].group
-
-
 def grouped(specs: list[LossSpec]) -> dict[str, list[LossSpec]]:
     """Return the losses by group, sorted by name, without empty groups."""
     ordered = sorted(specs, key=lambda spec: spec.name)
-    groups = {name: [spec for spec in ordered if group(spec) == name] for name in TITLES}
+    groups = {name: [spec for spec in ordered if spec.group == name] for name in TITLES}
     return {name: members for name, members in groups.items() if members}
 
 
@@ -135,7 +129,7 @@ def _lines(spec: LossSpec, width: int, detailed: bool) -> list[str]:
 def _record(spec: LossSpec) -> dict[str, Any]:
     return {
         "name": spec.name,
-        "group": group(spec),
+        "group": spec.group,
         "summary": spec.summary,
         "source": spec.source,
         "aliases": list(spec.aliases),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +9,7 @@ from torch import Tensor
 
 from yolo_losses.losses.angles._base import AngleLoss
 from yolo_losses.plots.choice import Curve, Selection
-from yolo_losses.plots.sheet import Entry, Row, heading, lay_out, line
+from yolo_losses.plots.sheet import Row, Styled, heading, lay_out_column, lay_out_sheet
 
 RATIOS = (1.0, 3.0, 20.0)
 ANGLES = torch.linspace(-90, 90, 181).deg2rad()
@@ -19,13 +17,9 @@ ANGLES = torch.linspace(-90, 90, 181).deg2rad()
 
 def draw(selection: Selection, figure: Figure) -> None:
     """Draw angle losses, a row for each aspect ratio."""
-    every = selection.all
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
-    panels = lay_out(
+    panels, curves = lay_out_sheet(
         figure,
-        selection.title,
-        selection.parameters,
-        [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
+        selection,
         [Row() for _ in RATIOS],
         "Boxes of the object's size and centre, turned by D; angle_lambda is 3. After a turn of 90° a square covers the"
         " same area again, other boxes do not.",
@@ -33,23 +27,20 @@ def draw(selection: Selection, figure: Figure) -> None:
     for (left, right), ratio in zip(panels, RATIOS, strict=True):
         heading(left, f"sides {ratio:g}:1" if ratio != 1 else "square")
         heading(right, "gradient")
-        _plot(left, right, every, styles, ratio)
+        _plot(left, right, curves, ratio)
 
 
 def column(selection: Selection, figure: Figure) -> None:
     """Draw loss and gradient for an object three times as long as wide."""
-    every = selection.all
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
-    legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
-    ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
+    (left, right), curves = lay_out_column(figure, selection)
     heading(left, f"sides {RATIOS[1]:g}:1")
     heading(right, "gradient")
-    _plot(left, right, every, styles, RATIOS[1])
+    _plot(left, right, curves, RATIOS[1])
 
 
-def _plot(left: Axes, right: Axes, every: list[Curve], styles: list[dict[str, Any]], ratio: float) -> None:
+def _plot(left: Axes, right: Axes, curves: Styled, ratio: float) -> None:
     """Draw the loss on the left and its gradient on the right."""
-    for curve, style in zip(every, styles, strict=True):
+    for curve, style in curves:
         for axes, values in zip((left, right), over_angle(curve, ratio), strict=True):
             axes.plot(ANGLES.rad2deg(), values, **style)
     for axes, label in ((left, "loss L"), (right, "dL/dD")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +23,10 @@ from yolo_losses.plots.sheet import (
     LEFT,
     Entry,
     Row,
+    Styled,
     heading,
-    lay_out,
+    lay_out_column,
+    lay_out_sheet,
     legend_below,
     line,
     number,
@@ -53,21 +54,13 @@ def draw(selection: Selection, figure: Figure) -> None:
     """Draw box losses."""
     every, single = selection.all, len(selection.curves) == 1
     side = sides(selection)
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
     last = [Row(SQUARE), Row(SQUARE, below=BELOW + 0.26)] if single else [Row(SQUARE)]
     rows = [Row(below=0.1), Row(above=0.02), *last]
-    panels = lay_out(
-        figure,
-        selection.title,
-        selection.parameters,
-        [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
-        rows,
-        _caption(selection, side),
-    )
+    panels, curves = lay_out_sheet(figure, selection, rows, _caption(selection, side))
     for side_by_side, (words, path) in enumerate(PATHS.items()):
         top, below = panels[0][side_by_side], panels[1][side_by_side]
         heading(top, words)
-        for curve, style in zip(every, styles, strict=True):
+        for curve, style in curves:
             overlap, value, gradient = over_iou(curve, path(ALONG), side)
             top.plot(overlap, value, **style)
             below.plot(overlap, gradient, **style)
@@ -83,16 +76,14 @@ def draw(selection: Selection, figure: Figure) -> None:
         _descent(panels[3], every, side)
         legend_below(figure, panels[3][0], _boxes_legend(every))
     else:
-        _descents(panels[2], every, styles, side)
+        _descents(panels[2], curves, side)
 
 
 def column(selection: Selection, figure: Figure) -> None:
     """Draw loss and gradient of a shifted box over the IoU."""
-    every, side = selection.all, sides(selection)
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
-    legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
-    ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
-    for curve, style in zip(every, styles, strict=True):
+    side = sides(selection)
+    (left, right), curves = lay_out_column(figure, selection)
+    for curve, style in curves:
         overlap, value, gradient = over_iou(curve, shifted(ALONG), side)
         left.plot(overlap, value, **style)
         right.plot(overlap, gradient, **style)
@@ -246,11 +237,9 @@ def _boxes_legend(every: list[Curve]) -> list[Entry]:
     ]
 
 
-def _descents(
-    pair: tuple[Axes, Axes], every: list[Curve], styles: list[dict[str, Any]], side: tuple[float, float]
-) -> None:
+def _descents(pair: tuple[Axes, Axes], curves: Styled, side: tuple[float, float]) -> None:
     """Draw the IoU of descending boxes step by step: of the one apart, and the mean of those that overlap."""
-    for curve, style in zip(every, styles, strict=True):
+    for curve, style in curves:
         overlap = iou_of(descend(curve, side)[::EVERY], side)
         apart = overlap[0] == 0
         for axes, chosen in zip(pair, (apart, ~apart), strict=True):

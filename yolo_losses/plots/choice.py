@@ -9,7 +9,7 @@ from typing import Any
 
 from yolo_losses import registry
 from yolo_losses.losses._module import LossModule
-from yolo_losses.losses.build import build_box_loss, build_cls_loss
+from yolo_losses.losses.build import build_box_loss
 from yolo_losses.registry import LossSpec
 from yolo_losses.registry.parameters import Value, format_value
 
@@ -42,8 +42,7 @@ class Choice:
     @property
     def kind(self) -> str:
         """The kind of picture: the group that the losses are listed in."""
-        base = self.specs[-1]
-        return "rotated" if base.rotated else registry.KINDS[base.kind].group
+        return self.specs[-1].group
 
     @property
     def name(self) -> str:
@@ -64,9 +63,7 @@ class Choice:
         values = registry.parse_keys(self.specs, given)
         *modifiers, base = self.specs
         module: LossModule
-        if self.kind == "class":
-            module = build_cls_loss(base, values, reduction="none")
-        elif self.kind in ("box", "rotated"):
+        if self.kind in ("box", "rotated"):
             module = build_box_loss(modifiers, base, values, reduction="none")
         else:
             module = base.build(values, reduction="none")

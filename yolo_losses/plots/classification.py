@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +19,11 @@ from yolo_losses.losses.classification._base import ClassificationLoss
 from yolo_losses.plots.choice import Curve, Selection
 from yolo_losses.plots.sheet import (
     REACH,
-    Entry,
     Row,
+    Styled,
     heading,
-    lay_out,
+    lay_out_column,
+    lay_out_sheet,
     line,
     logit_axis,
     logit_columns,
@@ -48,19 +48,10 @@ STEPS = 100
 def draw(selection: Selection, figure: Figure) -> None:
     """Draw classification losses."""
     curves = [part for curve in selection.curves for part in _parts(curve)]
-    every = [*([selection.reference] if selection.reference else []), *curves]
     single = len(curves) == 1
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
     rows = [Row(above=0.36, below=0.1), Row(above=0.02), Row(above=0.18), Row(above=0.18)]
-    panels = lay_out(
-        figure,
-        selection.title,
-        selection.parameters,
-        [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
-        rows,
-        _caption(curves, single),
-    )
-    for curve, style in zip(every, styles, strict=True):
+    panels, every = lay_out_sheet(figure, selection, rows, _caption(curves, single), curves)
+    for curve, style in every:
         for column, target in enumerate((1.0, 0.0)):
             value, gradient = over_logit(curve, target)
             panels[0][column].plot(LOGITS, value, **style)
@@ -68,40 +59,34 @@ def draw(selection: Selection, figure: Figure) -> None:
     logit_columns(panels, ("positive, t = 1", "negative, t = 0"))
     _limit(panels, curves)
     for axes, words, target in zip(panels[2], ("positive, by p", "negative, by p"), (1.0, 0.0), strict=True):
-        _by_probability(axes, every, styles, target)
+        _by_probability(axes, every, target)
         probability_panel(axes, words)
     panels[2][0].set_ylabel("loss L")
-    _by_level(panels[3][0], every, styles, single)
-    _by_score(panels[3][1], curves, styles[-len(curves) :], single)
+    _by_level(panels[3][0], every, single)
+    _by_score(panels[3][1], every[-len(curves) :], single)
     for axes, label in ((panels[3][0], "logit z"), (panels[3][1], "target score t")):
         axes.set_xlabel(label)
 
 
 def column(selection: Selection, figure: Figure) -> None:
     """Draw the loss of a positive over its probability, and its gradient, or its weight where at t = 1 it is BCE."""
-    every = [
-        *([selection.reference] if selection.reference else []),
-        *(p for curve in selection.curves for p in _parts(curve)),
-    ]
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
-    legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
-    ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
-    _by_probability(left, every, styles, 1.0)
+    curves = [part for curve in selection.curves for part in _parts(curve)]
+    (left, right), every = lay_out_column(figure, selection, curves)
+    _by_probability(left, every, 1.0)
     probability_panel(left, "loss of a positive")
     bce = softplus(-LOGITS)
-    curves = every[1:] if selection.reference else every
     if selection.reference and all(torch.allclose(over_logit(curve, 1.0)[0], bce, atol=1e-5) for curve in curves):
-        _by_score(right, curves, styles[1:], single=False)
+        _by_score(right, every[1:], single=False)
         right.set_xlabel("target score t")
         return
-    for curve, style in zip(every, styles, strict=True):
+    for curve, style in every:
         right.plot(LOGITS.sigmoid(), over_logit(curve, 1.0)[1].abs(), **style)
     probability_panel(right, "its gradient, |∂L/∂z|")
 
 
-def _by_probability(axes: Axes, every: list[Curve], styles: list[dict[str, Any]], target: float) -> None:
+def _by_probability(axes: Axes, every: Styled, target: float) -> None:
     """Draw the loss over the probability, up to the value of BCE at 0.02."""
-    for curve, style in zip(every, styles, strict=True):
+    for curve, style in every:
         axes.plot(LOGITS.sigmoid(), over_logit(curve, target)[0], **style)
     axes.set_ylim(-0.12, 4)
 
@@ -183,11 +168,11 @@ def _logarithmic_if(large: bool, axes: Axes) -> None:
         axes.yaxis.set_major_formatter(number)
 
 
-def _by_level(axes: Axes, every: list[Curve], styles: list[dict[str, Any]], single: bool) -> None:
+def _by_level(axes: Axes, every: Styled, single: bool) -> None:
     """Draw the loss of positives with a soft target."""
     levels = LEVELS if single else LEVELS[1:2]
     most = 0.0
-    for curve, style in zip(every, styles, strict=True):
+    for curve, style in every:
         for level, dash in zip(levels, LEVEL_DASHES if single else (style["ls"],), strict=True):
             value, _ = over_logit(curve, level)
             axes.plot(LOGITS, value, **{**style, "ls": dash})
@@ -200,17 +185,17 @@ def _by_level(axes: Axes, every: list[Curve], styles: list[dict[str, Any]], sing
     _level_heading(axes, "t", levels)
 
 
-def _by_score(axes: Axes, curves: list[Curve], styles: list[dict[str, Any]], single: bool) -> None:
+def _by_score(axes: Axes, curves: Styled, single: bool) -> None:
     """Draw the loss of positives, relative to BCE, over the target's score."""
     probabilities = PROBABILITIES if single else PROBABILITIES[1:2]
     axes.axhline(1, **line(0))
     most = 1.1
-    for curve, style in zip(curves, styles, strict=True):
+    for curve, style in curves:
         for p, dash in zip(probabilities, LEVEL_DASHES if single else (style["ls"],), strict=True):
             weight = weight_over_score(curve, p)
             most = max(most, 1.05 * float(weight.max()))
             axes.plot(SCORES, weight, **{**style, "ls": dash})
-    if any("mean_iou" in formula_arguments(type(curve.module).formula) for curve in curves):
+    if any("mean_iou" in formula_arguments(type(curve.module).formula) for curve, _ in curves):
         axes.axvline(MEAN_IOU, color=INK, lw=0.6)
     share_axis(axes)
     axes.set_ylim(0, most)

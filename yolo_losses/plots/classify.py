@@ -9,7 +9,7 @@ from torch import Tensor
 
 from yolo_losses.losses.semantic._base import PixelLoss
 from yolo_losses.plots.choice import Curve, Selection
-from yolo_losses.plots.sheet import REACH, Entry, Row, heading, lay_out, line, share_axis
+from yolo_losses.plots.sheet import REACH, Row, heading, lay_out_column, lay_out_sheet, share_axis
 
 CLASSES = 10
 LOGITS = torch.linspace(-REACH, REACH, 241)  # of the label; those of the other classes are 0
@@ -17,18 +17,14 @@ LOGITS = torch.linspace(-REACH, REACH, 241)  # of the label; those of the other 
 
 def draw(selection: Selection, figure: Figure) -> None:
     """Draw losses of the task classify, or losses per pixel of the task semantic."""
-    every = selection.all
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
-    item = "A pixel" if isinstance(every[0].module, PixelLoss) else "An image"
-    panels = lay_out(
+    item = "A pixel" if isinstance(selection.curves[0].module, PixelLoss) else "An image"
+    panels, curves = lay_out_sheet(
         figure,
-        selection.title,
-        selection.parameters,
-        [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
+        selection,
         [Row(above=0.36, below=0.1), Row()],
         f"{item} of one of {CLASSES} classes; the logits of the other classes are 0, that of its label is z.",
     )
-    for curve, style in zip(every, styles, strict=True):
+    for curve, style in curves:
         p, value, gradient = over_logit(curve)
         panels[0][0].plot(p, value, **style)
         panels[0][1].plot(LOGITS, value, **style)
@@ -46,11 +42,8 @@ def draw(selection: Selection, figure: Figure) -> None:
 
 def column(selection: Selection, figure: Figure) -> None:
     """Draw the loss and its gradient over the probability of the label."""
-    every = selection.all
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
-    legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
-    ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
-    for curve, style in zip(every, styles, strict=True):
+    (left, right), curves = lay_out_column(figure, selection)
+    for curve, style in curves:
         p, value, gradient = over_logit(curve)
         left.plot(p, value, **style)
         right.plot(p, gradient, **style)

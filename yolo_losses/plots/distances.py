@@ -8,26 +8,22 @@ from torch import Tensor
 
 from yolo_losses.losses.distances._base import DistanceLoss
 from yolo_losses.plots.choice import Curve, Selection
-from yolo_losses.plots.sheet import Entry, Row, heading, lay_out, line
+from yolo_losses.plots.sheet import Row, heading, lay_out_column, lay_out_sheet
 
 WIDE, NEAR = 0.1, 0.02  # errors, as shares of the image's side
 
 
 def draw(selection: Selection, figure: Figure) -> None:
     """Draw losses of box distances."""
-    every = selection.all
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
-    panels = lay_out(
+    panels, curves = lay_out_sheet(
         figure,
-        selection.title,
-        selection.parameters,
-        [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
+        selection,
         [Row(), Row()],
         "d is the error of the distance from an anchor to a side of the box, as a share of the image's side: in an"
         " image of 640 px, 0.01 is 6.4 px.",
     )
     for column, (reach, words) in enumerate(((WIDE, "error of a side"), (NEAR, "near 0"))):
-        for curve, style in zip(every, styles, strict=True):
+        for curve, style in curves:
             error, value, gradient = over_error(curve, reach)
             panels[0][column].plot(error, value, **style)
             panels[1][column].plot(error, gradient, **style)
@@ -39,11 +35,8 @@ def draw(selection: Selection, figure: Figure) -> None:
 
 def column(selection: Selection, figure: Figure) -> None:
     """Draw loss and gradient near 0."""
-    every = selection.all
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
-    legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
-    ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
-    for curve, style in zip(every, styles, strict=True):
+    (left, right), curves = lay_out_column(figure, selection)
+    for curve, style in curves:
         error, value, gradient = over_error(curve, NEAR)
         left.plot(error, value, **style)
         right.plot(error, gradient, **style)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from yolo_losses.losses.keypoints._base import KeypointLoss
 from yolo_losses.plots.choice import Curve, Selection
-from yolo_losses.plots.sheet import Entry, Row, heading, lay_out, line
+from yolo_losses.plots.sheet import Row, heading, lay_out_column, lay_out_sheet
 
 LARGE, SMALL = 128.0, 32.0  # sides of the objects, in pixels
 SIGMA = 0.089  # COCO's for a knee or an ankle
@@ -17,20 +17,16 @@ ERRORS = torch.linspace(0, 32, 129)  # in x, in pixels
 
 def draw(selection: Selection, figure: Figure) -> None:
     """Draw keypoint losses."""
-    every = selection.all
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
-    panels = lay_out(
+    panels, curves = lay_out_sheet(
         figure,
-        selection.title,
-        selection.parameters,
-        [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
+        selection,
         [Row(above=0.36, below=0.1), Row()],
         f"A keypoint that is off in x, of an object of {LARGE:g} x {LARGE:g} px (right {SMALL:g} x {SMALL:g} px); sigma"
         f" of OKS {SIGMA:g}. Each loss is divided by its value at {ERRORS[-1]:g} px and {LARGE:g} px: the losses have"
         " different units.",
     )
     for column_, side in enumerate((LARGE, SMALL)):
-        for curve, style in zip(every, styles, strict=True):
+        for curve, style in curves:
             value, gradient = over_error(curve, side)
             panels[0][column_].plot(ERRORS, value, **style)
             panels[1][column_].plot(ERRORS, gradient, **style)
@@ -44,11 +40,8 @@ def draw(selection: Selection, figure: Figure) -> None:
 
 def column(selection: Selection, figure: Figure) -> None:
     """Draw the loss and its gradient over the error of a keypoint of a large object."""
-    every = selection.all
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
-    legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
-    ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
-    for curve, style in zip(every, styles, strict=True):
+    (left, right), curves = lay_out_column(figure, selection)
+    for curve, style in curves:
         value, gradient = over_error(curve, LARGE)
         left.plot(ERRORS, value, **style)
         right.plot(ERRORS, gradient, **style)

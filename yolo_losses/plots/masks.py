@@ -12,7 +12,16 @@ from torch import Tensor
 from yolo_losses.losses.masks._base import MaskLoss
 from yolo_losses.losses.semantic._base import RegionLoss
 from yolo_losses.plots.choice import Curve, Selection
-from yolo_losses.plots.sheet import REACH, Entry, Row, heading, lay_out, line, logit_axis, logit_columns, share_axis
+from yolo_losses.plots.sheet import (
+    REACH,
+    Row,
+    heading,
+    lay_out_column,
+    lay_out_sheet,
+    logit_axis,
+    logit_columns,
+    share_axis,
+)
 
 GRID = 32  # pixels a side
 LARGE, SMALL = 18, 5  # diameters of the objects, in pixels
@@ -22,19 +31,15 @@ LOGITS = torch.linspace(-REACH, REACH, 121)
 
 def draw(selection: Selection, figure: Figure) -> None:
     """Draw mask losses, or losses of the classes' overlaps of the task semantic."""
-    every = selection.all
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
-    panels = lay_out(
+    panels, curves = lay_out_sheet(
         figure,
-        selection.title,
-        selection.parameters,
-        [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
+        selection,
         [Row(above=0.36, below=0.1), Row(above=0.02), Row()],
         f"Object: a disc of {LARGE} px across in a grid of {GRID} x {GRID} (below right {SMALL} px). Above: all pixels"
         f" of the object, or of the background, have the logit z, the others are right with ±{CERTAIN:g}. Below: the"
         f" mask is the disc, shifted, with logits ±{CERTAIN:g}.",
     )
-    for curve, style in zip(every, styles, strict=True):
+    for curve, style in curves:
         for column, foreground in enumerate((True, False)):
             value, gradient = over_logit(curve, foreground)
             panels[0][column].plot(LOGITS, value, **style)
@@ -51,11 +56,8 @@ def draw(selection: Selection, figure: Figure) -> None:
 
 def column(selection: Selection, figure: Figure) -> None:
     """Draw the loss over the logit of the object's pixels, and over the IoU of a shifted mask."""
-    every = selection.all
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
-    legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
-    ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
-    for curve, style in zip(every, styles, strict=True):
+    (left, right), curves = lay_out_column(figure, selection)
+    for curve, style in curves:
         left.plot(LOGITS, over_logit(curve, True)[0], **style)
         right.plot(*over_iou(curve, LARGE), **style)
     heading(left, "object's pixels")

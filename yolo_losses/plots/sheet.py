@@ -13,7 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from yolo_losses.plots.choice import Curve, Selection
 from yolo_losses.plots.style import INK, STYLE, curve_style
+
+Styled = list[tuple[Curve, dict[str, Any]]]  # curves, each with its style
 
 WIDTH = 3.4  # inches, all lengths here
 LEFT, GAP, RIGHT = 0.43, 0.44, 0.1
@@ -133,6 +136,41 @@ def lay_out(
         axes.xaxis.set_major_formatter(number)
         axes.yaxis.set_major_formatter(number)
     return panels
+
+
+def lay_out_sheet(
+    figure: Figure, selection: Selection, rows: Sequence[Row], caption: str, curves: Sequence[Curve] | None = None
+) -> tuple[list[tuple[Axes, Axes]], Styled]:
+    """Lay out the sheet of some losses.
+
+    Args:
+        figure: an empty figure.
+        selection: the losses.
+        rows: of two panels each.
+        caption: what the panels are drawn for.
+        curves: what is drawn in place of the selection's curves, beside its reference.
+
+    Returns:
+        The panels of each row; and the reference, if there is one, and the curves, each with its style.
+    """
+    styled = _styled(selection, curves)
+    legend = [Entry(curve.label, style) for curve, style in styled]
+    return lay_out(figure, selection.title, selection.parameters, legend, rows, caption), styled
+
+
+def lay_out_column(
+    figure: Figure, selection: Selection, curves: Sequence[Curve] | None = None
+) -> tuple[tuple[Axes, Axes], Styled]:
+    """Lay out two panels and a legend, for a column of a paper; see `lay_out_sheet`."""
+    styled = _styled(selection, curves)
+    (pair,) = lay_out(figure, "", "", [Entry(curve.label, style) for curve, style in styled], [Row()], "")
+    return pair, styled
+
+
+def _styled(selection: Selection, curves: Sequence[Curve] | None) -> Styled:
+    reference = [selection.reference] if selection.reference else []
+    every = [*reference, *(selection.curves if curves is None else curves)]
+    return [(curve, line(i if reference else i + 1)) for i, curve in enumerate(every)]
 
 
 def legend_below(figure: Figure, axes: Axes, entries: Sequence[Entry]) -> None:

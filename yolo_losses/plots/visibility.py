@@ -7,24 +7,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from yolo_losses.plots.choice import Curve, Selection
-from yolo_losses.plots.sheet import REACH, Entry, Row, heading, lay_out, line, logit_axis, logit_columns
+from yolo_losses.plots.sheet import REACH, Row, heading, lay_out_column, lay_out_sheet, logit_axis, logit_columns
 
 LOGITS = torch.linspace(-REACH, REACH, 121)
 
 
 def draw(selection: Selection, figure: Figure) -> None:
     """Draw losses of the visibility."""
-    every = selection.all
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
-    panels = lay_out(
+    panels, curves = lay_out_sheet(
         figure,
-        selection.title,
-        selection.parameters,
-        [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)],
+        selection,
         [Row(above=0.36, below=0.1), Row()],
         "A keypoint whose visibility has the logit z.",
     )
-    for curve, style in zip(every, styles, strict=True):
+    for curve, style in curves:
         for number, target in enumerate((1.0, 0.0)):
             value, gradient = over_logit(curve, target)
             panels[0][number].plot(LOGITS, value, **style)
@@ -36,12 +32,9 @@ def draw(selection: Selection, figure: Figure) -> None:
 
 def column(selection: Selection, figure: Figure) -> None:
     """Draw the loss over the logit of a visible and of a hidden keypoint."""
-    every = selection.all
-    styles = [line(i if selection.reference else i + 1) for i in range(len(every))]
-    legend = [Entry(curve.label, style) for curve, style in zip(every, styles, strict=True)]
-    ((left, right),) = lay_out(figure, "", "", legend, [Row()], "")
+    (left, right), curves = lay_out_column(figure, selection)
     for axes, target, words in ((left, 1.0, "visible keypoint"), (right, 0.0, "hidden keypoint")):
-        for curve, style in zip(every, styles, strict=True):
+        for curve, style in curves:
             axes.plot(LOGITS, over_logit(curve, target)[0], **style)
         heading(axes, words)
         axes.set_xlabel("logit z")

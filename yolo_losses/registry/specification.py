@@ -127,6 +127,11 @@ class LossSpec:
     rotated: bool = False
     built_in: bool = True
 
+    @property
+    def group(self) -> str:
+        """The group of the loss in listings: that of its kind, or `rotated`."""
+        return "rotated" if self.rotated else KINDS[self.kind].group
+
     def build(self, values: Mapping[str, Value] = MappingProxyType({}), **options: Any) -> Any:
         """Return the module with parameters from parsed training keys: `spec.build({"focal_gamma": 2.0})`."""
         chosen: dict[str, Any] = {p.name: values.get(p.key, p.default) for p in self.parameters}
