@@ -1,4 +1,4 @@
-"""Registration of losses: what the decorators of `classification`, `boxes` and `masks` share."""
+"""Registration of losses: what the decorators of all kinds of losses share."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from yolo_losses.losses.boxes._base import ROTATED_BOXES
 
 
 class AngleLoss(LossModule):
-    """An angle loss as a module, with MMDetection's calling convention; `lambda_` is supplied by the criterion."""
+    """Base class of angle losses; see `LossModule` for its arguments. The criterion supplies `lambda_`."""
 
     family: ClassVar[Family] = ROTATED_BOXES
     supplied_arguments: ClassVar[frozenset[str]] = frozenset({"lambda_"})

@@ -58,22 +58,12 @@ ROTATED_BOXES = Family("pairs", "per pair.", check_boxes(5, "xywhr"))
 
 
 class BoxLoss(LossModule):
-    """A box loss as a module, with MMDetection's calling convention.
+    """Base class of box losses; see `LossModule` for its arguments.
 
     A subclass sets `formula`, and declares parameters beyond the formula's (such as those of state) as annotated
     attributes. A loss of the form `1 - IoU + penalties` may set `terms` too, a function of the formula's arguments that
     returns IoU and penalties; modifiers then replace that IoU. `rotated` says that its boxes are `xywhr`, shape
     `(..., 5)`, not `xyxy`, shape `(..., 4)`.
-
-    Args:
-        *values: the declared parameters in order.
-        reduction: `mean`, `sum` or `none`.
-        loss_weight: factor on the loss.
-        **parameters: the declared parameters by name.
-
-    Raises:
-        TypeError: on an undeclared parameter.
-        ValueError: on a parameter out of range, or an unknown reduction.
     """
 
     family: ClassVar[Family] = BOXES

@@ -34,20 +34,7 @@ LABELS = Family("images", "per image.", check_labels)
 
 
 class ClassifyLoss(LossModule):
-    """A loss of the task classify as a module, with MMDetection's calling convention.
-
-    A subclass sets `formula`, and may declare further parameters as annotated attributes.
-
-    Args:
-        *values: the declared parameters in order.
-        reduction: `mean`, `sum` or `none`.
-        loss_weight: factor on the loss.
-        **parameters: the declared parameters by name.
-
-    Raises:
-        TypeError: on an undeclared parameter.
-        ValueError: on a parameter out of range, or an unknown reduction.
-    """
+    """Base class of losses of the task classify; see `LossModule` for its arguments."""
 
     family: ClassVar[Family] = IMAGES
     supplied_arguments: ClassVar[frozenset[str]] = frozenset({"smoothing", "class_weights"})

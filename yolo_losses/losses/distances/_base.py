@@ -13,7 +13,7 @@ DISTANCES = Family("sides", "per side, or per box.", check_same_shape)
 
 
 class DistanceLoss(LossModule):
-    """A loss of box distances as a module, with MMDetection's calling convention."""
+    """Base class of losses of box distances; see `LossModule` for its arguments."""
 
     family: ClassVar[Family] = DISTANCES
 

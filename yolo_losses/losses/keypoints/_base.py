@@ -28,21 +28,9 @@ KEYPOINTS = Family("keypoints", "per keypoint, shape `(N, K)`, or per object.", 
 
 
 class KeypointLoss(LossModule):
-    """A keypoint loss as a module, with MMDetection's calling convention.
-
-    A subclass sets `formula`, and may declare further parameters as annotated attributes.
+    """Base class of keypoint losses; see `LossModule` for its arguments.
 
     `in_pixels`: whether the formula counts in pixels; the criterion's unit is the stride of each object's anchor.
-
-    Args:
-        *values: the declared parameters in order.
-        reduction: `mean`, `sum` or `none`.
-        loss_weight: factor on the loss.
-        **parameters: the declared parameters by name.
-
-    Raises:
-        TypeError: on an undeclared parameter.
-        ValueError: on a parameter out of range, or an unknown reduction.
     """
 
     family: ClassVar[Family] = KEYPOINTS

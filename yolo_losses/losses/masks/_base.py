@@ -42,20 +42,7 @@ MASKS = Family("masks", "per mask.", check_masks)
 
 
 class MaskLoss(LossModule):
-    """A mask loss as a module, with MMDetection's calling convention.
-
-    A subclass sets `formula`, and may declare further parameters as annotated attributes.
-
-    Args:
-        *values: the declared parameters in order.
-        reduction: `mean`, `sum` or `none`.
-        loss_weight: factor on the loss.
-        **parameters: the declared parameters by name.
-
-    Raises:
-        TypeError: on an undeclared parameter.
-        ValueError: on a parameter out of range, or an unknown reduction.
-    """
+    """Base class of mask losses; see `LossModule` for its arguments."""
 
     family: ClassVar[Family] = MASKS
     supplied_arguments: ClassVar[frozenset[str]] = frozenset({"area"})

@@ -16,20 +16,7 @@ CLASSES = Family("classes", "per class.", check_labels)
 
 
 class PixelLoss(LossModule):
-    """A loss per pixel of semantic segmentation as a module, with MMDetection's calling convention.
-
-    A subclass sets `formula`, and may declare further parameters as annotated attributes.
-
-    Args:
-        *values: the declared parameters in order.
-        reduction: `mean`, `sum` or `none`.
-        loss_weight: factor on the loss.
-        **parameters: the declared parameters by name.
-
-    Raises:
-        TypeError: on an undeclared parameter.
-        ValueError: on a parameter out of range, or an unknown reduction.
-    """
+    """Base class of losses per pixel in semantic segmentation; see `LossModule` for its arguments."""
 
     family: ClassVar[Family] = PIXELS
     supplied_arguments: ClassVar[frozenset[str]] = frozenset({"class_weights"})
@@ -57,20 +44,7 @@ class PixelLoss(LossModule):
 
 
 class RegionLoss(LossModule):
-    """A loss of the overlap of each class in semantic segmentation as a module, with MMDetection's calling convention.
-
-    A subclass sets `formula`, and may declare further parameters as annotated attributes.
-
-    Args:
-        *values: the declared parameters in order.
-        reduction: `mean`, `sum` or `none`.
-        loss_weight: factor on the loss.
-        **parameters: the declared parameters by name.
-
-    Raises:
-        TypeError: on an undeclared parameter.
-        ValueError: on a parameter out of range, or an unknown reduction.
-    """
+    """Base class of losses per class in semantic segmentation; see `LossModule` for its arguments."""
 
     family: ClassVar[Family] = CLASSES
 
