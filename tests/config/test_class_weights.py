@@ -96,9 +96,9 @@ def test_weights_are_a_list_a_mapping_or_balanced(value, kept):
     assert chosen.swaps_cls
     assert chosen.cls_spec.name == "bce"
     expected = {"cls_weights": kept} | ({"cls_weights_beta": 0.999} if kept == "balanced" else {})
-    assert chosen.pinned() == expected
-    assert LossSettings.from_mapping(chosen.pinned()) == chosen
-    assert yaml.safe_load(yaml.safe_dump(chosen.pinned())) == chosen.pinned()
+    assert chosen.to_config() == expected
+    assert LossSettings.from_mapping(chosen.to_config()) == chosen
+    assert yaml.safe_load(yaml.safe_dump(chosen.to_config())) == chosen.to_config()
 
 
 @pytest.mark.parametrize("value", [None, "none", "None"])
@@ -138,7 +138,7 @@ def test_a_beta_without_balanced_weights_has_no_effect():
         LossSettings.from_mapping({"cls_weights_beta": 0.9})
     chosen = LossSettings.from_mapping({"cls_weights": [1, 2], "cls_weights_beta": 0.9})
     assert chosen.unused == ("cls_weights_beta",)
-    assert chosen.pinned() == {"cls_weights": [1.0, 2.0]}
+    assert chosen.to_config() == {"cls_weights": [1.0, 2.0]}
 
 
 # ---------------------------------------------------------------------------------------------- where they are refused
@@ -167,7 +167,7 @@ def test_a_tuner_that_would_try_both_is_refused_once(space, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     keys = {"cls_weights": "balanced"} | ({"space": space} if space else {})
     if space == {"lr0": (0.01, 0.02)}:
-        yolo_losses.integration.hook.arguments.check_tuner(keys)
+        yolo_losses.integration.arguments.check_tuner(keys)
         return
     with pytest.raises(ValueError, match=r"^'cls_weights=balanced' cannot be [^\n]*cls_pw[^\n]*$"):
         YOLO("yolov8n.yaml").tune(data="nowhere.yaml", project=str(tmp_path / "runs"), iterations=1, **TINY, **keys)

@@ -170,8 +170,8 @@ def check(keys: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], LossSett
         return None
     asked = {key: value for key, value in keys.items() if not means_the_default(key, value)}
     assert parsed.is_default == (not asked)
-    again = LossSettings.from_mapping(parsed.pinned())
-    assert again.pinned() == parsed.pinned()
+    again = LossSettings.from_mapping(parsed.to_config())
+    assert again.to_config() == parsed.to_config()
     assert again.describe() == parsed.describe()
     assert all(type(value) in (str, float, int, bool) for value in parsed.non_default().values())
     for key, value in parsed.parameters.items():
@@ -180,7 +180,7 @@ def check(keys: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], LossSett
         else:
             assert math.isfinite(value)
             assert PARAMETERS[key].limits.low <= value <= PARAMETERS[key].limits.high
-    Branch.build(parsed)
+    Branch.build(parsed, criterion=None)
     return parsed
 
 
@@ -190,7 +190,7 @@ def as_a_trainer_does(config: Any) -> LossSettings:
     trainer = SimpleNamespace(args=arguments, resume=False)
     policy.check(trainer, {})
     parsed: LossSettings = trainer.yolo_losses_settings
-    assert {k: v for k, v in vars(arguments).items() if k in KEYS} == parsed.pinned()
+    assert {k: v for k, v in vars(arguments).items() if k in KEYS} == parsed.to_config()
     return parsed
 
 

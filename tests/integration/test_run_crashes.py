@@ -279,7 +279,7 @@ def test_halving_the_batch_when_memory_runs_out_keeps_the_swap(
     assert all(math.isfinite(value) for row in logged_rows for value in losses_of(row))
 
 
-@pytest.mark.parametrize("in_the_way", [STATE_FILE, "yolo_losses_state.part"])
+@pytest.mark.parametrize("in_the_way", [STATE_FILE, f"{STATE_FILE}.part"])
 def test_a_state_that_cannot_be_written_is_told_once_and_the_training_goes_on(
     tmp_path: Path, data: Path, in_the_way: str
 ) -> None:

@@ -252,7 +252,7 @@ def test_a_state_that_cannot_be_written_is_told_once_and_leaves_nothing_half_wri
 def test_a_full_disk_is_named_in_plain_words(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path)
     run = run_of(trainer, "both")
-    (tmp_path / STATE_FILE).with_suffix(".part").symlink_to("/dev/full")
+    (tmp_path / f"{STATE_FILE}.part").symlink_to("/dev/full")
     with logged() as said:
         run.save_state(trainer)
     (line,) = said

@@ -105,7 +105,7 @@ class Training:
         for name, content in self.resumed["files"].items():
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.numpy().tobytes())
+            _put(path, content)
         return True
 
     def on_train_start(self, trainer: Any) -> None:
@@ -132,7 +132,7 @@ class Training:
             self.weights_hash, self.order_hash = state["weights_hash"], state["order_hash"]
             self.seconds = state["seconds"]
             # Resuming wrote `model=last.pt resume=...` there.
-            (self.folder / "args.yaml").write_bytes(state["files"]["args.yaml"].numpy().tobytes())
+            _put(self.folder / "args.yaml", state["files"]["args.yaml"])
             return
         digest = hashlib.sha256()
         for name, tensor in model.state_dict().items():
@@ -223,6 +223,11 @@ class Training:
             return
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.peak_memory_mb = peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _put(path: Path, content: torch.Tensor) -> None:
+    """Write the bytes of a file that a snapshot holds; the report may be reading it."""
+    write_whole(path, lambda part: part.write_bytes(content.numpy().tobytes()))
 
 
 def _plain(value: Any) -> Any:

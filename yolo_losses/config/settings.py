@@ -75,6 +75,7 @@ class LossSettings:
         loss_branches: `both`, `one2many` or `one2one`.
         parameters: every parameter of the chosen losses, and of `cls_weights=balanced`, by key.
         unused: keys that were set but that no chosen loss has, or that it only accepts.
+        resumed_weights: the class weights that a resumed run was started with, where it is asked for `balanced`.
         task: the Ultralytics task that the keys were read for; `""`: any with boxes.
     """
 
@@ -108,6 +109,7 @@ class LossSettings:
     loss_branches: str = _key(Key("", str, "both", Param(words=("both", "one2many", "one2one"))))
     parameters: Mapping[str, Value] = field(default_factory=dict, hash=False)
     unused: tuple[str, ...] = ()
+    resumed_weights: tuple[float, ...] = field(default=(), compare=False)
     task: str = field(default="", compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -243,17 +245,9 @@ class LossSettings:
         chosen = {name: key.to_config(value) for name, (key, value) in choices.items() if value != key.default}
         return {**chosen, **self.parameters}
 
-    pinned = to_config
-
     def check_task(self, task: str) -> None:
         """Raise a `ValueError` where a chosen loss cannot be used in an Ultralytics task."""
-        for name, key in KEYS.items():
-            value = getattr(self, name)
-            if value != key.default and task not in key.tasks:
-                allowed = f"{'is' if len(key.tasks) == 1 else 'are'} {', '.join(key.tasks)}"
-                raise InvalidValueError(
-                    name, key.to_config(value), f"cannot be used in the task '{task}': allowed {allowed}"
-                )
+        self.check_keys((task,))
         if task == "classify":
             self._check_classify()
         if task == "semantic" and self.cls_weights == class_weights.BALANCED:
@@ -263,6 +257,16 @@ class LossSettings:
             )
             raise InvalidValueError("cls_weights", class_weights.BALANCED, reason)
         self.check_boxes(rotated=task == "obb")
+
+    def check_keys(self, tasks: Sequence[str]) -> None:
+        """Raise a `ValueError` where a key that is not at its default has no meaning in any of some tasks."""
+        for name, key in KEYS.items():
+            value = getattr(self, name)
+            if value != key.default and not set(tasks).intersection(key.tasks):
+                allowed = f"{'is' if len(key.tasks) == 1 else 'are'} {', '.join(key.tasks)}"
+                raise InvalidValueError(
+                    name, key.to_config(value), f"cannot be used in the task '{tasks[0]}': allowed {allowed}"
+                )
 
     def _check_classify(self) -> None:
         """Raise a `ValueError` where keys of the class term do not fit together in the task classify."""

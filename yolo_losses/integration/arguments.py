@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,8 @@ from typing import Any
 import yaml
 
 from yolo_losses import registry
-from yolo_losses._log import is_first_rank, log
+from yolo_losses._files import write_whole
+from yolo_losses._log import PREFIX, is_first_rank, log
 from yolo_losses.config import class_weights, renaming, settings
 from yolo_losses.config.class_weights import BALANCED, BETA
 from yolo_losses.config.renaming import argument
@@ -21,7 +23,7 @@ from yolo_losses.registry.parameters import InvalidValueError, format_value, par
 from yolo_losses.registry.plugins import ENTRY_POINT_GROUP, PLUGINS_VARIABLE
 
 ATTRIBUTE = "yolo_losses_settings"
-KEPT_WEIGHTS = "yolo_losses_kept_weights"
+
 BALANCED_KEYS = ("cls_weights", BETA.key)
 
 
@@ -89,12 +91,12 @@ def _check(trainer: Any, overrides: Any) -> None:
     unused = chosen.unused
     if resumed and isinstance(overrides, Mapping):
         asked = settings.own_arguments(overrides)
-        if _asks_for_balanced_again(chosen, asked):
-            # What it means is known when the training set is: `run` compares it with what the run was started with.
-            setattr(trainer, KEPT_WEIGHTS, chosen.cls_weights)
-            chosen = LossSettings.from_mapping(
-                {**chosen.pinned(), **{k: asked[k] for k in BALANCED_KEYS if k in asked}}
-            )
+        weights = chosen.cls_weights  # which a run keeps as numbers
+        if isinstance(weights, tuple) and class_weights.parse(asked.get("cls_weights")) == BALANCED:
+            # What it means is known once the training set is read: `run` compares it with the numbers of the start.
+            balanced = {key: asked[key] for key in BALANCED_KEYS if key in asked}
+            chosen = LossSettings.from_mapping({**chosen.to_config(), **balanced}, chosen.task)
+            chosen = dataclasses.replace(chosen, resumed_weights=weights)
         unused = _check_same_on_resume(chosen, overrides)
     chosen.check_task(str(trainer.args.task))
     _check_one_weighting(chosen, given.get("cls_pw"))
@@ -123,11 +125,6 @@ def _check(trainer: Any, overrides: Any) -> None:
             log(f"Ultralytics has a '{key}' of its own; '{argument(key)}' is this package's")
     for key in unused:
         log(f"'{key}' has no effect with {chosen.describe()}", warn=True)
-
-
-def _asks_for_balanced_again(kept: LossSettings, asked: Mapping[str, Any]) -> bool:
-    """Return whether a resumed run, which keeps class weights as numbers, is asked for `cls_weights=balanced`."""
-    return isinstance(kept.cls_weights, tuple) and class_weights.parse(asked.get("cls_weights")) == BALANCED
 
 
 def _check_one_weighting(chosen: LossSettings, cls_pw: Any) -> None:
@@ -168,7 +165,7 @@ def _keep(given: dict[str, Any], chosen: LossSettings) -> None:
     """Leave on a trainer's arguments the keys that define the run, and no others of this package."""
     for key in settings.default_keys():
         given.pop(argument(key), None)
-    given.update({argument(key): value for key, value in chosen.pinned().items()})
+    given.update({argument(key): value for key, value in chosen.to_config().items()})
 
 
 def pin(trainer: Any, chosen: LossSettings) -> None:
@@ -177,12 +174,13 @@ def pin(trainer: Any, chosen: LossSettings) -> None:
     before = settings.own_arguments(given)
     _keep(given, chosen)
     file = Path(getattr(trainer, "save_dir", "")) / "args.yaml"
-    if before == settings.own_arguments(given) and (not chosen.pinned() or _written(file) == chosen.pinned()):
+    if before == settings.own_arguments(given) and (not chosen.to_config() or _written(file) == chosen.to_config()):
         return
     if is_first_rank() and file.is_file():
         kept: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
         _keep(kept, chosen)
-        file.write_text(yaml.safe_dump(kept, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+        write_whole(file, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _written(file: Path) -> dict[str, Any] | None:
@@ -208,9 +206,9 @@ def _check_same_on_resume(kept: LossSettings, overrides: Mapping[str, Any]) -> t
     """Raise where a resumed run is asked for other losses than it was started with; return the keys of no effect."""
     defaults = settings.default_keys()
     asked = {k: v for k, v in settings.own_arguments(overrides).items() if v is not None}
-    now = {**defaults, **kept.pinned()}
-    chosen = LossSettings.from_mapping({**now, **asked})
-    wanted = {**defaults, **chosen.pinned()}
+    now = {**defaults, **kept.to_config()}
+    chosen = LossSettings.from_mapping({**now, **asked}, kept.task)
+    wanted = {**defaults, **chosen.to_config()}
     for key in asked:
         if wanted[key] != now[key]:
             raise ValueError(
@@ -222,7 +220,7 @@ def _check_same_on_resume(kept: LossSettings, overrides: Mapping[str, Any]) -> t
 def of(trainer: Any) -> LossSettings:
     """Return a trainer's settings, parsed anew only where its arguments have changed since they were checked."""
     chosen: LossSettings | None = getattr(trainer, ATTRIBUTE, None)
-    if chosen is None or settings.own_arguments(vars(trainer.args)) != chosen.pinned():
+    if chosen is None or settings.own_arguments(vars(trainer.args)) != chosen.to_config():
         chosen = LossSettings.from_arguments(vars(trainer.args))
         setattr(trainer, ATTRIBUTE, chosen)
     return chosen
@@ -234,11 +232,11 @@ def check_unchanged(trainer: Any, running: LossSettings) -> None:
     Raises:
         RuntimeError: the message names the key.
     """
-    now, then = settings.own_arguments(vars(trainer.args)), running.pinned()
+    now, then = settings.own_arguments(vars(trainer.args)), running.to_config()
     for key in {**then, **now}:
         if now.get(key) != then.get(key):
             raise RuntimeError(
-                f"yolo_losses: '{argument(key)}' was changed to {now.get(key, 'its default')} after set-up, but the run"
+                f"{PREFIX}'{argument(key)}' was changed to {now.get(key, 'its default')} after set-up, but the run"
                 f" has {then.get(key, 'its default')}: set it before the training starts"
             )
 

@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+# What the criterion of the task classify calls in place of its body: `hook` makes it an attribute of the class, which
+# `criteria.classify` replaces in an instance.
+CLASSIFY_CALL = "yolo_losses_call"
+
 
 class Context(NamedTuple):
     """What is running.

@@ -197,5 +197,5 @@ def _first_parts(model: Any) -> Iterator[tuple[str, Any, Any, str]]:
         if name in ("criterion", "model", "args", "_modules", "yaml", "names"):
             continue
         kind = criteria.kind_of(value)
-        for owner, attribute in kind.first_parts(value) if kind is not None else ():
+        for _, owner, attribute in kind.first_parts(value) if kind is not None else ():
             yield name, value, owner, attribute

@@ -161,7 +161,7 @@ def guard_criterion(model: Any, criterion: Any) -> None:
     kind = criteria.kind_of(criterion)
     if kind is None or _chosen(model) is None:
         return
-    for owner, name in kind.first_parts(criterion):
+    for _, owner, name in kind.first_parts(criterion):
         part = getattr(owner, name, None)
         if part is not None and not isinstance(part, Part):
             parts.put(owner, name, Guard(part, _Guarded(weakref.ref(model), criterion)))
@@ -215,7 +215,7 @@ class Guard(Part):
         elif model is not None and equipment is not None:
             equipment.equip("training", criterion)
         kind = criteria.kind_of(criterion)
-        for owner, name in kind.first_parts(criterion) if kind is not None and model is not None else ():
+        for _, owner, name in kind.first_parts(criterion) if kind is not None and model is not None else ():
             part = getattr(owner, name)
             own = part == self.stock or getattr(part, "stock", None) == self.stock
             if own and not isinstance(part, Guard):

@@ -19,9 +19,8 @@ from yolo_losses.config import class_weights, renaming, settings
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration import arguments
 from yolo_losses.integration.autoload import yolo_losses_autoload as autoload
+from yolo_losses.integration.context import CLASSIFY_CALL
 from yolo_losses.registry.parameters import Value
-
-CLASSIFY_CALL = "yolo_losses_call"  # as in `criteria.classify`, which imports Ultralytics
 
 _originals: list[tuple[Any, str, Any]] = []
 _own_keys: set[str] = set()  # this package's, those that a patched Ultralytics has in its default.yaml too

@@ -100,9 +100,7 @@ def log_proof(equipment: Equipment, criterion: Any) -> None:
         notes.append(f"cls_scale=auto is {format_factors(equipment.branches)}")
     elif equipment.settings.cls_scale == 1 and unusual:
         notes.append(f"the gains were tuned for {unusual}: cls_scale=auto keeps the class term at its strength")
-    kind = criteria.kind_of(criterion)
-    logged = kind.logged_branch(criterion) if kind else ""
-    if logged:
+    if logged := criteria.logged_branch(criterion):
         notes.append(f"the log shows {logged}")
     log(f"ran in the first batch with objects: {'; '.join(notes)}", over_bar=True)
     if any(branch.ratios.get("value") == 0 for branch in equipment.branches.values()):

@@ -15,7 +15,7 @@ from ultralytics.nn.tasks import torch_safe_load
 from yolo_losses._log import PREFIX, is_first_rank, log
 from yolo_losses.config import class_weights
 from yolo_losses.config.settings import KEYS, LossSettings, default_keys, own_arguments
-from yolo_losses.integration import arguments, context, guard, messages
+from yolo_losses.integration import context, guard, messages
 from yolo_losses.integration.context import Context
 from yolo_losses.integration.criteria.branch import Branch
 from yolo_losses.integration.equipment import ROLES, Equipment
@@ -293,7 +293,7 @@ def with_balanced_weights(trainer: Any, chosen: LossSettings) -> LossSettings:
         return chosen
     beta = float(chosen.parameters[class_weights.BETA.key])
     weights = class_weights.balanced(_label_counts(trainer), beta)
-    kept: tuple[float, ...] = getattr(trainer, arguments.KEPT_WEIGHTS, weights)
+    kept = chosen.resumed_weights or weights
     if len(kept) != len(weights) or not np.allclose(kept, weights, rtol=1e-4):
         raise ValueError(
             f"resume keeps cls_weights={list(kept)}; start a new run from last.pt to change it to {list(weights)},"

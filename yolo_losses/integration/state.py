@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from yolo_losses._files import write_whole
 from yolo_losses._log import is_first_rank, log
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration.criteria.branch import Branch
@@ -42,16 +41,12 @@ class StateFile:
         if not state:
             return
         path = checkpoint.with_name(STATE_FILE)
-        part = path.with_suffix(".part")
         try:
             # Through memory: of a full disk torch's own writer says no more than "iostream error".
             content = io.BytesIO()
             torch.save({"epoch": epoch, "losses": self.losses, "state": state}, content)
-            part.write_bytes(content.getvalue())
-            os.replace(part, path)
+            write_whole(path, lambda part: part.write_bytes(content.getvalue()))
         except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
             if not self.failed:
                 log(f"the losses' state could not be written to {path} ({error}); training continues", warn=True)
             self.failed = True

@@ -38,7 +38,7 @@ def list_losses() -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     kinds = list(KINDS)
     for spec in sorted(registry.specs(), key=lambda spec: (kinds.index(spec.kind), spec.rotated, spec.name)):
-        groups.setdefault("rotated" if spec.rotated else KINDS[spec.kind].group, []).append(spec.name)
+        groups.setdefault(spec.group, []).append(spec.name)
     return groups
 
 
@@ -202,12 +202,6 @@ def _build(kind: Kind, name: str, reduction: str, keys: Mapping[str, Any]) -> An
     if spec is None:
         raise registry.unknown_loss(kind, name)
     return spec.build(registry.parse_keys([spec], keys), reduction=reduction)
-
-
-def build_cls_loss(spec: LossSpec, values: Mapping[str, Value], **options: Any) -> ClassificationLoss:
-    """Return the module of a classification loss from parsed keys."""
-    module: ClassificationLoss = spec.build(values, **options)
-    return module
 
 
 def check_cls_loss(spec: LossSpec, module: ClassificationLoss) -> None:

@@ -166,8 +166,8 @@ def test_half_precision_logits_give_the_same_factor() -> None:
 def test_it_is_a_key_that_survives_a_checkpoint(value: str) -> None:
     settings = LossSettings.from_mapping({"cls_loss": "focal", "cls_scale": value})
     assert settings.cls_scale == "auto"
-    assert settings.pinned()["cls_scale"] == "auto"
-    assert LossSettings.from_mapping(settings.pinned()) == settings
+    assert settings.to_config()["cls_scale"] == "auto"
+    assert LossSettings.from_mapping(settings.to_config()) == settings
 
 
 @pytest.mark.parametrize("value", ["aut", "0", -1, "nan", [1.0]])

@@ -412,9 +412,9 @@ def test_what_cannot_be_is_refused_early(keys: dict[str, Any], words: str) -> No
 def test_settings_are_described_and_pinned() -> None:
     settings = LossSettings.from_mapping({"seg_loss": "Dice-Loss", "seg_scale": "2"})
     assert settings.non_default() == {"seg_loss": "dice", "seg_scale": 2.0}
-    assert settings.pinned() == {"seg_loss": "dice", "seg_scale": 2.0, "seg_dice_smooth": 1.0}
+    assert settings.to_config() == {"seg_loss": "dice", "seg_scale": 2.0, "seg_dice_smooth": 1.0}
     assert settings.describe() == "cls=stock box=stock dfl=stock seg=dice(seg_dice_smooth=1, scale=2)"
-    assert LossSettings.from_mapping(settings.pinned()) == settings
+    assert LossSettings.from_mapping(settings.to_config()) == settings
     assert LossSettings.from_mapping({"seg_loss": "stock", "seg_scale": 1}).swaps_nothing
 
 

@@ -1,16 +1,24 @@
 """The chosen losses inside Ultralytics' criteria, one file for each kind of head.
 
-A file of a kind is found by being there, and has
+Every module of this package that has a function `matches` is a kind. It has
 
-- `matches(criterion)`: whether the criterion is of this kind;
-- `equip(criterion, settings, branches, image_size)`: puts in a part for every term of `settings.terms` or raises;
+- `matches(criterion)`: whether a criterion is of this kind;
+- `equip(criterion, settings, branches, image_size)`: puts in a part for every term of `settings.terms` or raises, and
   returns a `Branch` for each criterion, whose `expected` are these terms. The part that is called first calls
-  `Branch.begin`, and each part returns `self.record(term, output)`: so a part that does not run, or whose result
-  is not used, is an error before the optimizer's step (`ledger`). Parts are pickled as the stock ones (`parts`);
-- `branches_of(criterion)`: the branches of the parts that are in place, by path;
-- `first_parts(criterion)`: yields where the part is that a criterion calls first: its owner, and its name;
+  `Branch.begin`, and each part returns `self.record(term, output)`: a part that does not run, or whose result is not
+  used, is then an error before the optimizer's step (`ledger`). Parts are pickled as the stock ones (`parts`);
+- `first_parts(criterion)`: yields, for each criterion in it, its path, the criterion, and the name of the attribute
+  that it calls first, which holds a part of the branch once the criterion is equipped.
+
+Optional are
+
 - `logged_branch(criterion)`: which of several losses the log shows;
-- `TASK`, where the keys have values of their own in the head's task.
+- `TASK`: the task of the head, where it is another one than those with boxes: `classify`, `semantic`;
+- `LAST = True`: the kind is asked after all others, because it also matches criteria that hold one of its own.
+
+Most criteria call parts that can be replaced. Those of the tasks classify and semantic compute their loss in their own
+body: there the part runs that body with another function in place of the one that computes the loss (`classify`), or
+methods of the criterion are replaced (`semantic`).
 """
 
 from __future__ import annotations
@@ -21,10 +29,11 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from yolo_losses._log import PREFIX
 from yolo_losses.config.keys import BOX_TASKS
-from yolo_losses.config.settings import KEYS, LossSettings
+from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration.criteria.branch import Branch
-from yolo_losses.registry import format_value
+from yolo_losses.integration.criteria.parts import Part
 
 _modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
 KINDS: list[ModuleType] = sorted(
@@ -69,31 +78,28 @@ def equip(
         raise ValueError(
             f"'{key}={value}' cannot be used with {type(criterion).__name__}: no kind of criterion that is known here"
         )
-    _check_keys(criterion, settings, (kind.TASK,) if hasattr(kind, "TASK") else BOX_TASKS)
+    if hasattr(kind, "TASK"):
+        settings.check_task(kind.TASK)
+    else:
+        settings.check_keys(BOX_TASKS)
     equipped: dict[str, Branch] = kind.equip(criterion, settings, branches or {}, image_size)
     for branch in equipped.values():
         left = set(branch.settings.parts) - set(branch.expected)
         if left:
-            raise RuntimeError(
-                f"yolo_losses: {kind.__name__} left the {min(left)} term of {type(criterion).__name__} stock"
-            )
+            raise RuntimeError(f"{PREFIX}{kind.__name__} left the {min(left)} term of {type(criterion).__name__} stock")
     return equipped
-
-
-def _check_keys(criterion: Any, settings: LossSettings, tasks: tuple[str, ...]) -> None:
-    """Raise a `ValueError` where a key that is not at its default has no meaning in any task of a kind of head."""
-    for name, key in KEYS.items():
-        value = getattr(settings, name)
-        if value != key.default and not set(tasks) & set(key.tasks):
-            value = format_value(key.to_config(value))
-            raise ValueError(
-                f"'{name}={value}' cannot be used in the task '{tasks[0]}', of {type(criterion).__name__}: allowed"
-                f" {'is' if len(key.tasks) == 1 else 'are'} {', '.join(key.tasks)}"
-            )
 
 
 def branches_of(criterion: Any) -> dict[str, Branch]:
     """Return the branches of a criterion that is equipped, by path; empty for a stock one."""
     kind = kind_of(criterion)
-    found: dict[str, Branch] = kind.branches_of(criterion) if kind is not None else {}
-    return found
+    first = kind.first_parts(criterion) if kind is not None else ()
+    parts = {path: vars(owner).get(name) for path, owner, name in first}
+    return {
+        path: part.branch for path, part in parts.items() if isinstance(part, Part) and isinstance(part.branch, Branch)
+    }
+
+
+def logged_branch(criterion: Any) -> str:
+    """Return which of several losses of a criterion the log shows, "" where there is one."""
+    return str(getattr(kind_of(criterion), "logged_branch", lambda criterion: "")(criterion))

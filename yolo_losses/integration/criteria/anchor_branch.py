@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolo_losses._log import PREFIX
 from yolo_losses.integration import context
 from yolo_losses.integration.criteria import assigner
 from yolo_losses.integration.criteria.assignment import Assignment
@@ -50,7 +51,7 @@ class AnchorBranch(Branch):
         """
         if self.assignment is None or part in self.taken:
             raise RuntimeError(
-                f"yolo_losses: {self.name} asked for its {part} term without calling the assigner that was set up: it"
+                f"{PREFIX}{self.name} asked for its {part} term without calling the assigner that was set up: it"
                 " was replaced after set-up, or a subclass or a fork does not call it"
             )
         self.taken += (part,)

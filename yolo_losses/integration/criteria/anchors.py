@@ -43,7 +43,7 @@ GAINS = {
     "l1": "dfl",
     "angle": "angle",
 }
-TASK_PARTS = (masks, semantic_mask_part, keypoint_part)  # the parts of terms that one task has
+TASK_PARTS = (masks, semantic_mask_part, keypoint_part, angle_part)  # the parts of terms that one task has
 SKIPPED = ("hyp", "assigner", "bbox_loss", "bce", "_modules")  # hold no criterion
 NO_L1_TERM = "this Ultralytics computes no L1 term here, allowed is stock"
 LAST = True  # matches by what a criterion holds: a kind that knows the criterion itself comes first
@@ -109,9 +109,7 @@ def equip(
 
 
 def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, path: str) -> AnchorBranch:
-    missing = [name for name in PARTS if not hasattr(criterion, name)]
-    if missing:
-        raise parts.unknown_release(criterion, missing[0])
+    parts.check_attributes(criterion, PARTS)
     restore(criterion)
     settings.check_boxes(isinstance(criterion.bbox_loss, RotatedBboxLoss))
     parts.check_class_weights(criterion, settings)
@@ -120,18 +118,15 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
     distribution = distribution_name(criterion.bbox_loss)
     swaps_distribution = settings.dfl_loss != "stock"
     _check_distances(criterion, settings)
-    if "angle" in settings.terms:
-        angle_part.check(criterion, settings)
     for each in TASK_PARTS:
         each.check(criterion, settings)
     assigner.check(criterion.assigner, settings)
     if not isinstance(branch, AnchorBranch):
-        kind = type(criterion)
         branch = AnchorBranch.build(
             settings,
+            criterion,
             plain_bce=plain,
             expected=settings.parts,
-            name=f"{kind.__module__}.{kind.__qualname__}",
             # A rank whose batch has the classes' own prompts returns before this criterion: ranks must not wait there.
             joined="vp_criterion" not in path.split("."),
             assigner=assigner.describe(criterion.assigner, settings),
@@ -150,16 +145,13 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
         parts.put(criterion, "bce", ClassPart(criterion.bce, branch))
     for each in TASK_PARTS:
         each.put(criterion, branch)
-    if "angle" in settings.terms:
-        angle_part.put(criterion, branch)
     parts.put(criterion, "assigner", AssignerPart(criterion.assigner, branch))
     return branch
 
 
 def check_release(settings: LossSettings) -> None:
     """Raise a `ValueError` where no head of the installed Ultralytics has a term."""
-    if "angle" in settings.terms:
-        angle_part.check(v8OBBLoss, settings)
+    angle_part.check(v8OBBLoss, settings)
     if settings.l1_loss != "stock" and not calls_l1(BboxLoss):
         raise ValueError(f"'l1_loss={settings.l1_loss}' is not valid: {NO_L1_TERM}")
 
@@ -219,33 +211,23 @@ def _gains(root: Callable[[], Any], leaf: Callable[[], Any], path: str) -> Calla
 
 
 def logged_branch(criterion: Any) -> str:
-    """Return which of several losses of a kind the log shows, "" where there is one."""
+    """Return which branch's loss the log shows, "" where there is one branch."""
     if not hasattr(criterion, "one2one"):
         return ""
     return "one2one" if hasattr(criterion, "o2o") else "the sum of one2many and one2one"
 
 
-def branches_of(criterion: Any) -> dict[str, Branch]:
-    """Return the branches of the parts in place, by path."""
-    assigners = {path: leaf.__dict__.get("assigner") for path, leaf in leaves(criterion)}
-    return {path: part.branch for path, part in assigners.items() if isinstance(part, AssignerPart)}
-
-
-def first_parts(criterion: Any) -> Iterator[tuple[Any, str]]:
-    """Yield the criteria, and the name of the part that each calls first."""
-    yield from ((leaf, "assigner") for _, leaf in leaves(criterion))
+def first_parts(criterion: Any) -> Iterator[tuple[str, Any, str]]:
+    """Yield the path of each criterion, the criterion, and the name of the part that it calls first."""
+    yield from ((path, leaf, "assigner") for path, leaf in leaves(criterion))
 
 
 def restore(criterion: Any) -> None:
     """Put a criterion's stock parts back."""
     for name in PARTS:
-        part = getattr(criterion, name, None)
-        if isinstance(part, Part):
-            parts.put(criterion, name, part.stock)
+        parts.put_back(criterion, name)
     box = getattr(criterion, "bbox_loss", None)
-    dfl = getattr(box, distribution_name(box), None)
-    if isinstance(dfl, DistributionPart):
-        parts.put(box, distribution_name(box), dfl.stock)
+    if box is not None:
+        parts.put_back(box, distribution_name(box))
     for each in TASK_PARTS:
         each.restore(criterion)
-    angle_part.restore(criterion)

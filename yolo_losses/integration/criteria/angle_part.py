@@ -13,7 +13,7 @@ from torch import Tensor
 
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration.criteria.branch import Branch
-from yolo_losses.integration.criteria.parts import Part, full_precision, unknown_release
+from yolo_losses.integration.criteria.parts import Part, full_precision, put_back, unknown_release
 from yolo_losses.losses.angles._base import AngleLoss
 from yolo_losses.registry import InvalidValueError
 
@@ -22,16 +22,18 @@ ARGUMENTS = ("pred_bboxes", "target_bboxes", "fg_mask", "weight", "target_scores
 
 
 def check(criterion: Any, settings: LossSettings) -> None:
-    """Raise where the criterion has no angle term.
+    """Raise where the angle term is chosen and the criterion has none.
 
     Args:
         criterion: a criterion, or its class.
-        settings: the parsed keys, one of which is of the angle term.
+        settings: the parsed keys.
 
     Raises:
         InvalidValueError: one line with the key.
         RuntimeError: where the method in place takes other arguments than are known.
     """
+    if "angle" not in settings.terms:
+        return
     method = getattr(criterion, METHOD, None)
     if method is None:
         import ultralytics
@@ -47,17 +49,14 @@ def check(criterion: Any, settings: LossSettings) -> None:
 
 
 def put(criterion: Any, branch: Branch) -> None:
-    """Put the angle part of a branch in place."""
-    setattr(criterion, METHOD, AnglePart(getattr(criterion, METHOD), branch))
+    """Put the angle part of a branch in place, where its term is swapped."""
+    if "angle" in branch.expected:
+        setattr(criterion, METHOD, AnglePart(getattr(criterion, METHOD), branch))
 
 
 def restore(criterion: Any) -> None:
     """Put the stock method back."""
-    part = vars(criterion).get(METHOD)
-    if isinstance(part, AnglePart):
-        delattr(criterion, METHOD)
-        if getattr(criterion, METHOD, None) != part.stock:  # it was an attribute of the instance before
-            setattr(criterion, METHOD, part.stock)
+    put_back(criterion, METHOD)
 
 
 class AnglePart(Part):

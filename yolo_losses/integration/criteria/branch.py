@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from yolo_losses._log import PREFIX
 from yolo_losses.config.keys import LossKey
 from yolo_losses.config.settings import KEYS, LossSettings
 from yolo_losses.integration import context
@@ -74,11 +75,12 @@ class Branch:
         self.ledger.expected = self.expected
 
     @classmethod
-    def build(cls: type[B], settings: LossSettings, *, plain_bce: bool = True, **options: Any) -> B:
+    def build(cls: type[B], settings: LossSettings, criterion: Any, *, plain_bce: bool = True, **options: Any) -> B:
         """Return a branch with modules of its own, built from the parsed keys.
 
         Args:
             settings: the parsed keys.
+            criterion: the criterion, which errors name.
             plain_bce: whether the class term in place is plain BCE, which this project's `bce` equals.
             **options: further fields.
 
@@ -103,7 +105,9 @@ class Branch:
         scale = ClassScale() if settings.cls_scale == "auto" else None
         weights = torch.tensor(settings.cls_weights) if isinstance(settings.cls_weights, tuple) else None
         statistics = Statistics() if settings.loss_stats else None
-        return cls(settings, losses, scale, weights, statistics, **options)
+        kind = type(criterion)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        return cls(settings, losses, scale, weights, statistics, name=name, **options)
 
     @classmethod
     def build_class_loss(cls, settings: LossSettings, plain_bce: bool) -> nn.Module | None:
@@ -115,7 +119,7 @@ class Branch:
         if not needs_loss:
             return None
         spec = settings.cls_spec
-        loss = factory.build_cls_loss(spec, settings.parameters)
+        loss: ClassificationLoss = spec.build(settings.parameters)
         if not spec.built_in:
             factory.check_cls_loss(spec, loss)
         return loss
@@ -157,7 +161,7 @@ class Branch:
 
     def describe_term(self, term: str) -> list[str]:
         """Return what the start line says of a term beside its loss and its keys."""
-        if term == "class" and self.cls is not None:
+        if term == "class" and isinstance(self.cls, ClassificationLoss):
             return [f"target: {TARGET_NAMES[self.settings.target]}"]
         note = getattr(self.losses.get(term), "note", "")
         return [note] if note else []
@@ -277,12 +281,12 @@ class Branch:
         what = self.key_of(term)
         if why == "not called":
             return (
-                f"yolo_losses: {self.name} computed its {term} term without the part that holds {what}, which did not"
+                f"{PREFIX}{self.name} computed its {term} term without the part that holds {what}, which did not"
                 " run: a subclass or a fork computes it by other means, or the part was replaced after set-up. Remove"
                 f" that change, or leave {what.partition('=')[0]} at its default"
             )
         return (
-            f"yolo_losses: the {term} term with {what} was computed in {self.name}, but no gradient reached it before"
+            f"{PREFIX}the {term} term with {what} was computed in {self.name}, but no gradient reached it before"
             " the optimizer's step: it was detached, replaced, multiplied by 0, or its gradient set to zero. Remove"
             f" that change, or leave {what.partition('=')[0]} at its default"
         )

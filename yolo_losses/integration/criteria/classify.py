@@ -18,6 +18,7 @@ from ultralytics.utils.loss import v8ClassificationLoss
 from yolo_losses import registry
 from yolo_losses.config import class_weights
 from yolo_losses.config.settings import LossSettings
+from yolo_losses.integration.context import CLASSIFY_CALL as CALL
 from yolo_losses.integration.criteria import parts
 from yolo_losses.integration.criteria.against import Against
 from yolo_losses.integration.criteria.branch import Branch
@@ -26,7 +27,6 @@ from yolo_losses.losses.classify._base import ClassifyLoss
 from yolo_losses.monitor.gather import named_terms
 
 TASK = "classify"
-CALL = "yolo_losses_call"  # as in `hook`
 
 
 def matches(criterion: Any) -> bool:
@@ -49,10 +49,6 @@ class ClassifyBranch(Branch):
         assert spec is not None
         module: nn.Module = spec.build(settings.parameters)
         return module
-
-    def describe_term(self, term: str) -> list[str]:
-        """Return what the start line says of a term beside its loss and its keys."""
-        return []
 
 
 class ClassifyPart(Part):
@@ -145,35 +141,21 @@ def equip(
     restore(criterion)
     if settings.is_default:
         return {}
-    settings.check_task(TASK)
     parts.check_class_weights(criterion, settings)
     branch = branches.get("")
     if not isinstance(branch, ClassifyBranch):
-        kind = type(criterion)
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        branch = ClassifyBranch.build(settings, expected=settings.terms, name=name)
+        branch = ClassifyBranch.build(settings, criterion, expected=settings.terms)
     part = ClassifyPart(getattr(criterion, CALL), branch)
     _body(part.stock.__func__, None)  # refuses a body that is not known
     setattr(criterion, CALL, part)
     return {"": branch}
 
 
-def branches_of(criterion: Any) -> dict[str, Branch]:
-    """Return the branch of the part in place, by the path of a single one."""
-    part = vars(criterion).get(CALL)
-    return {"": part.branch} if isinstance(part, ClassifyPart) else {}
-
-
-def first_parts(criterion: Any) -> Iterator[tuple[Any, str]]:
-    """Yield the criterion, and the name of what it calls."""
-    yield criterion, CALL
+def first_parts(criterion: Any) -> Iterator[tuple[str, Any, str]]:
+    """Yield the empty path, the criterion, and the name of the attribute that it calls."""
+    yield "", criterion, CALL
 
 
 def restore(criterion: Any) -> None:
     """Put a criterion's own call back."""
     vars(criterion).pop(CALL, None)
-
-
-def logged_branch(criterion: Any) -> str:
-    """Return which of several losses the log shows: there is one."""
-    return ""

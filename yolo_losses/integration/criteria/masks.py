@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from ultralytics.utils.ops import crop_mask
 
+from yolo_losses._log import PREFIX
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration.criteria.branch import Branch
 from yolo_losses.integration.criteria.parts import Part, check_term, full_precision, put_back
@@ -113,6 +114,6 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise RuntimeError("yolo_losses: the mask term has no second derivative, for which masks would be kept")
+            raise RuntimeError(f"{PREFIX}the mask term has no second derivative, for which masks would be kept")
         gradients = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         return *((grad_output * gradient).to(dtype) for gradient, dtype in gradients), None, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -85,12 +85,12 @@ def functional_with(**replaced: Callable[..., Any]) -> SimpleNamespace:
 
 
 def put_back(owner: Any, name: str) -> None:
-    """Put the stock part back in an object that is no `nn.Module`: an attribute of it, or a method of its class."""
-    part = getattr(owner, name, None)
+    """Put the stock part back: an attribute of the owner, a module in it, or a method of its class."""
+    part = vars(owner).get(name)
     if isinstance(part, Part):
-        del owner.__dict__[name]
-        if getattr(owner, name, None) != part.stock:  # it was an attribute of the object before
-            setattr(owner, name, part.stock)
+        del vars(owner)[name]
+        if getattr(owner, name, None) != part.stock:  # not a method of the class
+            put(owner, name, part.stock)
 
 
 @torch.no_grad()
@@ -135,6 +135,13 @@ def check_class_weights(criterion: Any, settings: LossSettings) -> None:
         raise ValueError(f"{what} is not valid: allowed are as many numbers as there are classes, {classes}")
     if getattr(criterion, "class_weights", None) is not None:
         raise ValueError(f"{what} cannot be used together with cls_pw, which weights the classes too: allowed is one")
+
+
+def check_attributes(criterion: Any, names: Iterable[str]) -> None:
+    """Raise a `RuntimeError` where a criterion lacks one of the attributes that parts are put in place of."""
+    for name in names:
+        if not hasattr(criterion, name):
+            raise unknown_release(criterion, name)
 
 
 def unknown_release(criterion: Any, missing: str) -> RuntimeError:

@@ -332,18 +332,15 @@ def equip(
     if settings.is_default:
         return {}
     parts.check_class_weights(criterion, settings)
-    missing = [name for name in (*CLASS_PARTS, *METHODS) if not hasattr(criterion, name)]
-    if missing:
-        raise parts.unknown_release(criterion, missing[0])
+    parts.check_attributes(criterion, (*CLASS_PARTS, *METHODS))
     _check_class_parts(criterion, settings)
     branch = branches.get("")
     if not isinstance(branch, QueryBranch):
-        kind = type(criterion)
         branch = QueryBranch.build(
             settings,
+            criterion,
             plain_bce=False,  # stock is varifocal here: it is only scaled
             expected=settings.terms,
-            name=f"{kind.__module__}.{kind.__qualname__}",
             image_size=image_size,
         )
     if image_size is None and branch.needs_image_size:
@@ -374,26 +371,16 @@ def _check_class_parts(criterion: Any, settings: LossSettings) -> None:
 
 
 def logged_branch(criterion: Any) -> str:
-    """Return which of several losses of a kind the log shows."""
+    """Return which decoder layer's loss the log shows, and under which name."""
     return "the last decoder layer, its box loss as giou_loss"
 
 
-def branches_of(criterion: Any) -> dict[str, Branch]:
-    """Return the branch of the parts in place, by the path of a single one."""
-    part = vars(criterion).get("forward")
-    return {"": part.branch} if isinstance(part, ForwardPart) else {}
-
-
-def first_parts(criterion: Any) -> Iterator[tuple[Any, str]]:
-    """Yield the criterion, and the name of the method that is called first."""
-    yield criterion, "forward"
+def first_parts(criterion: Any) -> Iterator[tuple[str, Any, str]]:
+    """Yield the empty path, the criterion, and the name of the method that is called first."""
+    yield "", criterion, "forward"
 
 
 def restore(criterion: Any) -> None:
     """Put a criterion's stock parts back."""
     for name in (*CLASS_PARTS, *METHODS):
-        part = vars(criterion).get(name)
-        if isinstance(part, Part):
-            del vars(criterion)[name]
-            if name in CLASS_PARTS:
-                setattr(criterion, name, part.stock)
+        parts.put_back(criterion, name)

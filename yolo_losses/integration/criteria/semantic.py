@@ -64,10 +64,6 @@ class SemanticBranch(Branch):
         module: nn.Module = spec.build(settings.parameters)
         return module
 
-    def describe_term(self, term: str) -> list[str]:
-        """Return what the start line says of a term beside its loss and its keys."""
-        return []
-
 
 class ForwardPart(Part):
     """The criterion's `forward`, which opens a record of its call."""
@@ -190,17 +186,12 @@ def equip(
     restore(criterion)
     if settings.is_default:
         return {}
-    settings.check_task(TASK)
     class_weights.check_one_class(settings.cls_weights, criterion.nc)
     parts.check_class_weights(criterion, settings)
-    missing = [name for name in METHODS if not hasattr(criterion, name)]
-    if missing:
-        raise parts.unknown_release(criterion, missing[0])
+    parts.check_attributes(criterion, METHODS)
     branch = branches.get("")
     if not isinstance(branch, SemanticBranch):
-        kind = type(criterion)
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        branch = SemanticBranch.build(settings, expected=settings.terms, name=name)
+        branch = SemanticBranch.build(settings, criterion, expected=settings.terms)
     if "class" in branch.expected or branch.statistics is not None:
         criterion._ce_loss = PixelPart(criterion._ce_loss, branch)
     if "dice" in branch.expected:
@@ -209,27 +200,12 @@ def equip(
     return {"": branch}
 
 
-def branches_of(criterion: Any) -> dict[str, Branch]:
-    """Return the branch of the parts in place, by the path of a single one."""
-    part = vars(criterion).get("forward")
-    return {"": part.branch} if isinstance(part, ForwardPart) else {}
-
-
-def first_parts(criterion: Any) -> Iterator[tuple[Any, str]]:
-    """Yield the criterion, and the name of the method that is called first."""
-    yield criterion, "forward"
+def first_parts(criterion: Any) -> Iterator[tuple[str, Any, str]]:
+    """Yield the empty path, the criterion, and the name of the method that is called first."""
+    yield "", criterion, "forward"
 
 
 def restore(criterion: Any) -> None:
     """Put a criterion's own methods back."""
     for name in METHODS:
-        part = vars(criterion).get(name)
-        if isinstance(part, Part):
-            del vars(criterion)[name]
-            if getattr(criterion, name) != part.stock:  # it was an attribute of the instance before
-                setattr(criterion, name, part.stock)
-
-
-def logged_branch(criterion: Any) -> str:
-    """Return which of several losses the log shows: there is one."""
-    return ""
+        parts.put_back(criterion, name)
