@@ -260,13 +260,12 @@ class LossSettings:
 
     def check_keys(self, tasks: Sequence[str]) -> None:
         """Raise a `ValueError` where a key that is not at its default has no meaning in any of some tasks."""
+        where = f"the task '{tasks[0]}'" if len(tasks) == 1 else f"the tasks {', '.join(tasks)}"
         for name, key in KEYS.items():
             value = getattr(self, name)
             if value != key.default and not set(tasks).intersection(key.tasks):
                 allowed = f"{'is' if len(key.tasks) == 1 else 'are'} {', '.join(key.tasks)}"
-                raise InvalidValueError(
-                    name, key.to_config(value), f"cannot be used in the task '{tasks[0]}': allowed {allowed}"
-                )
+                raise InvalidValueError(name, key.to_config(value), f"cannot be used in {where}: allowed {allowed}")
 
     def _check_classify(self) -> None:
         """Raise a `ValueError` where keys of the class term do not fit together in the task classify."""

@@ -260,7 +260,7 @@ def test_the_keys_are_refused_in_every_other_task(keys: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("keys", CHOICES, ids=lambda keys: "=".join(*keys.items()))
 def test_a_criterion_with_anchors_refuses_the_keys(keys: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"in the task 'detect', of v8DetectionLoss: allowed is semantic$"):
+    with pytest.raises(ValueError, match=r"in the tasks detect, segment, pose, obb: allowed is semantic$"):
         yolo_losses.equip(anchors("v8"), keys)
 
 
