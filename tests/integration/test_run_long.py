@@ -65,4 +65,4 @@ def test_a_compiled_model_trains_with_the_chosen_losses(tmp_path: Path, data: Pa
         model.train(data=str(data), project=str(tmp_path), **TINY, **KEYS, compile=True)
     assert any("ran in the first batch with objects: class, box" in line for line in said)
     assert hasattr(model.trainer.model, "_orig_mod")
-    assert int(snapshot(model.trainer)["cls"]["updates"]) > 0
+    assert int(snapshot(model.trainer)["/cls"]["updates"]) > 0
