@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import chinese
 import measured
 import yaml
 from api_page import api_page
@@ -24,7 +25,6 @@ from yolo_losses.plots import stem
 from yolo_losses.registry import LossSpec
 
 DOCS = Path(__file__).resolve().parent
-CHINESE = DOCS / "zh"
 SITE = DOCS.parent / "mkdocs.yml"
 EVIDENCE = DOCS.parent / "examples" / "evidence"
 
@@ -36,17 +36,25 @@ def pages() -> dict[Path, str]:
     found[FOLDER / "index.md"] = render("index.md", groups=gallery(specs))
     found[DOCS / "api.md"] = api_page(specs)
     cost = table(*measured.cost_rows())
-    results = {name: table(*published(measured.by_group(name), notes=False)) for name in ("class", "box", "rotated")}
+    results = {name: published(measured.by_group(name), notes=False) for name in ("class", "box", "rotated")}
+    with_keys = {name: own for name, own in grouped(specs).items() if any(spec.parameters for spec in own)}
+    without_key = [(f"`{name}`", what) for name, what in WITHOUT_KEY.items()]
     parts = {
-        CHINESE / "losses.md": {f"losses:{name}": chinese(members) for name, members in grouped(specs).items()},
-        DOCS / "keys.md": {
-            f"keys:{name}": keys_table(members)
-            for name, members in grouped(specs).items()
-            if any(spec.parameters for spec in members)
-        }
-        | {"logged": table(("logged", "what it is"), [(f"`{name}`", what) for name, what in WITHOUT_KEY.items()])},
+        DOCS / "keys.md": {f"keys:{name}": keys_table(members) for name, members in with_keys.items()}
+        | {"logged": table(("logged", "what it is"), without_key)},
         DOCS / "speed.md": {"costs": cost, "pasted": table(*measured.pasted_rows())},
-        DOCS / "which-loss.md": {f"published:{name}": text for name, text in results.items()},
+        DOCS / "which-loss.md": {f"published:{name}": table(*found) for name, found in results.items()},
+        chinese.FOLDER / "losses.md": {
+            f"losses:{name}": chinese.losses(members, pictures) for name, members in grouped(specs).items()
+        },
+        chinese.FOLDER / "keys.md": {f"keys:{name}": chinese.keys_table(members) for name, members in with_keys.items()}
+        | {"logged": chinese.logged(without_key)},
+        chinese.FOLDER / "which-loss.md": {
+            f"published:{name}": chinese.published(rows) for name, (_, rows) in results.items()
+        },
+        chinese.FOLDER / "evidence.md": {
+            "verdicts": chinese.evidence((EVIDENCE / "README.md").read_text(encoding="utf-8"))
+        },
     }
     for path, texts in parts.items():
         apart = {name: f"\n{text}\n\n" for name, text in texts.items()}
@@ -94,21 +102,6 @@ def pictures(specs: Sequence[LossSpec], folder: str = "") -> str:
     return "\n".join(picture.format(f"{folder}{stem(spec)}", display_name(spec)) for spec in drawn)
 
 
-def chinese(specs: Sequence[LossSpec]) -> str:
-    """Return pictures and table of losses for the Chinese page, in English where a loss has no Chinese sentence yet."""
-    words = yaml.safe_load((CHINESE / "losses.yaml").read_text(encoding="utf-8"))
-    rows = []
-    for spec in specs:
-        sentence, source = words["losses"].get(stem(spec), spec.summary), spec.source
-        for english, own in words["sources"].items():
-            source = source.replace(english, own)
-        parameters = ", ".join(f"`{p.key}` {p.default}" for p in spec.parameters)
-        name = f"[`{display_name(spec)}`](../losses/{stem(spec)}.md)"
-        rows.append((name, sentence, parameters, links(source)))
-    parts = [pictures(specs, "../losses/"), table(words["head"], rows)]
-    return "\n\n".join(part for part in parts if part)
-
-
 def evidence() -> str:
     """Return `examples/evidence/README.md` as a page: what is not in `docs/` is linked in the repository."""
 
@@ -120,7 +113,8 @@ def evidence() -> str:
         return f"]({target}{'#' + anchor if anchor else ''})"
 
     text = (EVIDENCE / "README.md").read_text(encoding="utf-8")
-    return WRITTEN + re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", moved, text)
+    text = re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", moved, text)
+    return WRITTEN + re.sub(r"^# .*\n", r"\g<0>\n[中文](zh/evidence.md)\n", text, count=1)
 
 
 def llms(written: Mapping[Path, str]) -> str:

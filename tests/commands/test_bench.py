@@ -60,6 +60,21 @@ def test_a_loss_that_cannot_be_measured_is_refused_by_name(name: str, capsys: py
     assert f"'--losses={name}' is not valid: allowed are" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("kld", "'kld' is a loss of rotated boxes, which is not measured"),
+        ("Dice", "'dice' is a mask loss, which is not measured"),
+        ("inner", "'inner' is a modifier of box losses, which is not measured"),
+    ],
+)
+def test_a_loss_of_another_kind_is_refused_with_its_kind(
+    name: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "--losses", name]) == 1
+    assert capsys.readouterr().err.strip().endswith(reason)
+
+
 def test_losses_are_chosen_by_any_of_their_names() -> None:
     chosen = {"vfl": "cls_loss", "focal": "cls_loss", "inner_siou": "box_loss"}
     assert bench.chosen_losses("VarifocalLoss,focal,inner-siou") == chosen

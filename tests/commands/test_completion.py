@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -70,6 +71,14 @@ def test_a_shell_offers_what_fits(
     else:
         assert found >= wanted
         assert all(word.startswith(line.rpartition(" ")[2].replace(",", "=").rpartition("=")[2]) for word in found)
+
+
+def test_every_task_and_mode_of_the_installed_ultralytics_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
+    from ultralytics.cfg import MODES, TASKS
+
+    assert commands.main(["completion", "bash"]) == 0
+    (line,) = re.findall(r"^ +yolo\) echo \"(.*)\" ;;$", capsys.readouterr().out, flags=re.MULTILINE)
+    assert {*TASKS, *MODES} <= set(line.split())
 
 
 def test_every_value_that_is_offered_is_valid() -> None:

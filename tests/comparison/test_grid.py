@@ -187,6 +187,23 @@ def test_a_wrong_option_is_refused_in_one_line(tmp_path: Path, keys: dict[str, A
         options(tmp_path, **keys)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "hint"),
+    [
+        ("focal", "Did you mean 'cls_loss=focal'?"),
+        ("siou", "Did you mean 'box_loss=siou'?"),
+        ("inner-siou", "Did you mean 'box_loss=inner-siou'?"),
+        ("fast", "allowed is KEY=VALUE."),
+    ],
+)
+def test_a_baseline_without_its_key_is_refused_with_it(data: Path, wanted: str, hint: str) -> None:
+    found = grid(data, "cls_loss=bce,focal", "box_loss=ciou,siou")
+    with pytest.raises(ValueError, match=re.escape(hint)) as refused:
+        baseline(found, wanted)
+    assert str(refused.value).startswith(f"--baseline: '{wanted}' has no key")
+    assert str(refused.value).endswith(hint)
+
+
 def test_a_baseline_that_is_not_in_the_grid_is_refused(data: Path) -> None:
     found = grid(data, "cls_loss=bce,focal")
     with pytest.raises(ValueError, match="no configuration has 'cls_loss=slide'"):

@@ -59,6 +59,8 @@ def test_an_unknown_loss_is_answered_with_what_it_means(key: str, value: str, me
             " A parameter has its loss's name in front: inner_ratio, nwd_ratio, seg_bce_dice_ratio,"
             " sem_bce_dice_ratio.",
         ),
+        ({"pos_weight": 2}, " Did you mean 'cls_weights'?"),
+        ({"class_weights": [1, 2]}, " Did you mean 'cls_weights'?"),
         ({"siou": True}, " Did you mean 'box_loss=siou'?"),
         ({"slide": ""}, " Did you mean 'cls_loss=slide'?"),
         ({"cls_los": "slide"}, " Did you mean 'cls_loss'?"),

@@ -64,6 +64,23 @@ def weights(model: Any) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
+@pytest.mark.parametrize("chosen", [CHOSEN, {}])
+def test_statistics_that_a_loop_of_one_s_own_does_not_write_are_warned_of_once(chosen: dict[str, Any]) -> None:
+    with logged() as lines:
+        train(model_of(loss_stats=True, **chosen), steps=3)
+        train(model_of(**chosen))
+    assert len([line for line in lines if "loss_stats=True has no effect in this training loop" in line]) == 1
+
+
+def test_statistics_that_a_criterion_built_by_hand_does_not_write_are_warned_of_once() -> None:
+    model = model_of()
+    criterion = yolo_losses.DetectionLoss(model, settings={**CHOSEN, "loss_stats": True})
+    with logged() as lines:
+        for _ in range(3):
+            criterion(predictions("v8"), made_up_batch("v8"))[0].sum().backward()
+    assert len([line for line in lines if "loss_stats=True has no effect in this training loop" in line]) == 1
+
+
 def test_a_loop_of_one_s_own_trains_the_chosen_loss_and_says_so() -> None:
     stock, chosen, by_hand = model_of(), model_of(**CHOSEN), model_of()
     by_hand.criterion = by_hand.init_criterion()

@@ -14,6 +14,7 @@ from yolo_losses import registry
 from yolo_losses.benchmark.measurement import Rows, measure
 from yolo_losses.benchmark.picture import draw
 from yolo_losses.benchmark.workloads import STRIDES, anchors, class_terms, criteria, imports, training_steps
+from yolo_losses.registry import LossSpec
 
 HELP = "measure class losses and losses of axis-aligned boxes against stock on this machine: time and peak memory"
 EXAMPLES = """\
@@ -97,11 +98,22 @@ def chosen_losses(names: str) -> dict[str, str]:
         try:
             modifiers, base = ([], spec) if spec else registry.split_box_name(name)
         except ValueError:
-            raise registry.unknown_name("--losses", name, list(known)) from None
+            raise _not_measured(name, None, list(known)) from None
         if base.rotated:
-            raise registry.unknown_name("--losses", name, list(known))
+            raise _not_measured(name, base, list(known))
         chosen[spec.name if spec else registry.box_name(modifiers, base)] = "cls_loss" if spec else "box_loss"
     return chosen or known
+
+
+def _not_measured(name: str, base: LossSpec | None, known: list[str]) -> ValueError:
+    """Return the error for a name that is not measured: with its kind where it is a loss at all."""
+    word = registry.normalize_name(name)
+    found = base or next((spec for spec in registry.specs() if word in (spec.name, *spec.aliases)), None)
+    if found is None:
+        return registry.unknown_name("--losses", name, known)
+    noun = "loss of rotated boxes" if found.rotated else registry.KINDS[found.kind].noun
+    reason = f"is not valid: allowed are {', '.join(known)}; '{found.name}' is a {noun}, which is not measured"
+    return registry.InvalidValueError("--losses", name, reason)
 
 
 def chosen_device(name: str) -> Any:

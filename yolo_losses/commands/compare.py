@@ -49,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the grid, the number of runs, time and disk")
     parser.add_argument("--report-only", action="store_true", help="rebuild the report of --out, and train nothing")
     parser.add_argument("--paper", type=Path, metavar="DIR", help="write table, figure, methods and references there")
+    parser.add_argument("--language", default="en", help="of the report: en (default) or zh")
     parser.add_argument("--json", action="store_true", help="print the results as JSON; all else goes to stderr")
 
     parse: Callable[..., tuple[argparse.Namespace, list[str]]] = parser.parse_known_args
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from yolo_losses.comparison.words import read_words
 
     names = ("baseline", "metric", "rope", "jobs", "devices", "engine", "address", "out", "paper", "until_decided")
-    options = Options(**{name: getattr(args, name) for name in (*names, "max_seeds")})
+    options = Options(**{name: getattr(args, name) for name in (*names, "max_seeds", "language")})
     if args.report_only:
         if args.words:
             raise ValueError(f"'{args.words[0]}': --report-only trains nothing, leave the keys out")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from string import Template
 
 from yolo_losses import registry
-from yolo_losses.config.keys import ALL_TASKS, LossKey
+from yolo_losses.config.keys import LossKey
 from yolo_losses.config.settings import KEYS, declared_parameters, default_keys
 
 HELP = "print a script that completes this command, and keys and losses of `yolo train`, in a shell"
@@ -20,8 +20,6 @@ examples:
   yolo-losses completion zsh   append it to ~/.zshrc
   yolo-losses completion fish  write it to ~/.config/fish/completions/yolo-losses.fish, and to yolo.fish there
 """
-
-MODES = ("train", "val", "predict", "export", "track", "benchmark")
 TAKES_KEYS = ("compare", "show")  # commands whose words may be `key=value`
 TAKES_NAMES = ("list", "show", "config")  # commands whose words may be names of losses
 
@@ -124,13 +122,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the script."""
     with contextlib.redirect_stdout(sys.stderr):  # its first import in a new home prints where its settings are
+        from ultralytics.cfg import MODES, TASKS
         from ultralytics.utils import DEFAULT_CFG_DICT
 
     from yolo_losses.commands import parser as command_line
 
     keys = [f"{key}=" for key in dict.fromkeys([*default_keys(), *DEFAULT_CFG_DICT])]
     names = [registry.page_name(spec.kind, spec.name) for spec in registry.specs()]
-    words = {"yolo": [*ALL_TASKS, *MODES, *keys]}
+    words = {"yolo": [*sorted(TASKS), *sorted(MODES), *keys]}
     subcommands = next(a for a in command_line()._actions if isinstance(a, argparse._SubParsersAction)).choices
     words["yolo-losses"] = [*subcommands, "--help", "--version"]
     for name, sub in subcommands.items():

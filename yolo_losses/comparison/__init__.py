@@ -23,6 +23,7 @@ def compare(
     paper: str | Path | None = None,
     until_decided: bool = False,
     max_seeds: int = 12,
+    language: str = "en",
     report_only: bool = False,
     **keys: Any,
 ) -> pl.DataFrame:
@@ -45,6 +46,7 @@ def compare(
         paper: a folder for what a paper needs: table, figure, methods and bibliography.
         until_decided: add seeds in rounds; a configuration that is decided, or will not be, gets no more.
         max_seeds: how many seeds there may be of a configuration then.
+        language: of the report, `en` or `zh`; what is returned is English.
         report_only: rebuild the report of the folder, and train nothing.
         **keys: as for `YOLO.train`. A list is an axis of the grid, and so is text with commas; `seed` is the axis that
             is averaged over, `"0-4"` is five of them. A key whose single value is a list has that list in a list:
@@ -75,6 +77,7 @@ def compare(
         folder,
         until_decided=until_decided,
         max_seeds=max_seeds,
+        language=language,
     )
     if report_only:
         return driver.write_report(options)

@@ -171,6 +171,7 @@ def write_report(options: Options) -> pl.DataFrame:
         metric=options.metric,
         epochs=options.epochs,
         paper=options.paper,
+        language=options.language,
     )
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from yolo_losses.comparison.words import MAX_RUNS, Request, default_cfg, read_words, refusals, split_at_commas
-from yolo_losses.config.keys import BOX_TASKS
-from yolo_losses.config.settings import LossSettings, argument, declared_parameters, default_keys
+from yolo_losses.config.keys import BOX_TASKS, LossKey
+from yolo_losses.config.settings import KEYS, LossSettings, argument, declared_parameters, default_keys
 
 OWN_KEYS = {  # keys of `yolo train` that compare sets by itself -> what to do instead
     "name": "each run's folder is named after its settings",
@@ -101,10 +101,14 @@ def find_baseline(
     Raises:
         ValueError: where it fits none.
     """
+    axes = dict.fromkeys(key for configuration in configurations for key in configuration)
     if isinstance(wanted, str):
+        if "=" not in wanted:
+            keys = [key for key in axes if _takes(key, wanted)]
+            hint = f" Did you mean '{keys[0]}={wanted}'?" if keys else ""
+            raise ValueError(f"--baseline: '{wanted}' has no key: allowed is KEY=VALUE.{hint}")
         wanted = read_words([word for part in split_at_commas(wanted) for word in part.split()]).settings
     wanted = wanted or {}
-    axes = dict.fromkeys(key for configuration in configurations for key in configuration)
     for key in wanted:
         if key not in axes:
             raise ValueError(
@@ -115,6 +119,17 @@ def find_baseline(
             return dict(configuration)
     there = ", ".join(dict.fromkeys(name_of(configuration) for configuration in configurations))
     raise ValueError(f"--baseline: no configuration has '{name_of(wanted)}': there is {there}")
+
+
+def _takes(key: str, value: str) -> bool:
+    """Return whether a key that chooses a loss may have this value."""
+    if not isinstance(KEYS.get(key), LossKey):
+        return False
+    try:
+        LossSettings.from_mapping({key: value})
+    except ValueError:
+        return False
+    return True
 
 
 def _is_the_same(configuration: Mapping[str, Any], words: Mapping[str, Any]) -> bool:

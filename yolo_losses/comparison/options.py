@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yolo_losses.comparison.language import LANGUAGES
 from yolo_losses.comparison.record import EPOCHS, METRIC_COLUMNS, METRICS
 
 ENGINES = ("local", "ray")
@@ -37,6 +38,7 @@ class Options:
     epochs: str = "best"
     until_decided: bool = False
     max_seeds: int = 12
+    language: str = "en"
 
     def __post_init__(self) -> None:
         asked = self.metric
@@ -52,6 +54,8 @@ class Options:
             raise ValueError(f"'--rope {self.rope}': allowed is a number from 0 to 1, 0.005 for half a point of mAP")
         if self.max_seeds < MIN_SEEDS:
             raise ValueError(f"'--max-seeds {self.max_seeds}': allowed is a number from {MIN_SEEDS}")
+        if self.language not in LANGUAGES:
+            raise ValueError(f"'--language {self.language}': allowed are {', '.join(LANGUAGES)}")
         if self.engine not in ENGINES:
             raise ValueError(f"'--engine {self.engine}': allowed are {', '.join(ENGINES)}")
         if self.address is not None and self.engine != "ray":

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.record import (
     BOOKKEEPING,
     METRIC_COLUMNS,
@@ -65,7 +66,7 @@ def read_runs(folder: Path) -> Runs:
         except UnusableRunError as error:
             problems.append(f"{path.relative_to(folder).as_posix()}: {error}")
     if unfinished:
-        problems.append(f"{unfinished} runs of this comparison are not over yet.")
+        problems.append(Text("{n} runs of this comparison are not over yet.", n=unfinished))
     originals = _without_copies(records, folder, problems)
     _name_by_differences(originals)
     problems += _marks(originals, folder)
@@ -208,14 +209,13 @@ def _without_copies(records: Sequence[RunRecord], folder: Path, problems: list[s
         first = seen.setdefault(json.dumps([record.data, rows]), record) if learned else record
         path, other = (r.folder.relative_to(folder).as_posix() for r in (record, first))
         if first.seed != record.seed:
-            problems.append(
-                f"{path} (seed {record.seed}) is a copy: in every epoch its results are those of {other} (seed "
-                f"{first.seed})."
-            )
+            text = "{path} (seed {seed}) is a copy: in every epoch its results are those of {other} (seed {first})."
+            problems.append(Text(text, path=path, seed=record.seed, other=other, first=first.seed))
             continue
         kept.append(record)
         if first is not record:
-            problems.append(f"{path} has the results of {other}: it is a copy, or what differs changes nothing.")
+            text = "{path} has the results of {other}: it is a copy, or what differs changes nothing."
+            problems.append(Text(text, path=path, other=other))
     return kept
 
 
@@ -223,15 +223,18 @@ def _marks(records: Sequence[RunRecord], folder: Path) -> Iterator[str]:
     """Yield what a reader has to know of runs that are used."""
     early = [r for r in records if r.stopped_early]
     if early:
-        which = ", ".join(f"{r.name} seed {r.seed} at {r.epochs} of {r.planned_epochs}" for r in early)
-        yield f"{len(early)} of {len(records)} runs were stopped early by patience: {which}."
+        text = "{name} seed {seed} at {at} of {planned}"
+        which = [Text(text, name=r.name, seed=r.seed, at=r.epochs, planned=r.planned_epochs) for r in early]
+        text = "{n} of {total} runs were stopped early by patience: {which}."
+        yield Text(text, n=len(early), total=len(records), which=which)
     for record in records:
         written = Path(str(record.arguments.get("save_dir", record.folder))).name
         if written != record.folder.name:
-            yield (
-                f"{record.folder.relative_to(folder).as_posix()} was renamed or copied: its args.yaml is of the folder "
-                f"'{written}'. See to it that its arguments are those of its results."
+            text = (
+                "{path} was renamed or copied: its args.yaml is of the folder '{written}'. See to it that its arguments"
+                " are those of its results."
             )
+            yield Text(text, path=record.folder.relative_to(folder).as_posix(), written=written)
 
 
 def _name_by_differences(records: list[RunRecord]) -> None:

@@ -19,6 +19,8 @@ LOSS_KEYS = frozenset(
         *("cls_loss_type", "loss_cls", "class_loss", "obj_loss", "mask_loss", "loss_mask"),
     }
 )
+# Weights of the classes elsewhere.
+WEIGHTS = frozenset({"pos_weight", "pos_weights", "cls_pos_weight", "class_weight", "class_weights"})
 # Parameters of losses under other names, with the loss that they belong to.
 PARAMETERS = {"fl_gamma": "focal_gamma", "fl_alpha": "focal_alpha", "nwd_c": "nwd_constant"}
 
@@ -42,6 +44,8 @@ def unknown_key(key: str, value: Any, chosen: Iterable[LossSpec], own: Collectio
     if word in LOSS_KEYS:
         meant = _choice(str(value))
         return other_names.hint(meant) if meant else " The loss is chosen by cls_loss, box_loss or seg_loss."
+    if word in WEIGHTS:
+        return other_names.hint((argument("cls_weights"),))
     if word in PARAMETERS:
         return other_names.hint((f"{_owner(PARAMETERS[word])} {argument(PARAMETERS[word])}={value}",))
     for spec in chosen:

@@ -30,6 +30,7 @@ from yolo_losses.monitor.gather import has_prompts, named_terms
 
 _equipment: weakref.WeakKeyDictionary[Any, Equipment] = weakref.WeakKeyDictionary()  # by model
 _in_runs: weakref.WeakSet[Any] = weakref.WeakSet()  # equipment that a trainer of Ultralytics' settles and commits
+_warned: weakref.WeakSet[Any] = weakref.WeakSet()  # models and criteria whose `loss_stats` was said to have no effect
 _step_hook: Any = None
 _zero_grad: Any = None  # that of torch's optimizers, while models are followed
 RECHECK_EVERY = 100  # steps of a loop of one's own, which has no epochs for this package
@@ -123,6 +124,8 @@ def _up_to_date(model: Any) -> Equipment | None:
     equipment = _find(model)
     if equipment is not None and (equipment in _in_runs or equipment.arguments == _own(model)):
         return equipment
+    if _own(model).get("loss_stats"):
+        _warn_of_statistics(model)
     criterion = getattr(model, "criterion", None)
     # The keys have changed since, or the model is a copy of one that is followed, whose state is that one's.
     if any(branch.in_training for branch in criteria.branches_of(criterion).values()):
@@ -187,6 +190,8 @@ def end_call(criterion: Any, result: Any, *args: Any, **kwargs: Any) -> None:
     statistics = part.branch.statistics
     if statistics is not None and statistics.measuring:
         statistics.end(named_terms(result[-1]), by_class=not has_prompts(*args, *kwargs.values()))
+    elif statistics is not None and context.current() is None and torch.is_grad_enabled():
+        _warn_of_statistics(criterion)
 
 
 class _Guarded:
@@ -224,6 +229,13 @@ class Guard(Part):
 
 
 # ------------------------------------------------------------------------------------------------------------- within
+
+
+def _warn_of_statistics(owner: Any) -> None:
+    """Log once that a model, or a criterion that is called directly, is in a loop that writes no statistics."""
+    if owner not in _warned:
+        _warned.add(owner)
+        log("loss_stats=True has no effect in this training loop: only a trainer of Ultralytics' writes it", warn=True)
 
 
 def _arguments(model: Any) -> Mapping[str, Any]:

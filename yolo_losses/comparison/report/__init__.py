@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolo_losses.comparison import folders
 from yolo_losses.comparison.curves import curves_table
 from yolo_losses.comparison.grid import find_baseline
+from yolo_losses.comparison.language import Text, translate
 from yolo_losses.comparison.reader import read_runs
 from yolo_losses.comparison.record import METRICS, RunRecord
 from yolo_losses.comparison.report import figures, notes, opening, tables
@@ -21,7 +22,7 @@ from yolo_losses.comparison.report.page import to_html
 from yolo_losses.comparison.report.paper import write_paper
 from yolo_losses.comparison.stats import analysis
 from yolo_losses.comparison.stats.analysis import ALL_SETS, Analysis, Comparison
-from yolo_losses.comparison.stats.verdict import points
+from yolo_losses.comparison.stats.verdict import interval_text, points
 from yolo_losses.plots.style import svg_file
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def build_report(
     metric: str = "map50_95",
     epochs: str = "best",
     paper: Path | None = None,
+    language: str = "en",
 ) -> polars.DataFrame:
     """Write the report of a folder of runs into the folder.
 
@@ -47,6 +49,7 @@ def build_report(
         metric: `map50_95`, `map50`, `map75`, `precision` or `recall`: what the verdicts are on.
         epochs: `best`, `last` or `mean`: of which epochs.
         paper: a folder for what a paper needs.
+        language: of `report.md`, `report.html` and the figures: `en` or `zh`.
 
     Returns:
         The verdicts: a row for each configuration on each data set, at the best and at the last epoch.
@@ -72,24 +75,24 @@ def build_report(
     name = next(r.name for r in records if r.configuration == first)
     result = analysis.analyse(records, name, rope, metric, epochs, options.get("seeds_planned") or ())
     result.notes += [*problems, *notes.notes(result)]
-    write(folder, result, plan)
+    write(folder, result, plan, language)
     if paper is not None:
         write_paper(paper, result)
     return tables.verdicts(result)
 
 
-def write(folder: Path, result: Analysis, plan: Mapping[str, Any]) -> None:
+def write(folder: Path, result: Analysis, plan: Mapping[str, Any], language: str = "en") -> None:
     """Write the files of a report."""
-    drawn = figures.draw(result)
+    drawn = figures.draw(result, language)
     (folder / "figures").mkdir(exist_ok=True)
     for figure in drawn:
         (folder / "figures" / f"{figure.name}.svg").write_text(svg_file(figure.svg), encoding="utf-8")
     tables.runs_table(result).write_csv(folder / "summary.csv")
     curves_table(result.records).write_csv(folder / "curves.csv")
     (folder / "summary.json").write_text(json.dumps(tables.summary(result, plan), indent=1) + "\n", encoding="utf-8")
-    markdown = _render(_context(result, plan, drawn))
+    markdown = _render(_context(result, plan, drawn), language)
     (folder / "report.md").write_text(markdown, encoding="utf-8")
-    page = to_html(markdown, {f"figures/{figure.name}.svg": figure.svg for figure in drawn})
+    page = to_html(markdown, {f"figures/{figure.name}.svg": figure.svg for figure in drawn}, language)
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -113,15 +116,18 @@ def _context(result: Analysis, plan: Mapping[str, Any], drawn: Sequence[Drawn]) 
             if value not in versions[key]:
                 versions[key].append(value)
     next_step, next_command = opening.run_next(result, plan)
-    several = opening.counted(len(result.candidates), "configuration")
     first = result.labels[result.baseline]
+    title = Text("{baseline}: no other configuration", baseline=first)
+    if result.candidates:
+        several = opening.counted(len(result.candidates), "configuration")
+        title = Text("{several} compared with {baseline}", several=several, baseline=first)
     other = "last" if result.epochs == "best" else "best"
     return {
         "result": result,
         "labels": result.labels,
         "titles": result.titles,
         "metrics": METRICS,
-        "title": f"{several} compared with {first}" if result.candidates else f"{first}: no other configuration",
+        "title": title,
         "tried": opening.tried(result),
         "next_step": next_step,
         "next_command": next_command,
@@ -146,7 +152,7 @@ def _scope(result: Analysis, scope: str, drawn: Sequence[Drawn]) -> dict[str, An
     whichs = [] if scope == ALL_SETS else [("At the best epoch", "best"), ("At the last epoch", "last")]
     return {
         "name": scope,
-        "title": "Mean over data sets" if scope == ALL_SETS else f"On {result.titles[scope]}",
+        "title": Text("Mean over data sets") if scope == ALL_SETS else Text("On {data}", data=result.titles[scope]),
         "unit": "set" if scope == ALL_SETS else "seed",
         "judged": [c for name in result.candidates if (c := result.get(scope, name)) and c.verdict],
         "came_out": opening.came_out(result, scope),
@@ -176,8 +182,11 @@ def _cost(result: Analysis, data: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _render(context: Mapping[str, Any]) -> str:
+def _render(context: Mapping[str, Any], language: str) -> str:
     import jinja2
+
+    def translated(template: str, **values: Any) -> str:
+        return str(translate(Text(template, **values), language))
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -186,15 +195,18 @@ def _render(context: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., Any]] = {
         "points": points,
         "probability": _probability,
-        "interval": _interval,
+        "interval": lambda interval: translate(_interval(interval), language),
         "level": lambda value: "–" if math.isnan(value) else points(value, sign=False),  # noqa: RUF001
-        "difference": _difference,
+        "difference": lambda c: translate(_difference(c), language),
+        "tr": lambda text: translate(text, language),
         "seeds": opening.as_range,
         "md": _escape,
     }
+    environment.filters.update(filters)
+    environment.globals["_"] = translated
     return environment.get_template("report.md.jinja").render(context)
 
 
@@ -204,14 +216,14 @@ def _escape(text: str) -> str:
 
 
 def _interval(interval: tuple[float, float]) -> str:
-    return "–" if math.isnan(interval[0]) else f"{points(interval[0])} to {points(interval[1])}"  # noqa: RUF001
+    return "–" if math.isnan(interval[0]) else interval_text(interval)  # noqa: RUF001
 
 
 def _difference(c: Comparison) -> str:
     if c.estimate is None or not c.differences:
         return ""
-    inside = "" if math.isnan(c.estimate.se) else f" ({_interval(c.estimate.own_interval)})"
-    return f"; {points(c.estimate.mean)}{inside}"
+    inside = [] if math.isnan(c.estimate.se) else [" (", interval_text(c.estimate.own_interval), ")"]
+    return Text.joined("", ["; ", points(c.estimate.mean), *inside])
 
 
 def _probability(value: float) -> str:

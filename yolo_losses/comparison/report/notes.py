@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.record import BOOKKEEPING, RunRecord
 from yolo_losses.comparison.stats.analysis import Analysis
 from yolo_losses.comparison.stats.verdict import points
@@ -22,26 +23,30 @@ def _on_runs(result: Analysis) -> Iterator[str]:
     records = result.records
     failed = [r for r in records if r.status != "finished"]
     if failed:
-        titles = ", ".join(_title(r, result) + _on(result, r.data) for r in failed)
-        yield f"{len(failed)} of {len(records)} runs failed and are left out: {titles}."
+        titles = [Text("{title}{where}", title=_title(r, result), where=_on(result, r.data)) for r in failed]
+        text = "{n} of {total} runs failed and are left out: {titles}."
+        yield Text(text, n=len(failed), total=len(records), titles=titles)
     for key in ("ultralytics", "torch", "yolo_losses", "python"):
         versions = sorted({str(r.versions[key]) for r in records if key in r.versions})
         if len(versions) > 1:
-            yield f"The runs were made with several versions of {key}: {', '.join(versions)}."
+            yield Text("The runs were made with several versions of {key}: {versions}.", key=key, versions=versions)
     devices = sorted({r.device for r in records if r.device})
     if len(devices) > 1:
-        yield f"The runs were made on several devices ({', '.join(devices)}): times and memory are not comparable."
+        text = "The runs were made on several devices ({devices}): times and memory are not comparable."
+        yield Text(text, devices=devices)
     for data in result.scopes:
         for name in result.candidates:
             found = [result.get(data, name, which) for which in ("best", "last")]
             if {"better", "worse"} <= {c.verdict.word for c in found if c and c.verdict}:
-                yield f"{result.labels[name]} is better at one of the best and the last epoch and worse at the other."
+                text = "{label} is better at one of the best and the last epoch and worse at the other."
+                yield Text(text, label=result.labels[name])
     without = [r for r in records if r.status == "finished" and not (r.folder / "validation.npz").is_file()]
     if without:
-        yield (
-            f"{len(without)} runs have no validation.npz (runs made by hand have none): the intervals are over seeds "
-            "alone, and say nothing on other validation images."
+        text = (
+            "{n} runs have no validation.npz (runs made by hand have none): the intervals are over seeds alone, and say"
+            " nothing on other validation images."
         )
+        yield Text(text, n=len(without))
 
 
 def _on_pairs(result: Analysis) -> Iterator[str]:
@@ -52,28 +57,31 @@ def _on_pairs(result: Analysis) -> Iterator[str]:
         fewest.append(min(len(result.finished(data, name)) for name in result.names))
         hashes = {r.data_hash for r in own if r.data_hash}
         if len(hashes) > 1:
-            yield f"The data set{where} changed between runs ({len(hashes)} hashes): the runs are not comparable."
+            text = "The data set{where} changed between runs ({n} hashes): the runs are not comparable."
+            yield Text(text, where=where, n=len(hashes))
         for name in result.names:
             orders = {r.seed: r.order_hash for r in own if r.name == name and r.order_hash}
             if len(set(orders.values())) < len(orders):
-                yield (
-                    f"Seeds of {result.labels[name]}{where} saw the same images in the same order: they are not "
-                    "independent samples, and the intervals are too narrow."
+                text = (
+                    "Seeds of {label}{where} saw the same images in the same order: they are not independent samples,"
+                    " and the intervals are too narrow."
                 )
+                yield Text(text, label=result.labels[name], where=where)
         finished = [r for r in own if r.status == "finished"]
         for what, key in (("start from the same weights", "weights_hash"), ("see the same batches", "order_hash")):
             found: dict[int, set[str]] = {}
             for r in finished:
                 found.setdefault(r.seed, set()).add(getattr(r, key))
             if loose := [str(seed) for seed, each in sorted(found.items()) if "" not in each and len(each) > 1]:
-                yield (
-                    f"The runs of seed {', '.join(loose)}{where} do not all {what}: they are pairs by number only, "
-                    "which widens the intervals but leaves them valid."
+                text = (
+                    "The runs of seed {seeds}{where} do not all {what}: they are pairs by number only, which widens the"
+                    " intervals but leaves them valid."
                 )
+                yield Text(text, seeds=loose, where=where, what=Text(what))
     if min(fewest) < 3:
-        yield (
-            "A configuration has fewer than three seeds: one gives no interval, and with two up to 11 of 100 "
-            "comparisons err where spreads differ."
+        yield Text(
+            "A configuration has fewer than three seeds: one gives no interval, and with two up to 11 of 100"
+            " comparisons err where spreads differ."
         )
 
 
@@ -81,30 +89,34 @@ def _on_spreads(result: Analysis) -> Iterator[str]:
     for scope, spreads in result.spreads.items():
         where = _on(result, scope)
         if result.baseline in spreads.apart and len(result.names) > 2:
-            yield (
-                f"The runs of the baseline{where} vary more than the others (standard deviation "
-                f"{points(spreads.apart[result.baseline], sign=False)} points, overall "
-                f"{points(spreads.pooled, sign=False)}): that widens every interval, and up to 8 of 100 comparisons "
-                "err where it is so. More seeds of the baseline help most."
+            text = (
+                "The runs of the baseline{where} vary more than the others (standard deviation {own} points, overall"
+                " {all}): that widens every interval, and up to 8 of 100 comparisons err where it is so. More seeds of"
+                " the baseline help most."
             )
+            own, pooled = (points(sd, sign=False) for sd in (spreads.apart[result.baseline], spreads.pooled))
+            yield Text(text, where=where, own=own, all=pooled)
         elif spreads.prior_df < UNEQUAL:
-            yield (
-                f"Some configurations vary more over seeds than others{where}: each is judged more by its own runs, "
-                "which takes more of them."
+            text = (
+                "Some configurations vary more over seeds than others{where}: each is judged more by its own runs,"
+                " which takes more of them."
             )
+            yield Text(text, where=where)
         for name, seed in spreads.outliers:
-            yield (
-                f"{result.labels[name]} {'on' if scope not in result.sets else 'seed'} {seed}{where} lies far from "
-                "what the other runs make one expect: has it collapsed? Look at its curve before you trust the mean."
+            text = (
+                "{label} {of} {seed}{where} lies far from what the other runs make one expect: has it collapsed? Look"
+                " at its curve before you trust the mean."
             )
+            of = Text("on" if scope not in result.sets else "seed")
+            yield Text(text, label=result.labels[name], of=of, seed=seed, where=where)
 
 
 def _on(result: Analysis, data: str) -> str:
-    return f" on {result.titles[data]}" if len(result.sets) > 1 else ""
+    return Text(" on {data}", data=result.titles[data]) if len(result.sets) > 1 else ""
 
 
 def _title(record: RunRecord, result: Analysis) -> str:
-    return f"{result.labels[record.name]} seed {record.seed}"
+    return Text("{label} seed {seed}", label=result.labels[record.name], seed=record.seed)
 
 
 def pairing(result: Analysis) -> str:
@@ -117,8 +129,9 @@ def pairing(result: Analysis) -> str:
             found.setdefault((r.data, r.seed), set()).add(getattr(r, key))
         recorded = bool(found) and all("" not in each for each in found.values())
         same = all(len(each) == 1 for each in found.values())
-        said.append(f"{what} {'the same' if recorded and same else 'not all the same' if recorded else 'not recorded'}")
-    return f"Runs of one seed: {', '.join(said)}."
+        how = "the same" if recorded and same else "not all the same" if recorded else "not recorded"
+        said.append(Text(f"{what} {how}"))
+    return Text("Runs of one seed: {what}.", what=said)
 
 
 def training_keys(result: Analysis) -> dict[str, dict[str, Any]]:

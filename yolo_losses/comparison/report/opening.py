@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.record import METRICS
 from yolo_losses.comparison.report.notes import half_width
 from yolo_losses.comparison.stats.analysis import ALL_SETS, Analysis
@@ -20,14 +21,24 @@ def tried(result: Analysis) -> str:
     """Return what was compared, and from how many runs."""
     finished = [r for r in result.records if r.status == "finished"]
     seeds, epochs = sorted({r.seed for r in finished}), sorted({r.epochs for r in finished})
-    where = ", ".join(result.titles[data] for data in result.sets)
-    what = f"{result.labels[result.baseline]} alone: there is no other configuration to compare"
+    first = result.labels[result.baseline]
+    what = Text("{baseline} alone: there is no other configuration to compare", baseline=first)
     if result.candidates:
-        what = f"{counted(len(result.candidates), 'configuration')} against {result.labels[result.baseline]}"
-    return (
-        f"{what}, on {where}; {counted(len(finished), 'finished run')}, seed{'s' * (len(seeds) != 1)} "
-        f"{as_range(seeds)}, {' or '.join(map(str, epochs)) or 'no'} epochs. The metric is {METRICS[result.metric]} "
-        f"{EPOCH_WORDS[result.epochs]}, in points (0.01)."
+        several = counted(len(result.candidates), "configuration")
+        what = Text("{several} against {baseline}", several=several, baseline=first)
+    text = (
+        "{what}, on {where}; {runs}, {seed} {seeds}, {epochs} epochs. The metric is {metric} {which}, in points (0.01)."
+    )
+    return Text(
+        text,
+        what=what,
+        where=[result.titles[data] for data in result.sets],
+        runs=counted(len(finished), "finished run"),
+        seed=Text("seed" if len(seeds) == 1 else "seeds"),
+        seeds=as_range(seeds),
+        epochs=Text.joined(" or ", map(str, epochs)) if epochs else Text("no"),
+        metric=METRICS[result.metric],
+        which=Text(EPOCH_WORDS[result.epochs]),
     )
 
 
@@ -38,25 +49,32 @@ def came_out(result: Analysis, scope: str) -> str:
         c = result.get(scope, name)
         if c is not None and c.verdict is not None:
             by_word[c.verdict.word].append(result.labels[name])
-    said = [f"{word}: {', '.join(names)}" for word, names in by_word.items() if names]
-    return ("; ".join(said) + ".").capitalize() if said else "There is nothing to judge yet."
+    said = [(word, names) for word, names in by_word.items() if names]
+    groups = [
+        Text("{word}: {names}", word=Text(word.capitalize() if i == 0 else word), names=names)
+        for i, (word, names) in enumerate(said)
+    ]
+    if not groups:
+        return Text("There is nothing to judge yet.")
+    return Text("{groups}.", groups=Text.joined("; ", groups))
 
 
 def how_sure(result: Analysis, scope: str) -> str:
     """Return what the words can be relied on for."""
     half = half_width(result, scope)
     if math.isnan(half):
-        return "With one seed there is no telling what chance does: take three or more."
-    family = "the interval holds" if len(result.candidates) == 1 else f"all {len(result.candidates)} intervals hold"
-    of = "other validation images" if _over_images(result, scope) else "new seeds"
+        return Text("With one seed there is no telling what chance does: take three or more.")
+    of = Text("other validation images" if _over_images(result, scope) else "new seeds")
     if scope == ALL_SETS:
-        of = "further data sets"
+        of = Text("further data sets")
+    holds = Text("With 95 % certainty the interval holds for {of}", of=of)
+    if len(result.candidates) > 1:
+        holds = Text("With 95 % certainty all {n} intervals hold for {of} at once", n=len(result.candidates), of=of)
     text = (
-        f"With 95 % certainty {family} for {of} at once, so that it is unlikely that any of the words better, worse or "
-        f"practically equal is wrong. Differences of less than about {points(half, sign=False)} points cannot be told "
-        "from chance with these runs."
+        "{holds}, so that it is unlikely that any of the words better, worse or practically equal is wrong. Differences"
+        " of less than about {half} points cannot be told from chance with these runs."
     )
-    return text if len(result.candidates) > 1 else text.replace(" at once", "")
+    return Text(text, holds=holds, half=points(half, sign=False))
 
 
 def _over_images(result: Analysis, scope: str) -> bool:
@@ -69,39 +87,34 @@ def run_next(result: Analysis, plan: Mapping[str, Any]) -> tuple[str, str | None
     found = [c for name in result.candidates if (c := result.get(scope, name)) and c.verdict]
     left = [c for c in found if c.verdict and c.verdict.word not in DECIDED]
     if not found:
-        return "Name losses to compare, such as cls_loss=bce,focal.", None
+        return Text("Name losses to compare, such as cls_loss=bce,focal."), None
     if not left:
-        return "Nothing: everything is decided.", None
+        return Text("Nothing: everything is decided."), None
     command = plan.get("command")
     if any(result.next_seeds.values()):
-        return "The next round is not over: the same command continues.", command
+        return Text("The next round is not over: the same command continues."), command
     if scope == ALL_SETS:
-        return "More data sets: more seeds on these ones say little about others.", None
+        return Text("More data sets: more seeds on these ones say little about others."), None
     needed = {c.name: c.verdict.seeds_needed for c in left if c.verdict and c.verdict.seeds_needed}
     if all(len(c.differences) < 2 for c in left):
         needed = {c.name: 3 for c in left}
     within = {name: n for name, n in needed.items() if n <= MOST_SEEDS}
     if not within:
-        return (
-            f"Nothing is worth it: the {len(left)} that are left differ too little for {MOST_SEEDS} seeds to tell.",
-            None,
-        )
+        text = "Nothing is worth it: the {n} that are left differ too little for {most} seeds to tell."
+        return Text(text, n=len(left), most=MOST_SEEDS), None
     name, count = min(within.items(), key=lambda item: item[1])
+    why = Text("About {count} seeds would decide {label}", count=count, label=result.labels[name])
     if result.decisions:
-        return (
-            f"Give it more: --max-seeds {max(count, 12)}. About {count} seeds would decide {result.labels[name]}.",
-            None,
-        )
+        return Text("Give it more: --max-seeds {seeds}. {why}.", seeds=max(count, 12), why=why), None
     have = sorted({r.seed for r in result.records})
     seeds = [*have, *(s for s in range(count + len(have)) if s not in have)][:count]
-    why = f"About {count} seeds would decide {result.labels[name]}"
     if command is None:
-        return f"{why}: train seeds {as_range(seeds)} of it and of the baseline.", None
+        return Text("{why}: train seeds {seeds} of it and of the baseline.", why=why, seeds=as_range(seeds)), None
     if "seed=" not in command:
         command += " seed=0"
     repeated = re.sub(r"(?<!\S)seed=('[^']*'|\[[^\]]*\]|\S+)", lambda m: _seed_word(m[1], sorted(seeds)), command)
     return (
-        f"{why}; what is finished is not run again:",
+        Text("{why}; what is finished is not run again:", why=why),
         repeated if "seed=" in command else f"{command} seed={as_range(seeds)}",
     )
 
@@ -119,6 +132,6 @@ def as_range(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def counted(number: int, what: str) -> str:
+def counted(number: int, what: str) -> Text:
     """Return a number with its noun."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    return Text(f"{{n}} {what}{'' if number == 1 else 's'}", n=number)

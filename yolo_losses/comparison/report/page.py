@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 from markdown_it import MarkdownIt
 
+from yolo_losses.comparison.language import translate
+
 STYLE = """\
 :root{--ink:#1b1f24;--soft:#5b6470;--page:#fff;--panel:#f5f7f9;--line:#d9dee4;--better:#1b66b3;--worse:#b8471a}
 @media(prefers-color-scheme:dark){:root{--ink:#d7dce2;--soft:#99a3af;--page:#14171b;--panel:#1c2026;--line:#333a43;\
@@ -38,16 +40,19 @@ pre{background:var(--panel);padding:.75rem;border-radius:4px;white-space:pre-wra
 """
 
 
-def to_html(markdown: str, figures: Mapping[str, str]) -> str:
+def to_html(markdown: str, figures: Mapping[str, str], language: str = "en") -> str:
     """Return the page of a report.
 
     Args:
         markdown: the report.
         figures: SVG elements by the path that the report names.
+        language: of the report.
     """
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
-    body = re.sub(r"<td>(better|worse)</td>", r'<td class="\1">\1</td>', body)
+    for word in ("better", "worse"):
+        said = translate(word, language)
+        body = body.replace(f"<td>{said}</td>", f'<td class="{word}">{said}</td>')
     body = re.sub(r"<p>((?:<img [^>]*>\s*)+)</p>", r'<div class="figures">\1</div>', body)
     body = re.sub(
         r'<img src="([^"]+)" alt="([^"]*)" />',
@@ -56,7 +61,7 @@ def to_html(markdown: str, figures: Mapping[str, str]) -> str:
     )
     heading = re.search(r"<h1>(.*?)</h1>", body)
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<!doctype html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{heading[1] if heading else 'Comparison'}</title>\n<style>\n{STYLE}</style>\n</head>\n"

@@ -47,7 +47,8 @@ def _row(c: Comparison) -> dict[str, Any]:
         if c.verdict is not None:
             values |= {"low": e.interval[0], "high": e.interval[1], "level": e.level}
     if c.verdict is not None:
-        values |= {"verdict": c.verdict.word, "sentence": c.verdict.sentence, "seeds_needed": c.verdict.seeds_needed}
+        values |= {"verdict": c.verdict.word, "sentence": str(c.verdict.sentence)}
+        values |= {"seeds_needed": c.verdict.seeds_needed}
     return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.record import EPOCHS, METRICS, RunRecord
 from yolo_losses.comparison.stats.differences import Estimate, Spreads, Values, estimate_differences
 from yolo_losses.comparison.stats.model import LEVEL, Array
@@ -21,7 +22,7 @@ from yolo_losses.comparison.stats.verdict import Verdict, judge
 PER_CLASS = ("map50_95", "map50")
 RESAMPLES = 1000
 ALL_SETS = "mean over data sets"
-UNTRAINED = Verdict("inconclusive", "inconclusive: the metric is 0 in every run, so nothing has been learned yet")
+UNTRAINED = Verdict("inconclusive", Text("inconclusive: the metric is 0 in every run, so nothing has been learned yet"))
 
 Key = tuple[str, str, str, str]
 Samples = dict[str, Array]  # metric -> its value on each resample of the validation images
@@ -190,13 +191,13 @@ def _finished_runs(result: Analysis) -> list[Run]:
     """Return the finished runs, with their metrics on resamples of the images; a seed counts once."""
     weights: dict[int, Array] = {}
     runs: dict[tuple[str, str, int], Run] = {}
-    twice = []
+    twice: list[str] = []
     for record in result.records:
         if record.status != "finished" or not record.best or not record.last:
             continue
         key = (record.data, record.name, record.seed)
         if key in runs:
-            twice.append(f"{result.labels[record.name]} seed {record.seed}")
+            twice.append(Text("{label} seed {seed}", label=result.labels[record.name], seed=record.seed))
             continue
         values, samples, images = {}, {}, 0
         path = record.folder / "validation.npz"
@@ -210,10 +211,11 @@ def _finished_runs(result: Analysis) -> list[Run]:
                 samples[which] = _samples(detections, weights[images], record.classes)
         runs[key] = Run(record, values, samples, images)
     if twice:
-        result.notes.append(
-            f"{len(twice)} further runs of the same configuration and seed are left out: a repeated seed is no new "
-            f"sample ({', '.join(dict.fromkeys(twice))})."
+        text = (
+            "{n} further runs of the same configuration and seed are left out: a repeated seed is no new sample"
+            " ({titles})."
         )
+        result.notes.append(Text(text, n=len(twice), titles=list(dict.fromkeys(twice))))
     return list(runs.values())
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.stats.differences import Estimate
 
 Word = Literal["better", "worse", "practically equal", "leans better", "leans worse", "inconclusive"]
@@ -62,32 +63,38 @@ def judge(estimate: Estimate, rope: float, unit: str = "seed") -> Verdict:
         rope: the largest difference that does not matter.
         unit: what is averaged over: `seed`, or `data set`.
     """
-    n, at = estimate.n, f"{points(estimate.mean)} points"
+    n, given = estimate.n, {"at": points(estimate.mean), "unit": Text(unit)}
     if n == 0:
-        return Verdict("inconclusive", f"inconclusive: no {unit} has a finished run of both")
+        return Verdict("inconclusive", Text("inconclusive: no {unit} has a finished run of both", **given))
     if n == 1:
-        return Verdict("inconclusive", f"inconclusive: {at} with one {unit}, which shows no spread to judge by")
+        text = "inconclusive: {at} points with one {unit}, which shows no spread to judge by"
+        return Verdict("inconclusive", Text(text, **given))
     if math.isnan(estimate.se):
-        return Verdict("inconclusive", f"inconclusive: {at} with every {unit}, and no spread to judge by")
+        text = "inconclusive: {at} points with every {unit}, and no spread to judge by"
+        return Verdict("inconclusive", Text(text, **given))
     if estimate.se == 0:
-        return Verdict(
-            "practically equal", f"practically equal: identical with each of the {n} {unit}s; does the key do anything?"
-        )
+        text = "practically equal: identical with each of the {n} {unit}s; does the key do anything?"
+        return Verdict("practically equal", Text(text, n=n, **given))
     word = outcome(estimate, rope)
-    low, high = estimate.interval
-    span = f"{points(low)} to {points(high)}"
+    span = interval_text(estimate.interval)
     if word == "practically equal":
-        return Verdict(word, f"{word}: {at} ({span}), within ±{rope * 100:g}")
+        text = "practically equal: {at} points ({span}), within ±{rope}"
+        return Verdict(word, Text(text, span=span, rope=f"{rope * 100:g}", **given))
     if word in DECIDED:
-        return Verdict(word, f"{word} by {points(abs(estimate.mean), sign=False)} points ({span})")
+        by = points(abs(estimate.mean), sign=False)
+        return Verdict(word, Text("{word} by {by} points ({span})", word=Text(word), by=by, span=span))
     needed = seeds_needed(estimate, rope)
-    if needed is not None:
-        advice = f"about {needed} {unit}s would decide it" + (f", a rough guess from {n}" if n == 2 else "")
+    if needed is not None and n == 2:
+        advice = Text("about {needed} {unit}s would decide it, a rough guess from 2", needed=needed, **given)
+    elif needed is not None:
+        advice = Text("about {needed} {unit}s would decide it", needed=needed, **given)
     elif estimate.images and seeds_needed(estimate, rope, images=False):
-        advice = f"the {estimate.images} validation images are too few to decide it, with any number of {unit}s"
+        text = "the {images} validation images are too few to decide it, with any number of {unit}s"
+        advice = Text(text, images=estimate.images, **given)
     else:
-        advice = f"not even {MAX_SEEDS_NAMED} {unit}s would decide it"
-    return Verdict(word, f"{word}: {at} ({span}); {advice}", needed)
+        advice = Text("not even {most} {unit}s would decide it", most=MAX_SEEDS_NAMED, **given)
+    text = "{word}: {at} points ({span}); {advice}"
+    return Verdict(word, Text(text, word=Text(word), span=span, advice=advice, **given), needed)
 
 
 def seeds_needed(estimate: Estimate, rope: float, images: bool = True) -> int | None:
@@ -135,6 +142,11 @@ def power(
     half = critical * se
     inside = stats.norm.cdf((rope - half - estimate.mean) / se) - stats.norm.cdf((half - rope - estimate.mean) / se)
     return np.maximum(different, inside)
+
+
+def interval_text(interval: tuple[float, float]) -> Text:
+    """Return an interval in points: `-1.0 to +2.0`."""
+    return Text("{low} to {high}", low=points(interval[0]), high=points(interval[1]))
 
 
 def points(value: float, sign: bool = True) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from yolo_losses.comparison.language import Text, translate
 from yolo_losses.comparison.report.figures.shared import WIDTH, add_legend, handles, titled
 from yolo_losses.comparison.stats.analysis import Analysis
 from yolo_losses.plots.style import INK, curve_style
@@ -11,7 +12,7 @@ from yolo_losses.plots.style import INK, curve_style
 MOST_CLASSES = 30
 
 
-def draw(result: Analysis, data: str) -> Figure | None:
+def draw(result: Analysis, data: str, language: str = "en") -> Figure | None:
     """Return AP50-95 at the best epoch, at most of the classes that differ most."""
     classes = result.classes[data]
     table = {c: {n: result.get(data, n, "best", f"{c}:map50_95") for n in result.names} for c in classes}
@@ -53,9 +54,11 @@ def draw(result: Analysis, data: str) -> Figure | None:
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(drawn) - 0.5, -0.5)
     axes.grid(axis="x")
-    axes.set_xlabel("AP50-95, points")
-    part = "" if len(drawn) == len(classes) else f"the {len(drawn)} of {len(classes)} classes that differ most"
-    axes.set_title(titled(part or "AP by class, best epoch", data, result), loc="left")
+    axes.set_xlabel(translate("AP50-95, points", language))
+    title = "AP by class, best epoch"
+    if len(drawn) < len(classes):
+        title = Text("the {n} of {total} classes that differ most", n=len(drawn), total=len(classes))
+    axes.set_title(titled(title, data, result, language), loc="left")
     if lines := handles(axes):
         add_legend(figure, lines)
     return figure

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
+from yolo_losses.comparison.language import Text, translate
 from yolo_losses.comparison.record import METRIC_COLUMNS, METRICS, RunRecord
 from yolo_losses.comparison.report.figures.shared import WIDTH, add_legend, handles, titled
 from yolo_losses.comparison.stats.analysis import Analysis
@@ -31,7 +32,7 @@ STATISTICS = {  # columns of `loss_stats.csv`, the branch aside, and what they a
 }
 
 
-def draw_metric(result: Analysis, data: str) -> Figure | None:
+def draw_metric(result: Analysis, data: str, language: str = "en") -> Figure | None:
     """Return the validation metric: the mean over seeds, and the range of these."""
     metric = result.metric if result.metric in METRIC_COLUMNS else "map50_95"
     figure = Figure(figsize=(WIDTH, 3.4))
@@ -49,9 +50,9 @@ def draw_metric(result: Analysis, data: str) -> Figure | None:
     if not any(drawn):
         return None
     axes.grid()
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(f"{METRICS[metric]}, points")
-    axes.set_title(titled("Validation by epoch", data, result), loc="left")
+    axes.set_xlabel(translate("epoch", language))
+    axes.set_ylabel(translate(Text("{metric}, points", metric=Text(METRICS[metric])), language))
+    axes.set_title(titled("Validation by epoch", data, result, language), loc="left")
     add_legend(figure, handles(axes))
     return figure
 
@@ -62,7 +63,7 @@ def branches(result: Analysis, data: str) -> list[str]:
     return loss_stats.branches_of(rows)
 
 
-def draw_loss_stats(result: Analysis, data: str, branch: str) -> Figure:
+def draw_loss_stats(result: Analysis, data: str, branch: str, language: str = "en") -> Figure:
     """Return what `loss_stats` wrote on the class term, a panel for each column that some run has."""
     curves: dict[str, dict[str, list[list[float]]]] = {}
     for name in result.names:
@@ -95,19 +96,20 @@ def draw_loss_stats(result: Analysis, data: str, branch: str) -> Figure:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_title(STATISTICS[column], loc="left", fontsize=9)
+        axes.set_title(translate(STATISTICS[column], language), loc="left", fontsize=9)
         axes.grid()
     for axes in grid[len(columns) :]:
         axes.remove()
     for axes in grid[max(0, len(columns) - 2) : len(columns)]:
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(translate("epoch", language))
         axes.tick_params(labelbottom=True)
     lines: dict[str, Any] = {}
     for axes in grid[: len(columns)]:
         lines |= handles(axes)
     add_legend(figure, {label: lines[label] for label in result.labels.values() if label in lines})
+    title = Text.joined(", ", [Text("What the class term did"), *([branch] if branch else [])])
     figure.suptitle(
-        titled("What the class term did" + (f", {branch}" if branch else ""), data, result),
+        titled(title, data, result, language),
         x=0.02,
         ha="left",
         fontsize=10,

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from yolo_losses.comparison.language import Text, translate
 from yolo_losses.comparison.record import METRICS
 from yolo_losses.comparison.report.figures.shared import WIDTH, titled
 from yolo_losses.comparison.stats.analysis import Analysis, Comparison
@@ -19,7 +20,13 @@ from yolo_losses.plots.style import GREY, INK
 COLOURS: dict[Word, str] = {"better": "#2f7fd0", "worse": "#d9622b"}
 
 
-def draw(result: Analysis, scope: str, width: float = WIDTH, labels: Mapping[str, str] | None = None) -> Figure | None:
+def draw(
+    result: Analysis,
+    scope: str,
+    width: float = WIDTH,
+    labels: Mapping[str, str] | None = None,
+    language: str = "en",
+) -> Figure | None:
     """Return a row for each configuration of a data set: the simultaneous interval, and as a thick bar its own.
 
     Args:
@@ -27,6 +34,7 @@ def draw(result: Analysis, scope: str, width: float = WIDTH, labels: Mapping[str
         scope: the data set, or the mean over them.
         width: of the figure, in inches.
         labels: of the configurations that are drawn, the baseline among them; `None`: of all.
+        language: of its texts.
     """
     labels = result.labels if labels is None else labels
     found = [result.get(scope, name) for name in result.candidates if name in labels]
@@ -46,14 +54,17 @@ def draw(result: Analysis, scope: str, width: float = WIDTH, labels: Mapping[str
     axes.axvspan(-rope, rope, color=GREY, alpha=0.18, lw=0)
     axes.axvline(0, color=INK, lw=0.8)
     for y, (c, estimate, word) in enumerate(rows):
-        axes.text(0, y - 0.2, f"{labels[c.name]}: {word}", transform=axes.get_yaxis_transform(), va="bottom")
+        text = f"{labels[c.name]}: {translate(word, language)}"
+        axes.text(0, y - 0.2, text, transform=axes.get_yaxis_transform(), va="bottom")
         _row(axes, y, c, estimate, COLOURS.get(word, GREY), limits)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    axes.set_xlabel(f"difference in {METRICS[result.metric]} from {labels[result.baseline]}, points")
+    text = "difference in {metric} from {baseline}, points"
+    label = Text(text, metric=Text(METRICS[result.metric]), baseline=labels[result.baseline])
+    axes.set_xlabel(translate(label, language))
     if len(result.sets) > 1:
-        axes.set_title(titled("Differences", scope, result), loc="left")
+        axes.set_title(titled("Differences", scope, result, language), loc="left")
     return figure
 
 
