@@ -24,6 +24,7 @@ TWINS = {
     "docs/zh/from-tutorials.md": "docs/from-tutorials.md",
     "docs/zh/old-answers.md": "docs/old-answers.md",
     "docs/zh/where-it-runs.md": "docs/where-it-runs.md",
+    "docs/zh/integrations.md": "docs/integrations.md",
     "docs/zh/loss-stats.md": "docs/loss-stats.md",
     "docs/zh/python.md": "docs/python.md",
     "docs/zh/traps.md": "docs/traps.md",

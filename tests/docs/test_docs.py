@@ -195,10 +195,13 @@ def test_every_command_is_in_the_pages() -> None:
 @every_page
 def test_the_keys_of_every_command_are_accepted(name: str, brier: None) -> None:
     from ultralytics.cfg import smart_value
-    from ultralytics.utils import DEFAULT_CFG_DICT
+    from ultralytics.utils import DEFAULT_CFG_DICT, SETTINGS
 
     for words in command_lines(TEXTS[name]):
         keys = keys_of(words)
+        if words[:2] == ["yolo", "settings"]:
+            assert set(keys) <= set(SETTINGS), " ".join(words)
+            continue
         assert set(keys) <= {*DEFAULT_CFG_DICT, *settings.default_keys()}, " ".join(words)
         own = {key: value for key, value in keys.items() if key in settings.default_keys()}
         grid = "compare" in words[:2]
@@ -235,15 +238,17 @@ def test_every_key_has_a_row() -> None:
 
 @every_page
 def test_the_python_blocks_run(name: str) -> None:
+    from ultralytics import YOLO
     from ultralytics.utils import DEFAULT_CFG_DICT
 
     known = {*DEFAULT_CFG_DICT, *settings.default_keys(), *inspect.signature(yolo_losses.compare).parameters}
+    known |= set(inspect.signature(YOLO.tune).parameters) | {"space"}
     registry.load()
     before = registry.snapshot()
     try:
         for block in blocks(TEXTS[name], "python"):
             calls = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
-            trains = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr in ("train", "compare")]
+            trains = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr in ("train", "tune", "compare")]
             trains = [call for call in trains if call.keywords]
             if trains:  # minutes; that the keys are understood is checked, test_readme.py has trainings
                 assert {keyword.arg for call in trains for keyword in call.keywords} <= known
