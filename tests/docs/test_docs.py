@@ -248,8 +248,8 @@ def test_the_python_blocks_run(name: str) -> None:
     try:
         for block in blocks(TEXTS[name], "python"):
             calls = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
-            trains = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr in ("train", "tune", "compare")]
-            trains = [call for call in trains if call.keywords]
+            named = [call for call in calls if isinstance(call.func, ast.Attribute) and call.keywords]
+            trains = [call for call in named if call.func.attr in ("train", "tune", "compare")]  # type: ignore[attr-defined]
             if trains:  # minutes; that the keys are understood is checked, test_readme.py has trainings
                 assert {keyword.arg for call in trains for keyword in call.keywords} <= known
             else:
