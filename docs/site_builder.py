@@ -2,13 +2,15 @@
 
     python docs/site_builder.py
 
-Zensical builds it from `mkdocs.yml`. What is left to do here: its search takes one language, but this site has two.
+Zensical builds it from `mkdocs.yml`. What is left to do here, since this site has two languages: its search takes one,
+and its switch of languages leads to the home of the other one, not to the same page.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -26,6 +28,7 @@ def main(root: Path = ROOT) -> int:
         return 1
     site = root / "build" / "site"
     add_search_language(site / "search.json", "zh")
+    link_twins(site)
     missing = missing_links(site)
     for line in missing:
         print(line, file=sys.stderr)
@@ -37,6 +40,27 @@ def add_search_language(index: Path, language: str) -> None:
     content = json.loads(index.read_text(encoding="utf-8"))
     content["config"]["lang"].append(language)
     index.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+
+
+def link_twins(site: Path) -> None:
+    """Have the switch of languages lead to the same page in the other language, where there is one."""
+    chinese = {_twin(path.relative_to(site)): path for path in (site / "zh").glob("*.html")}
+    twins = {site / english: own for english, own in chinese.items()} | {
+        own: site / english for english, own in chinese.items()
+    }
+    for page, twin in twins.items():
+        language = "zh" if twin.parent.name == "zh" else "en"
+        link = Path(os.path.relpath(twin, page.parent)).as_posix()
+        switch = rf'(<a href=")[^"]*(" hreflang="{language}" class="md-select__link")'
+        text, found = re.subn(switch, rf"\g<1>{link}\g<2>", page.read_text(encoding="utf-8"))
+        if not found:
+            raise ValueError(f"{page.relative_to(site)} has no switch of languages")
+        page.write_text(text, encoding="utf-8")
+
+
+def _twin(chinese: Path) -> Path:
+    """Return the English page of a Chinese one: `losses/index.html` of `zh/losses.html`, which lists them."""
+    return Path("losses/index.html") if chinese.name == "losses.html" else Path(chinese.name)
 
 
 class _Page(HTMLParser):

@@ -49,18 +49,23 @@ NOTES = {
     "keypoint": "For the task pose only.",
     "visibility": "For the task pose only.",
 }
+README_WORDS = {
+    "en": {"head": "| key | values |", "box_loss": "{box}; rotated: {rotated}; with the prefixes {modifiers}"},
+    "zh": {"head": "| 配置项 | 取值 |", "box_loss": "{box}；旋转框：{rotated}；可加前缀 {modifiers}"},  # noqa: RUF001
+}
 
 
-def readme(text: str) -> str:
+def readme(text: str, language: str = "en") -> str:
     """Return the README with the current names of the losses."""
+    words = README_WORDS[language]
     names = {
         name: ", ".join(f"`{spec.name}_`" if spec.kind == "modifier" else f"`{spec.name}`" for spec in specs)
         for name, specs in grouped([spec for spec in registry.specs() if spec.built_in]).items()
     }
-    boxes = f"{names['box']}; rotated: {names['rotated']}; with the prefixes {names['modifiers']}"
+    boxes = words["box_loss"].format(**names)
     values = {"cls_loss": names["class"], "box_loss": boxes, "seg_loss": names["mask"], "dfl_loss": "`dfl`, `off`"}
     values |= {"l1_loss": f"{names['l1']}, `off`", "angle_loss": f"{names['angle']}, `off`"}
-    rows = ["| key | values |", "|---|---|", *(f"| `{key}` | {value} |" for key, value in values.items())]
+    rows = [words["head"], "|---|---|", *(f"| `{key}` | {value} |" for key, value in values.items())]
     return re.sub(r"(?<=<!-- losses -->\n).*?(?=<!-- /losses -->)", "\n".join(rows) + "\n", text, flags=re.DOTALL)
 
 
@@ -110,7 +115,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write README's names, configs and pages from the declarations.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a file is not current")
     args = parser.parse_args()
-    readmes = {path: readme(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("README*.md"))}
+    readmes = {
+        path: readme(path.read_text(encoding="utf-8"), "zh" if ".zh" in path.name else "en")
+        for path in sorted(ROOT.glob("README*.md"))
+    }
     wanted = {**readmes, **configs(), **signatures(), **pages()}
     stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
     for p in stale:

@@ -33,7 +33,7 @@ ROOT = FOLDER.parents[1]
 SHOWN = "shapes"  # the set of the README's figure: its class losses as they are by default
 DEFAULTS = {"cls_scale": "1.0", "cls_target": "auto"}
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-CHINESE = dict(zip(WORDS, ("更好", "更差", "实际相当", "偏好", "偏差", "无法判断"), strict=True))
+CHINESE = dict(zip(WORDS, ("更好", "更差", "实际相当", "倾向更好", "倾向更差", "无法判断"), strict=True))
 CHINESE_NUMBERS = "零一两三四五六七八九十"
 CHINESE_CAPTION = """
 

@@ -123,6 +123,17 @@ def test_each_page_has_its_language(built: Path) -> None:
         assert f'<html lang="{language}"' in page.read_text(encoding="utf-8"), page
 
 
+def test_the_switch_of_languages_leads_to_the_same_page(built: Path) -> None:
+    for chinese in sorted((DOCS / "zh").glob("*.md")):
+        (english,) = re.findall(r"^\[English\]\((\S+)\.md\)$", chinese.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        page = built / "zh" / f"{chinese.stem}.html"
+        twin = (page.parent / f"{english}.html").resolve()
+        for here, there, language in ((page, twin, "en"), (twin, page, "zh")):
+            switch = rf'href="([^"]*)" hreflang="{language}" class="md-select__link"'
+            (link,) = re.findall(switch, here.read_text(encoding="utf-8"))
+            assert (here.parent / link).resolve() == there
+
+
 def test_the_page_for_what_is_not_found_works_below_a_path(built: Path) -> None:
     text = (built / "404.html").read_text(encoding="utf-8")
     links = re.findall(r'<(?:link|script)[^>]*(?:href|src)="([^"]*)"', text)
