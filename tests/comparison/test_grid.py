@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from yolo_losses.comparison.dataset import data_hash, read_data
 from yolo_losses.comparison.driver import dry_run, prepare
 from yolo_losses.comparison.grid import Grid, build, find_baseline
 from yolo_losses.comparison.options import Options
-from yolo_losses.comparison.words import merge, read_keywords, read_words, split_at_commas
+from yolo_losses.comparison.words import merge, read_configuration, read_keywords, read_words, split_at_commas
 
 
 def grid(data: Path, *words: str) -> Grid:
@@ -71,6 +72,57 @@ def test_parameters_of_a_loss_make_no_copies_of_cells_without_it(data: Path) -> 
     assert names(found) == ["cls_loss=bce", "cls_loss=focal focal_gamma=1", "cls_loss=focal focal_gamma=2"]
     assert "focal_alpha" not in found.cells[0].settings
     assert found.cells[1].settings["focal_alpha"] == 0.5
+
+
+def test_a_configuration_beside_the_grid_has_the_first_value_of_what_it_does_not_name(data: Path) -> None:
+    request = read_words(["model=yolov8n.yaml", f"data={data}", "cls_loss=bce,focal", "imgsz=32,64", "seed=0-2"])
+    request.also = [read_configuration("cls_loss=focal cls_scale=auto"), read_configuration({"box_loss": "nwd"})]
+    found = build(request)
+    assert names(found)[4:] == ["imgsz=32 cls_loss=focal cls_scale=auto", "imgsz=32 cls_loss=bce box_loss=nwd"]
+    assert found.cells[4].settings["cls_scale"] == "auto"
+    assert found.cells[0].configuration == {"imgsz": 32, "cls_loss": "bce"}
+    assert len(found.runs(Path("out"))) == 18
+    assert not found.lacks_baseline
+
+
+def test_configurations_beside_the_grid_are_added_to_a_folder_later(data: Path, tmp_path: Path) -> None:
+    first = grid(data, "cls_loss=bce,focal", "seed=0-2")
+    folders.write_grid(first, tmp_path, "", {})
+    request = read_words(["model=yolov8n.yaml", f"data={data}", "cls_loss=bce", "seed=0-2"])
+    request.also = [read_configuration("cls_loss=focal cls_scale=auto")]
+    folders.write_grid(build(request), tmp_path, "", {})
+    cells = [cell["name"] for cell in folders.read_plan(tmp_path)["cells"]]
+    assert cells == ["cls_loss=bce", "cls_loss=focal", "cls_loss=focal cls_scale=auto"]
+
+
+def test_every_data_set_has_the_configurations_beside_the_grid(data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(data.read_text())
+    request = read_words(["model=yolov8n.yaml", f"data={data},{other}", "cls_loss=bce"])
+    request.also = [read_configuration("cls_loss=focal")]
+    assert [(cell.name, cell.data) for cell in build(request).cells] == [
+        ("cls_loss=bce", str(data)),
+        ("cls_loss=bce", str(other)),
+        ("cls_loss=focal", str(data)),
+        ("cls_loss=focal", str(other)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("also", "message"),
+    [
+        ("cls_loss=focal,vfl", "'also': 'cls_loss' has 2 values"),
+        ("seed=3", "'also': 'seed' is that of the whole comparison"),
+        ("", "'also' names no key"),
+        ("nwd_constant=20", "'also': 'nwd_constant' would change nothing"),
+        ("cls_loss=focal", "'cls_loss=focal' is in the grid twice"),
+        ("cls_loss=slid", "'cls_loss=slid' is not valid"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused(also: str, message: str, data: Path) -> None:
+    shared = read_words(["model=yolov8n.yaml", f"data={data}", "cls_loss=bce,focal"])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build(replace(shared, also=[read_configuration(also)]))
 
 
 def test_class_weights_in_brackets_are_one_value_of_an_axis(data: Path) -> None:

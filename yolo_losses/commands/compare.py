@@ -7,7 +7,10 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from yolo_losses.comparison.words import Request
 
 HELP = "train several losses over several seeds, and report which is better, and how sure that is"
 METRIC = (
@@ -21,6 +24,7 @@ continues a comparison that was interrupted.
 examples:
   yolo-losses compare model=yolov8n.yaml data=my.yaml epochs=50 seed=0-2 cls_loss=bce,focal,slide
   yolo-losses compare model=yolov8n.yaml data=my.yaml seed=0-2 box_loss=ciou,siou,eiou --devices 0,1
+  yolo-losses compare model=yolov8n.yaml data=my.yaml seed=0-2 cls_loss=bce,focal --also "cls_loss=focal cls_scale=auto"
   yolo-losses compare model=yolov8n.yaml data=my.yaml seed=0-2 cls_loss=bce,slide --dry-run    print the grid
   yolo-losses compare --report-only --out runs/compare                                           rebuild the report
 """
@@ -30,6 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EXAMPLES
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for `yolo train`; cfg=FILE may hold `grid:`")
+    parser.add_argument(
+        "--also", action="append", default=[], metavar="KEYS", help="a configuration beside the grid; may be repeated"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--baseline", metavar="KEY=VALUE", help="default: the first configuration, or stock")
     parser.add_argument("--metric", default="map50_95", help=METRIC)
@@ -68,25 +75,32 @@ def _share(text: str) -> float:
     return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
 
+def _request(args: argparse.Namespace) -> Request:
+    from yolo_losses.comparison.words import read_configuration, read_words
+
+    request = read_words(args.words)
+    request.also += map(read_configuration, args.also)
+    return request
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the comparison, or what is left of it, and print the verdicts."""
     from yolo_losses.comparison import driver
     from yolo_losses.comparison.options import Options
-    from yolo_losses.comparison.words import read_words
 
     names = ("baseline", "metric", "rope", "jobs", "devices", "engine", "address", "out", "paper", "until_decided")
     options = Options(**{name: getattr(args, name) for name in (*names, "max_seeds", "language")})
     if args.report_only:
-        if args.words:
-            raise ValueError(f"'{args.words[0]}': --report-only trains nothing, leave the keys out")
+        if args.words or args.also:
+            raise ValueError(f"'{[*args.words, *args.also][0]}': --report-only trains nothing, leave the keys out")
         table = driver.write_report(options)
     elif args.dry_run:
-        print(driver.dry_run(read_words(args.words), options))
+        print(driver.dry_run(_request(args), options))
         return 0
     else:
         try:
             command = shlex.join(["yolo-losses", *sys.argv[1:]])
-            table = driver.run(read_words(args.words), options, command, quiet_output=args.json)
+            table = driver.run(_request(args), options, command, quiet_output=args.json)
         except KeyboardInterrupt:
             print("\nstopped; the same command continues", file=sys.stderr)
             return 130

@@ -41,15 +41,16 @@ def run(args: argparse.Namespace) -> int:
 
     with contextlib.redirect_stdout(sys.stderr):  # what Ultralytics says as it is first imported
         found = recommend(**_keys(args.words))
-    written = found.write(args.write) if args.write else []
+    if args.write:
+        found.write(args.write)
     if args.picture:
         found.draw(args.picture)
     if args.json:
         print(json.dumps(found.as_dict(), indent=1, ensure_ascii=False))
         return 0
     print(found)
-    for path in written:
-        print(f"written: {path}")
+    if args.write:
+        print(f"written: {args.write}")
     return 0
 
 

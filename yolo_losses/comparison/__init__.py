@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 def compare(
     *,
+    also: Sequence[str | Mapping[str, Any]] = (),
     baseline: str | Mapping[str, Any] | None = None,
     metric: str = "map50_95",
     rope: float = 0.005,
@@ -33,6 +34,8 @@ def compare(
     or losses adds to what is there.
 
     Args:
+        also: configurations beside the grid, each `"cls_loss=focal cls_scale=auto"` or a mapping. Of the axes that one
+            does not name it has the first value.
         baseline: a configuration of the grid, `cls_loss=bce` or a mapping; `None`: that of the folder, or the first
             one. A single configuration is compared with the stock losses.
         metric: what the verdict is about: `map50_95`, `map50`, `map75`, `precision` or `recall`, of the best epoch;
@@ -62,7 +65,7 @@ def compare(
     """
     from yolo_losses.comparison import driver
     from yolo_losses.comparison.options import Options
-    from yolo_losses.comparison.words import read_keywords
+    from yolo_losses.comparison.words import read_configuration, read_keywords
 
     folder = None if paper is None else Path(paper)
     options = Options(
@@ -81,5 +84,8 @@ def compare(
     )
     if report_only:
         return driver.write_report(options)
-    text = " ".join(f"{key}={value!r}" for key, value in keys.items())
-    return driver.run(read_keywords(keys), options, f"yolo_losses.compare: {text}")
+    request = read_keywords(keys)
+    request.also += map(read_configuration, also)
+    given = {**keys, "also": list(also)} if also else keys
+    text = " ".join(f"{key}={value!r}" for key, value in given.items())
+    return driver.run(request, options, f"yolo_losses.compare: {text}")

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,8 @@ class Grid:
     """The cells of a comparison and its seeds.
 
     Attributes:
-        cells: in order of the axes, the last one fastest; the first is the baseline unless another is named.
+        cells: in order of the axes, the last one fastest, then the configurations beside them; the first is the
+            baseline unless another is named.
         seeds: of each cell.
         settings: the keys that all runs share, as they were given.
         axes: the axes with their values as they were given, seed and data set among them.
@@ -167,6 +168,9 @@ def build(request: Request, *, stock_as_baseline: bool = False) -> Grid:
         losses = {key: "stock" for key in combined if key.endswith("_loss")}
         chosen = [{**each, **losses} for each in chosen] + chosen
         axes = {key: ["stock", *values] if key in losses else values for key, values in axes.items()}
+    first = {key: values[0] for key, values in combined.items()}
+    places = [{"data": each} for each in data] if "data" in combined else [{}]
+    chosen += [{**first, **own, **place} for own in request.also for place in places]
 
     parameters = set(map(argument, declared_parameters()))
     labels = {key: dict(zip(map(repr, values), _labels(key, values), strict=True)) for key, values in axes.items()}
@@ -177,9 +181,12 @@ def build(request: Request, *, stock_as_baseline: bool = False) -> Grid:
         kept = _without_idle_parameters(asked, parameters)
         used |= kept.keys()
         values = canonical(kept)
-        configuration = {key: values[key] for key in combined if key in kept and key != "data"}
+        if idle := each.keys() - combined.keys() - kept.keys():
+            raise ValueError(f"'also': '{min(idle)}' would change nothing: no loss of '{name_of(each)}' has it")
+        configuration = {key: values[key] for key in _in_order(each) if key in kept and key != "data"}
+        models = labels.get("model", {})
         parts = [
-            f"{key}={labels[key][repr(each[key])] if key == 'model' else format_option(value)}"
+            f"{key}={(key == 'model' and models.get(repr(each[key]))) or format_option(value)}"
             for key, value in configuration.items()
         ]
         name = " ".join(parts) or "default"
@@ -198,6 +205,12 @@ def build(request: Request, *, stock_as_baseline: bool = False) -> Grid:
     grid = Grid(tuple(cells.values()), tuple(seeds), settings, axes)
     check(grid)
     return grid
+
+
+def _in_order(keys: Iterable[str]) -> list[str]:
+    """Return keys in the order that Ultralytics has them in."""
+    order = {key: number for number, key in enumerate(default_cfg())}
+    return sorted(keys, key=lambda key: order.get(key, len(order)))
 
 
 def _settings_and_axes(request: Request) -> tuple[dict[str, Any], dict[str, list[Any]]]:
@@ -227,8 +240,7 @@ def _settings_and_axes(request: Request) -> tuple[dict[str, Any], dict[str, list
     for key in map(argument, default_keys()):  # a loss that is named is what is compared, one value of it too
         if key.endswith("_loss") and key in settings:
             axes[key] = [settings[key]]
-    order = {key: number for number, key in enumerate(default_cfg())}
-    axes = {key: axes[key] for key in sorted(axes, key=lambda k: order.get(k, len(order)))}
+    axes = {key: axes[key] for key in _in_order(axes)}
     return {key: value for key, value in settings.items() if key not in axes}, axes
 
 

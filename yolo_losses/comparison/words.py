@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,10 +25,12 @@ class Request:
     Attributes:
         settings: keys with one value.
         axes: keys with several values.
+        also: configurations beside the product of the axes: what each has of its own.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
     axes: dict[str, list[Any]] = field(default_factory=dict)
+    also: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, key: str, values: list[Any]) -> None:
         """Take a key's values, which replace those it had; `0-4` for `seed` is five values."""
@@ -41,7 +44,7 @@ class Request:
             self.axes[key] = values
 
     def add_file(self, path: str) -> None:
-        """Take the keys of a YAML file; the lists of its mapping `grid` are axes."""
+        """Take the keys of a YAML file; the lists of its mapping `grid` are axes, those in `also` configurations."""
         import yaml
         from ultralytics.utils.checks import check_yaml
 
@@ -54,6 +57,10 @@ class Request:
         grid = found.pop("grid", None) or {}
         if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
             raise ValueError(f"'grid' in {path} is a mapping of lists, such as 'cls_loss: [bce, focal]'")
+        also = found.pop("also", None) or []
+        if not isinstance(also, list) or not all(isinstance(each, str | dict) for each in also):
+            raise ValueError(f"'also' in {path} is a list of configurations, such as '- cls_loss=focal cls_scale=auto'")
+        self.also += map(read_configuration, also)
         for key, value in found.items():
             self.add(str(key), [value])
         for key, values in grid.items():
@@ -118,6 +125,25 @@ def read_words(words: Sequence[str]) -> Request:
     return merge(from_file, request)
 
 
+def read_configuration(given: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a single configuration, `cls_loss=focal cls_scale=auto` or a mapping.
+
+    Raises:
+        ValueError: on a word that `yolo train` would reject, and a key that no configuration has for itself.
+    """
+    words = shlex.split(given) if isinstance(given, str) else []
+    request = read_words(words) if isinstance(given, str) else Request({str(k): v for k, v in given.items()})
+    if request.axes:
+        key, values = next(iter(request.axes.items()))
+        raise ValueError(f"'also': '{key}' has {len(values)} values: a configuration has one, name one for each")
+    for key in ("seed", "data"):
+        if key in request.settings:
+            raise ValueError(f"'also': '{key}' is that of the whole comparison: leave it out")
+    if not request.settings:
+        raise ValueError("'also' names no key: give a configuration, such as 'cls_loss=focal cls_scale=auto'")
+    return request.settings
+
+
 def read_keywords(keywords: Mapping[str, Any]) -> Request:
     """Return what keywords ask for: a list, a tuple, or text with commas outside brackets, is an axis.
 
@@ -141,7 +167,7 @@ def read_keywords(keywords: Mapping[str, Any]) -> Request:
 
 def merge(under: Request, over: Request) -> Request:
     """Return both requests, the second one's keys in place of the first one's."""
-    merged = Request(dict(under.settings), dict(under.axes))
+    merged = Request(dict(under.settings), dict(under.axes), [*under.also, *over.also])
     for key, value in over.settings.items():
         merged.add(key, [value])
     for key, values in over.axes.items():

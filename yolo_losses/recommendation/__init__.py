@@ -43,8 +43,8 @@ def recommend(
     measured = traits.measure(found, built, trained)
     tried, checks, avoided = candidates.choose(measured, rules.load(), verdicts.load())
     per_image, device = built.seconds_per_image(trained, settings.get("device")) if tried else (None, "")
-    plans = plan.make(tried, {"model": built.name, **settings}, measured, per_image)
-    return Recommendation(data, built.name, device, found.inferred, measured, tried, checks, avoided, plans)
+    comparison = plan.make(tried, {"model": built.name, **settings}, measured, per_image)
+    return Recommendation(data, built.name, device, found.inferred, measured, tried, checks, avoided, comparison)
 
 
 def _settings(

@@ -25,7 +25,7 @@ class Recommendation:
         candidates: losses that a trait speaks for, beside the stock ones; at most four, often none.
         checks: what to look at before any loss.
         avoided: what not to try.
-        plans: the comparisons that would decide, in the order in which to run them; none where there are no candidates.
+        plan: the comparison that would decide; `None` where there are no candidates.
     """
 
     data: str
@@ -36,7 +36,7 @@ class Recommendation:
     candidates: Sequence[Candidate]
     checks: Sequence[Note]
     avoided: Sequence[Note]
-    plans: Sequence[Plan]
+    plan: Plan | None
 
     def __str__(self) -> str:
         from yolo_losses.recommendation.text import report
@@ -45,6 +45,7 @@ class Recommendation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON holds it."""
+        plan = self.plan
         return {
             "data": self.data,
             "model": self.model,
@@ -52,29 +53,23 @@ class Recommendation:
             "checks": [asdict(note) for note in self.checks],
             "candidates": [{"words": candidate.words, **asdict(candidate)} for candidate in self.candidates],
             "avoided": [asdict(note) for note in self.avoided],
-            "compare": [
-                {"command": plan.command, **asdict(plan), "seeds": SEEDS, "runs": plan.runs, "device": self.device}
-                for plan in self.plans
-            ],
+            "compare": None
+            if plan is None
+            else {"command": plan.command, **asdict(plan), "seeds": SEEDS, "runs": plan.runs, "device": self.device},
         }
 
-    def write(self, path: str | Path) -> list[Path]:
-        """Write the comparison as a file for `yolo-losses compare cfg=FILE`; of several, the next as FILE-2, and so on.
-
-        Returns:
-            What was written.
+    def write(self, path: str | Path) -> Path:
+        """Write the comparison as a file for `yolo-losses compare cfg=FILE`.
 
         Raises:
             ValueError: where there is nothing to compare.
         """
         path = Path(path)
-        if not self.plans:
+        if self.plan is None:
             raise ValueError(f"'--write {path}': nothing in the labels speaks for a swap, so there is no grid to write")
         path.parent.mkdir(parents=True, exist_ok=True)
-        paths = [path, *(path.with_stem(f"{path.stem}-{n}") for n in range(2, len(self.plans) + 1))]
-        for where, plan in zip(paths, self.plans, strict=True):
-            where.write_text(plan.as_yaml(), encoding="utf-8")
-        return paths
+        path.write_text(self.plan.as_yaml(), encoding="utf-8")
+        return path
 
     def draw(self, path: str | Path) -> Path:
         """Draw classes, sizes and shapes to a PNG, SVG or PDF."""

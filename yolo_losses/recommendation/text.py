@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolo_losses.recommendation.candidates import Candidate, Note
-from yolo_losses.recommendation.plan import SEEDS
+from yolo_losses.recommendation.plan import SEEDS, Plan
 from yolo_losses.recommendation.rules import percent, words
 from yolo_losses.recommendation.traits import ELONGATED, Traits
 
@@ -30,11 +30,11 @@ def report(found: Recommendation) -> str:
         [*_stock(found)],
         *(
             [["Worth a comparison, each for the trait that it names", *_candidates(found.candidates)]]
-            if found.plans
+            if found.plan
             else []
         ),
         *([["What not to try", *_notes(found.avoided)]] if found.avoided else []),
-        *([[*_commands(found)]] if found.plans else []),
+        *([[*_command(found.plan, found.device)]] if found.plan else []),
     ]
     return "\n\n".join("\n".join(lines) for lines in blocks)
 
@@ -118,7 +118,7 @@ def _entry(label: str, text: str, indent: str) -> list[str]:
 
 def _stock(found: Recommendation) -> Iterator[str]:
     yield "1. Start with the stock losses: change no key"
-    if not found.plans:
+    if not found.plan:
         text = (
             "Nothing in the labels speaks for a swap, so that is the answer. Most swaps are worth less than seeds move."
         )
@@ -161,12 +161,11 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
         )
 
 
-def _commands(found: Recommendation) -> Iterator[str]:
-    for number, plan in enumerate(found.plans):
-        yield "What decides it on this data" if not number else "After that"
-        time = f", about {span(plan.seconds)} one after the other on {found.device}" if plan.seconds is not None else ""
-        yield f"  # {plan.configurations} configurations x {len(SEEDS)} seeds = {plan.runs} trainings{time}"
-        yield f"  {plan.command}"
+def _command(plan: Plan, device: str) -> Iterator[str]:
+    yield "What decides it on this data"
+    time = f", about {span(plan.seconds)} one after the other on {device}" if plan.seconds is not None else ""
+    yield f"  # {plan.configurations} configurations x {len(SEEDS)} seeds = {plan.runs} trainings{time}"
+    yield f"  {plan.command}"
 
 
 def span(seconds: float) -> str:
