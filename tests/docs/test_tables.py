@@ -55,7 +55,7 @@ def test_a_new_loss_is_one_new_file(tmp_path: Path) -> None:
     (tmp_path / "yolo_losses" / "losses" / "classification" / "brand_new.py").write_text(NEW)
     stale = tables(tmp_path, "--check")
     assert stale.returncode == 1
-    pages = {"api.md", "keys.md", "losses/index.md", "losses/brand_new.md", "zh/losses.md", "llms.txt"}
+    pages = {"api.md", "keys.md", "losses/index.md", "losses/brand_new.md", "zh/losses.md", "zh/keys.md", "llms.txt"}
     written = {"README.md", "mkdocs.yml", "configs/brand_new.yaml", *(f"docs/{page}" for page in pages)}
     written |= {f"yolo_losses/{name}" for name in ("__init__.py", "__init__.pyi", "functional.py", "functional.pyi")}
     assert {line.split()[0] for line in stale.stdout.splitlines()} == written
