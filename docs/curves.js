@@ -54,6 +54,12 @@ function aspect(g, iou) {
   const v = (4 / Math.PI ** 2) * (Math.atan(g.w / g.h) - Math.atan(g.w2 / g.h2)) ** 2;
   return v ? (v * v) / (v - iou + 1) : 0;
 }
+/** IoU of the target with the box the share alpha of the way from the predicted box to it. */
+function interpolated(g, alpha) {
+  const [x1, y1, x2, y2] = g.p.map((edge, i) => g.q[i] + (1 - alpha) * (edge - g.q[i]));
+  const target = [(g.q[0] + g.q[2]) / 2, (g.q[1] + g.q[3]) / 2, g.w2, g.h2];
+  return geometry([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], target).iou;
+}
 const edgeDistance = (g) =>
   [0, 1, 2, 3].reduce((sum, i) => sum + Math.abs(g.p[i] - g.q[i]) / (i % 2 ? g.h2 : g.w2), 0) / 4;
 function focus(degree, s) {
@@ -89,6 +95,8 @@ const PENALTIES = {
     return [(corner(0) + corner(2)) / (2 * IMAGE ** 2)];
   },
   piou: (g) => [1 - Math.exp(-(edgeDistance(g) ** 2))],
+  interp_iou: (g, iou, s) => [1 - interpolated(g, s.alpha)],
+  d_interp_iou: (g, iou, s) => [1 - interpolated(g, clamp(1 - iou, s.low, s.high))],
 };
 const added = (name, g, s, iou = g.iou) => PENALTIES[name](g, iou, s).reduce((sum, x) => sum + x, 1 - iou);
 const BOX = {
@@ -108,6 +116,10 @@ const BOX = {
     for (const [shift, one, other] of [[g.dx, g.w, g.w2], [g.dy, g.h, g.h2]])
       for (const side of [one, other]) sum += square(shift / side) + square((one - other) / side) / 4;
     return 1 - Math.exp(-Math.sqrt(sum / 2));
+  },
+  mgiou: (g) => {
+    const part = (i, c) => (Math.min(g.p[i + 2], g.q[i + 2]) - Math.max(g.p[i], g.q[i])) / c;
+    return (1 - (part(0, g.cw) + part(1, g.ch)) / 2) / 2;
   },
   sdiou: (g, s) => {
     const b = Math.min((s.delta * g.w2 * g.h2) / 81, s.delta);

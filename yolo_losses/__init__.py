@@ -32,14 +32,17 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.losses.auxiliary_masks.tversky import AuxiliaryTverskyLoss as AuxiliaryTverskyLoss
     from yolo_losses.losses.boxes._base import register_box_loss as register_box_loss
     from yolo_losses.losses.boxes.ciou import CIoULoss as CIoULoss
+    from yolo_losses.losses.boxes.d_interp_iou import DynamicInterpIoULoss as DynamicInterpIoULoss
     from yolo_losses.losses.boxes.diou import DIoULoss as DIoULoss
     from yolo_losses.losses.boxes.eiou import EIoULoss as EIoULoss
     from yolo_losses.losses.boxes.gcd import GCDLoss as GCDLoss
     from yolo_losses.losses.boxes.giou import GIoULoss as GIoULoss
     from yolo_losses.losses.boxes.gwd import GWDLoss as GWDLoss
+    from yolo_losses.losses.boxes.interp_iou import InterpIoULoss as InterpIoULoss
     from yolo_losses.losses.boxes.iou import IoULoss as IoULoss
     from yolo_losses.losses.boxes.kfiou import KFIoULoss as KFIoULoss
     from yolo_losses.losses.boxes.kld import KLDLoss as KLDLoss
+    from yolo_losses.losses.boxes.mgiou import MGIoULoss as MGIoULoss
     from yolo_losses.losses.boxes.mpdiou import MPDIoULoss as MPDIoULoss
     from yolo_losses.losses.boxes.nwd import NWDLoss as NWDLoss
     from yolo_losses.losses.boxes.piou import PIoULoss as PIoULoss
@@ -47,6 +50,7 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.losses.boxes.probiou import ProbIoULoss as ProbIoULoss
     from yolo_losses.losses.boxes.rotated_diou import RotatedDIoULoss as RotatedDIoULoss
     from yolo_losses.losses.boxes.rotated_iou import RotatedIoULoss as RotatedIoULoss
+    from yolo_losses.losses.boxes.rotated_mgiou import RotatedMGIoULoss as RotatedMGIoULoss
     from yolo_losses.losses.boxes.sdiou import SDIoULoss as SDIoULoss
     from yolo_losses.losses.boxes.shape_iou import ShapeIoULoss as ShapeIoULoss
     from yolo_losses.losses.boxes.siou import SIoULoss as SIoULoss

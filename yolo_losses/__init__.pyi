@@ -21,14 +21,17 @@ from yolo_losses.losses.auxiliary_masks.focal import AuxiliaryFocalLoss as _Auxi
 from yolo_losses.losses.auxiliary_masks.tversky import AuxiliaryTverskyLoss as _AuxiliaryTverskyLoss
 from yolo_losses.losses.boxes._base import register_box_loss as register_box_loss
 from yolo_losses.losses.boxes.ciou import CIoULoss as _CIoULoss
+from yolo_losses.losses.boxes.d_interp_iou import DynamicInterpIoULoss as _DynamicInterpIoULoss
 from yolo_losses.losses.boxes.diou import DIoULoss as _DIoULoss
 from yolo_losses.losses.boxes.eiou import EIoULoss as _EIoULoss
 from yolo_losses.losses.boxes.gcd import GCDLoss as _GCDLoss
 from yolo_losses.losses.boxes.giou import GIoULoss as _GIoULoss
 from yolo_losses.losses.boxes.gwd import GWDLoss as _GWDLoss
+from yolo_losses.losses.boxes.interp_iou import InterpIoULoss as _InterpIoULoss
 from yolo_losses.losses.boxes.iou import IoULoss as _IoULoss
 from yolo_losses.losses.boxes.kfiou import KFIoULoss as _KFIoULoss
 from yolo_losses.losses.boxes.kld import KLDLoss as _KLDLoss
+from yolo_losses.losses.boxes.mgiou import MGIoULoss as _MGIoULoss
 from yolo_losses.losses.boxes.mpdiou import MPDIoULoss as _MPDIoULoss
 from yolo_losses.losses.boxes.nwd import NWDLoss as _NWDLoss
 from yolo_losses.losses.boxes.piou import PIoULoss as _PIoULoss
@@ -36,6 +39,7 @@ from yolo_losses.losses.boxes.piou2 import PIoU2Loss as _PIoU2Loss
 from yolo_losses.losses.boxes.probiou import ProbIoULoss as _ProbIoULoss
 from yolo_losses.losses.boxes.rotated_diou import RotatedDIoULoss as _RotatedDIoULoss
 from yolo_losses.losses.boxes.rotated_iou import RotatedIoULoss as _RotatedIoULoss
+from yolo_losses.losses.boxes.rotated_mgiou import RotatedMGIoULoss as _RotatedMGIoULoss
 from yolo_losses.losses.boxes.sdiou import SDIoULoss as _SDIoULoss
 from yolo_losses.losses.boxes.shape_iou import ShapeIoULoss as _ShapeIoULoss
 from yolo_losses.losses.boxes.siou import SIoULoss as _SIoULoss
@@ -166,6 +170,11 @@ class DiceLoss(_DiceLoss):
 class DistributionFocalLoss(_DistributionFocalLoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
+class DynamicInterpIoULoss(_DynamicInterpIoULoss):
+    def __init__(
+        self, low: float = 0.6, high: float = 0.99, *, reduction: str = "mean", loss_weight: float = 1.0
+    ) -> None: ...
+
 class EIoULoss(_EIoULoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
@@ -248,6 +257,9 @@ class GWDLoss(_GWDLoss):
 class GeneralizedCrossEntropyLoss(_GeneralizedCrossEntropyLoss):
     def __init__(self, q: float = 0.7, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
+class InterpIoULoss(_InterpIoULoss):
+    def __init__(self, alpha: float = 0.98, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
 class IoULoss(_IoULoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
@@ -278,6 +290,9 @@ class LovaszHingeLoss(_LovaszHingeLoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
 class LovaszSoftmaxLoss(_LovaszSoftmaxLoss):
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
+class MGIoULoss(_MGIoULoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
 class MPDIoULoss(_MPDIoULoss):
@@ -354,6 +369,9 @@ class RotatedDIoULoss(_RotatedDIoULoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
 class RotatedIoULoss(_RotatedIoULoss):
+    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
+
+class RotatedMGIoULoss(_RotatedMGIoULoss):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None: ...
 
 class SDIoULoss(_SDIoULoss):

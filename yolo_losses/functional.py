@@ -13,14 +13,17 @@ from yolo_losses.config.class_weights import class_balanced_weights as class_bal
 from yolo_losses.losses.angles.cos2 import cos2_angle_loss as cos2_angle_loss
 from yolo_losses.losses.angles.sin2 import sin2_angle_loss as sin2_angle_loss
 from yolo_losses.losses.boxes.ciou import ciou_loss as ciou_loss
+from yolo_losses.losses.boxes.d_interp_iou import d_interp_iou_loss as d_interp_iou_loss
 from yolo_losses.losses.boxes.diou import diou_loss as diou_loss
 from yolo_losses.losses.boxes.eiou import eiou_loss as eiou_loss
 from yolo_losses.losses.boxes.gcd import gcd_loss as gcd_loss
 from yolo_losses.losses.boxes.giou import giou_loss as giou_loss
 from yolo_losses.losses.boxes.gwd import gwd_loss as gwd_loss
+from yolo_losses.losses.boxes.interp_iou import interp_iou_loss as interp_iou_loss
 from yolo_losses.losses.boxes.iou import iou_loss as iou_loss
 from yolo_losses.losses.boxes.kfiou import kfiou_loss as kfiou_loss
 from yolo_losses.losses.boxes.kld import kld_loss as kld_loss
+from yolo_losses.losses.boxes.mgiou import mgiou_loss as mgiou_loss
 from yolo_losses.losses.boxes.mpdiou import mpdiou_loss as mpdiou_loss
 from yolo_losses.losses.boxes.nwd import nwd_loss as nwd_loss
 from yolo_losses.losses.boxes.piou import piou_loss as piou_loss
@@ -28,6 +31,7 @@ from yolo_losses.losses.boxes.piou2 import piou2_loss as piou2_loss
 from yolo_losses.losses.boxes.probiou import probiou_loss as probiou_loss
 from yolo_losses.losses.boxes.rotated_diou import rotated_diou_loss as rotated_diou_loss
 from yolo_losses.losses.boxes.rotated_iou import rotated_iou_loss as rotated_iou_loss
+from yolo_losses.losses.boxes.rotated_mgiou import rotated_mgiou_loss as rotated_mgiou_loss
 from yolo_losses.losses.boxes.sdiou import sdiou_loss as sdiou_loss
 from yolo_losses.losses.boxes.shape_iou import shape_iou_loss as shape_iou_loss
 from yolo_losses.losses.boxes.siou import siou_loss as siou_loss

@@ -54,6 +54,17 @@ def cos2_angle_loss(
     reduction: str = "none",
     avg_factor: float | Tensor | None = None,
 ) -> Tensor: ...
+def d_interp_iou_loss(
+    pred: Tensor,
+    target: Tensor,
+    low: float = 0.6,
+    high: float = 0.99,
+    eps: float = 1e-07,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
 def dice_loss(
     logits: Tensor,
     targets: Tensor,
@@ -172,6 +183,16 @@ def gwd_loss(
     reduction: str = "none",
     avg_factor: float | Tensor | None = None,
 ) -> Tensor: ...
+def interp_iou_loss(
+    pred: Tensor,
+    target: Tensor,
+    alpha: float = 0.98,
+    eps: float = 1e-07,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
 def iou_loss(
     pred: Tensor,
     target: Tensor,
@@ -261,6 +282,15 @@ def matchability_loss(
     quality: Tensor,
     gamma: float = 1.5,
     positive_mask: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
+def mgiou_loss(
+    pred: Tensor,
+    target: Tensor,
+    eps: float = 1e-07,
     *,
     weight: Tensor | None = None,
     reduction: str = "none",
@@ -396,6 +426,14 @@ def rotated_diou_loss(
     avg_factor: float | Tensor | None = None,
 ) -> Tensor: ...
 def rotated_iou_loss(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+) -> Tensor: ...
+def rotated_mgiou_loss(
     pred: Tensor,
     target: Tensor,
     *,

@@ -60,6 +60,12 @@ TRAPS = (
         "box_loss=eiou",
         "ICIoU has no code by its authors that values can be checked against (Inner-CIoU is inner_ciou)",
     ),
+    Trap(
+        "uiou",
+        ("uiouloss", "unifiediou", "unifiediouloss"),
+        "box_loss=inner_ciou",
+        "the published code of Unified-IoU trains with plain CIoU, and its schedule is for 300 epochs alone",
+    ),
 )
 
 

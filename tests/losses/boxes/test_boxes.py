@@ -212,10 +212,12 @@ def test_probiou_is_ultralytics_own(floor: float) -> None:
 # ------------------------------------------------------------------------------------------------------ any loss at all
 
 
-# What is detached on purpose has no derivative to compare with: CIoU's a, the focus of WIoU, focal's weight.
-@pytest.mark.parametrize(
-    "name", [n for n in NAMES + MODIFIED if not any(part in n for part in ("ciou", "sdiou", "wiou", "wise_", "focal_"))]
-)
+# What is detached on purpose has no derivative to compare with: CIoU's a, the focus of WIoU, focal's weight, the share of
+# Dynamic InterpIoU.
+DETACHED = ("ciou", "sdiou", "wiou", "wise_", "focal_", "d_interp")
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES + MODIFIED if not any(part in n for part in DETACHED)])
 def test_gradient_is_the_derivative(name: str) -> None:
     pred, target = pairs_for(name, 6, seed=3)
     keys = {"nwd_ratio": 1.0} if "nwd" in name else {}
@@ -280,7 +282,7 @@ def test_loss_is_never_negative(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [n for n in NAMES + MODIFIED if "piou2" not in n and not any(p in n for p in ("wiou", "wise_", "focal_"))],
+    [n for n in NAMES + MODIFIED if not any(p in n for p in ("piou2", "wiou", "wise_", "focal_", "d_interp"))],
 )
 def test_loss_falls_as_a_box_moves_onto_its_object(name: str) -> None:
     target = torch.tensor([[100.0, 100, 30, 20, 0.3]] if is_rotated(name) else [[100.0, 100, 130, 120]])

@@ -16,8 +16,9 @@ from yolo_losses import functional, make_box_loss, registry
 from yolo_losses.losses.boxes.probiou import probiou_loss
 from yolo_losses.losses.boxes.rotated_diou import rotated_diou_loss
 from yolo_losses.losses.boxes.rotated_iou import rotated_iou_loss
+from yolo_losses.losses.boxes.rotated_mgiou import rotated_mgiou_loss
 
-LOSSES = [rotated_iou_loss, rotated_diou_loss]
+LOSSES = [rotated_iou_loss, rotated_diou_loss, rotated_mgiou_loss]
 MODIFIED = ["inner_rotated_iou", "focaler_rotated_iou", "alpha_rotated_iou", "focal_rotated_iou"]
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
 
