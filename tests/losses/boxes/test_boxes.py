@@ -212,8 +212,8 @@ def test_probiou_is_ultralytics_own(floor: float) -> None:
 # ------------------------------------------------------------------------------------------------------ any loss at all
 
 
-# What is detached on purpose has no derivative to compare with: CIoU's a, the focus of WIoU, focal's weight, the share of
-# Dynamic InterpIoU.
+# What is detached on purpose has no derivative to compare with: CIoU's a, the focus of WIoU, focal's weight, the share
+# of Dynamic InterpIoU.
 DETACHED = ("ciou", "sdiou", "wiou", "wise_", "focal_", "d_interp")
 
 

@@ -87,5 +87,6 @@ def test_a_modifier_replaces_the_iou_of_the_predicted_box_alone() -> None:
 
 
 def test_bounds_in_the_wrong_order_are_refused_in_one_line() -> None:
-    with pytest.raises(ValueError, match=r"^'d_interp_iou_low=0.8' and 'd_interp_iou_high=0.7' do not go together[^\n]*$"):
+    words = "'d_interp_iou_low=0.8' and 'd_interp_iou_high=0.7' do not go together"
+    with pytest.raises(ValueError, match=rf"^{words}[^\n]*$"):
         make_box_loss("d_interp_iou", d_interp_iou_low=0.8, d_interp_iou_high=0.7)

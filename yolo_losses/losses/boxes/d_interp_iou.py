@@ -70,7 +70,7 @@ def d_interp_iou_loss(
 
 @register_box_loss(
     "d_interp_iou",
-    aliases=("dinterpiou", "d_interpiou", "dinterpiouloss", "d_interp_iou_loss", "dynamic_interp_iou", "dynamic_interpiou"),
+    aliases=("dinterpiou", "d_interpiou", "d_interpiouloss", "d_interp_iou_loss", "dynamic_interp_iou"),
     source="arXiv 2507.12420; its authors' code",
 )
 class DynamicInterpIoULoss(BoxLoss):

@@ -61,8 +61,8 @@ def interp_iou_loss(
         tensor([0.6681, 1.0769])
 
     Source:
-        Liu and Watanabe, arXiv 2507.12420, equal to one minus `bbox_iou_ext(iou_type="InterpIoU")` of the first author's
-        code up to its eps. Other codes average the IoU over several interpolated boxes, which is another loss.
+        Liu and Watanabe, arXiv 2507.12420, equal to one minus `bbox_iou_ext(iou_type="InterpIoU")` of the first
+        author's code up to its eps. Other codes average the IoU over several interpolated boxes, which is another loss.
 
     See also:
         d_interp_iou: the share follows the IoU

@@ -40,8 +40,8 @@ def rotated_mgiou_loss(pred: Tensor, target: Tensor) -> Tensor:
         tensor([0.1712])
 
     Source:
-        Le et al., arXiv 2504.16443, equal to `MGIoU2D` of the authors' package 0.1.0, which counts angles in the opposite
-        direction.
+        Le et al., arXiv 2504.16443, equal to `MGIoU2D` of the authors' package 0.1.0, which counts angles in the
+        opposite direction.
 
     See also:
         rotated_iou: by the exact area
