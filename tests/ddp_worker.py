@@ -25,6 +25,9 @@ KEYS: dict[str, dict[str, Any]] = {
     "statistics": {"cls_loss": "focal", "loss_stats": True},
 }
 
+IMAGES = 12  # of the task classify: eight on rank 0, four on rank 1
+CLASSIFY: dict[str, Any] = {"cls_loss": "focal", "cls_weights": "balanced", "loss_stats": True}
+
 
 def criterion() -> Any:
     """Return a stock criterion of a head with two strides."""
@@ -71,6 +74,33 @@ def step(of: Any, given: tuple[dict[str, Any], dict[str, Tensor]]) -> tuple[Tens
     return loss.detach(), scores.grad
 
 
+def classify(rank: int | None = None) -> dict[str, Any]:
+    """Return what a step of the task classify came to, on a rank's share of the images or on all of them."""
+    from ultralytics.utils.loss import v8ClassificationLoss
+
+    from yolo_losses.config.settings import LossSettings
+    from yolo_losses.integration.criteria import equip
+    from yolo_losses.integration.run import with_balanced_weights
+    from yolo_losses.monitor import gather
+
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(IMAGES, CLASSES, generator=generator)
+    labels = torch.tensor([0, 0, 1, 0, 2, 0, 1, 0, 0, 1, 2, 0])
+    # Every rank has the whole training set, whose folders are counted.
+    dataset = SimpleNamespace(samples=[("", int(label)) for label in labels])
+    trainer = SimpleNamespace(train_loader=SimpleNamespace(dataset=dataset), data={"nc": CLASSES})
+    settings = with_balanced_weights(trainer, LossSettings.from_mapping(CLASSIFY, "classify"))
+    mine = v8ClassificationLoss()
+    branches = equip(mine, settings)
+    branches[""].join_training()
+    images = slice(None) if rank is None else (slice(0, 8), slice(8, None))[rank]
+    given = logits[images].clone().requires_grad_()
+    loss = mine(given, {"cls": labels[images]})[0]
+    loss.backward()
+    columns = gather.read(branches)
+    return {"loss": loss.detach(), "gradient": given.grad, "weights": settings.cls_weights, "columns": columns}
+
+
 def state_of(branch: Any) -> dict[str, Tensor]:
     """Return the state of a branch's losses by term and name."""
     return {f"{term}.{key}": value for term, m in branch.modules.items() for key, value in m.state_dict().items()}
@@ -111,6 +141,7 @@ def main(folder: Path) -> None:
             preds["scores"][0, 0, 0] = torch.inf
         step(mine, (preds, labels))
         branch.commit()
+    result["classify", "focal"] = classify(rank)
     result["overflow", "ghm"] = {"state": state_of(branch)}
     torch.save(result, folder / f"rank{rank}.pt")
     dist.barrier()

@@ -81,3 +81,18 @@ def test_the_statistics_of_an_epoch_are_summed_over_ranks(ranks: Results, case: 
         assert found["batches"] == 2
         assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=1e-5, nan_ok=True)
         assert not ranks[rank][case, "slide"]["columns"]
+
+
+def test_classify_has_one_rank_s_loss_on_its_share_and_the_statistics_of_all(ranks: Results) -> None:
+    joined = ddp_worker.classify()
+    assert sum(joined["weights"]) / len(joined["weights"]) == pytest.approx(1, abs=1e-5)
+    assert joined["weights"][2] > joined["weights"][1] > joined["weights"][0]
+    for rank in (0, 1):
+        found, alone = ranks[rank]["classify", "focal"], ddp_worker.classify(rank)
+        assert found["weights"] == joined["weights"]
+        torch.testing.assert_close(found["loss"], alone["loss"])
+        torch.testing.assert_close(found["gradient"], alone["gradient"])
+        by_class = {name: value for name, value in joined["columns"].items() if name.startswith("by_class/")}
+        assert len(by_class) == ddp_worker.CLASSES
+        assert {name: found["columns"][name] for name in by_class} == pytest.approx(by_class, rel=1e-5)
+        assert alone["columns"] != pytest.approx(found["columns"], rel=1e-3, nan_ok=True)
