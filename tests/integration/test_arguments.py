@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TINY, logged, pairs, start_yolo
-from ultralytics import YOLO
+from ultralytics import RTDETR, YOLO
 from ultralytics.models.yolo.classify import ClassificationTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
@@ -153,10 +153,48 @@ def test_the_tuner_refuses_once_instead_of_in_every_run(keys, words, tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
-def test_what_the_head_cannot_use_is_refused_before_the_first_batch(data, tmp_path):
-    model = YOLO("yolo26n.yaml")
+@pytest.mark.parametrize(
+    ("model", "keys", "words"),
+    [
+        ("yolo26n.yaml", {"dfl_loss": "off"}, "'dfl_loss=off' is not valid: this head predicts no distribution, "),
+        ("yolov8n.yaml", {"l1_loss": "l1"}, "'l1_loss=l1' is not valid: "),
+        ("yolov8n.yaml", {"o2m_end": 0.5}, "'o2m_end=0.5' is not valid: this head has one branch, "),
+        ("yolov8n.yaml", {"cls_loss": "focal", "loss_branches": "one2one"}, "'loss_branches=one2one' is not valid: "),
+        ("yolov8n-seg.yaml", {"sem_loss": "bce"}, "'sem_loss=bce' "),
+        ("yolov8n-pose.yaml", {"pose_weights": [1, 2]}, "'pose_weights=.* as the head has keypoints, 4"),
+        ("rtdetr-l.yaml", {"o2m_end": 0.5}, "'o2m_end=0.5' "),
+    ],
+)
+def test_what_the_head_cannot_use_is_refused_before_anything_is_read_or_written(model, keys, words, tmp_path):
+    """The data set names as many keypoints as its head will have; its images are not there."""
+    data = tmp_path / "data.yaml"
+    data.write_text("train: nowhere\nval: nowhere\nnames: [a]\nkpt_shape: [4, 3]\n")
+    engine = RTDETR(model) if "rtdetr" in model else YOLO(model)
+    kept = engine.model.args
+    with pytest.raises(ValueError, match=f"^{words}[^\n]*$"):
+        engine.train(data=str(data), project=str(tmp_path / "runs"), **TINY, **keys)
+    assert list(tmp_path.iterdir()) == [data]
+    assert engine.model.args is kept
+
+
+def test_what_the_head_can_use_is_not_refused(tmp_path):
+    """The model itself has 17 keypoints and 80 classes."""
+    data = tmp_path / "data.yaml"
+    data.write_text("train: nowhere\nval: nowhere\nnames: [a, b]\nkpt_shape: [4, 3]\n")
+    keys = {"pose_weights": [1, 2, 3, 4], "kobj_loss": "focal", "cls_weights": {"a": 1, "b": 3}, "cls_loss": "focal"}
+    with pytest.raises(Exception, match="nowhere"):
+        YOLO("yolov8n-pose.yaml").train(data=str(data), project=str(tmp_path / "runs"), **TINY, **keys)
+    with pytest.raises(Exception, match="nowhere"):  # of another head than the engine's
+        YOLO("yolov8n-pose.yaml").train(
+            model="yolo26n-pose.yaml", data=str(data), project=str(tmp_path / "runs"), l1_loss="l1", **TINY
+        )
+
+
+def test_a_head_that_only_the_trainer_knows_is_refused_before_the_first_batch(data, tmp_path):
     with pytest.raises(ValueError, match=r"^'dfl_loss=off' is not valid: this head predicts no distribution, [^\n]*$"):
-        model.train(data=str(data), project=str(tmp_path), dfl_loss="off", **TINY)
+        DetectionTrainer(
+            overrides={**TINY, "model": "yolo26n.yaml", "data": str(data), "project": str(tmp_path), "dfl_loss": "off"}
+        ).train()
     assert not (tmp_path / "train" / "results.csv").exists()
 
 

@@ -139,19 +139,29 @@ def _check_one_weighting(chosen: LossSettings, cls_pw: Any) -> None:
         raise ValueError(f"{both}={format_value(cls_pw)}', which weights the classes too: leave out one of them")
 
 
-def _class_names(given: Mapping[str, Any]) -> list[str] | None:
-    """Return the names of the classes that a run will have, where its data set is here."""
+def described_data(given: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what the YAML file of a run's data set says, where it is here."""
     from ultralytics.utils.checks import check_file
 
     data = given.get("data")
-    if given.get("task") == "classify" and isinstance(data, str) and (folder := Path(data, "train")).is_dir():
-        return sorted(found.name for found in folder.iterdir() if found.is_dir())
     if not isinstance(data, str) or "://" in data or Path(data).suffix not in (".yaml", ".yml"):
         return None
     try:
         described = yaml.safe_load(Path(check_file(data, hard=False)).read_text(encoding="utf-8", errors="ignore"))
-        names = described.get("names") or [f"class_{number}" for number in range(described["nc"])]
     except Exception:  # Ultralytics' own check of the data set, which follows, says what is wrong with it
+        return None
+    return described if isinstance(described, dict) else None
+
+
+def _class_names(given: Mapping[str, Any]) -> list[str] | None:
+    """Return the names of the classes that a run will have, where its data set is here."""
+    data = given.get("data")
+    if given.get("task") == "classify" and isinstance(data, str) and (folder := Path(data, "train")).is_dir():
+        return sorted(found.name for found in folder.iterdir() if found.is_dir())
+    described = described_data(given) or {}
+    number = described.get("nc")
+    names = described.get("names") or [f"class_{i}" for i in range(number if isinstance(number, int) else 0)]
+    if not names:
         return None
     if given.get("single_cls"):
         return ["item"]

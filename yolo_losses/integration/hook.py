@@ -117,9 +117,7 @@ def patch_trainer(module: Any) -> None:
     _wrap(trainer, "__init__", after=lambda self, _, *args, **kwargs: _add_callbacks(self))
     # Once more: the callbacks may have been replaced since the trainer was built.
     _wrap_around(trainer, "train", _train)
-    _wrap(
-        trainer, "check_resume", after=lambda self, _, overrides=None, *args, **kwargs: arguments.check(self, overrides)
-    )
+    _wrap(trainer, "check_resume", after=_check)
     _wrap(trainer, "_setup_train", after=lambda self, _, *args, **kwargs: _callbacks().check_started(self))
     _wrap(trainer, "save_model", before=lambda self, *args, **kwargs: _callbacks().check_before_saving(self))
     if hasattr(module, "MultiTrainer"):
@@ -133,6 +131,16 @@ def patch_trainer(module: Any) -> None:
     if not isinstance(torch_utils.DEFAULT_CFG_DICT, _UpstreamKeys):
         _originals.append((torch_utils, "DEFAULT_CFG_DICT", torch_utils.DEFAULT_CFG_DICT))
         torch_utils.DEFAULT_CFG_DICT = _UpstreamKeys(DEFAULT_CFG_DICT)
+
+
+def _check(trainer: Any, _: None, overrides: Any = None, *args: Any, **kwargs: Any) -> None:
+    arguments.check(trainer, overrides)
+    _head().check(trainer)
+
+
+def patch_engine_model(module: Any) -> None:
+    """Remember whose model a training begins with, so that its head is checked before anything is written."""
+    _wrap_around(module.Model, "train", lambda *args, **kwargs: _head().remember(*args, **kwargs))
 
 
 def patch_tuner(module: Any) -> None:
@@ -203,6 +211,12 @@ def patch_queries(module: Any) -> None:
     _wrap_around(kind, "forward", lambda *args, **kwargs: _guard().call_assigner(*args, **kwargs))
 
 
+def _head() -> Any:
+    from yolo_losses.integration import head  # imports Ultralytics' losses
+
+    return head
+
+
 def _guard() -> Any:
     from yolo_losses.integration import guard  # imports Ultralytics' losses, which a model has loaded already
 
@@ -226,6 +240,7 @@ def _patch_engine(module: Any, kind: str, mode: str) -> None:
 
 PATCHES: Mapping[str, Callable[[Any], None]] = {
     "ultralytics.cfg": patch_cfg,
+    "ultralytics.engine.model": patch_engine_model,
     "ultralytics.engine.trainer": patch_trainer,
     "ultralytics.engine.tuner": patch_tuner,
     "ultralytics.engine.validator": functools.partial(_patch_engine, kind="BaseValidator", mode="val"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # The modules to wait for: those that `yolo_losses.integration.hook` patches.
 TARGETS = (
     "ultralytics.cfg",
+    "ultralytics.engine.model",
     "ultralytics.engine.trainer",
     "ultralytics.engine.tuner",
     "ultralytics.engine.validator",
