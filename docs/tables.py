@@ -50,8 +50,16 @@ NOTES = {
     "visibility": "For the task pose only.",
 }
 README_WORDS = {
-    "en": {"head": "| key | values |", "box_loss": "{box}; rotated: {rotated}; with the prefixes {modifiers}"},
-    "zh": {"head": "| 配置项 | 取值 |", "box_loss": "{box}；旋转框：{rotated}；可加前缀 {modifiers}"},  # noqa: RUF001
+    "en": {
+        "head": "| key | values |",
+        "cls_loss": "{class}; in the task `classify`: {classify}",
+        "box_loss": "{box}; rotated: {rotated}; with the prefixes {modifiers}",
+    },
+    "zh": {
+        "head": "| 配置项 | 取值 |",
+        "cls_loss": "{class}；`classify` 任务：{classify}",  # noqa: RUF001
+        "box_loss": "{box}；旋转框：{rotated}；可加前缀 {modifiers}",  # noqa: RUF001
+    },
 }
 
 
@@ -63,8 +71,14 @@ def readme(text: str, language: str = "en") -> str:
         for name, specs in grouped([spec for spec in registry.specs() if spec.built_in]).items()
     }
     boxes = words["box_loss"].format(**names)
-    values = {"cls_loss": names["class"], "box_loss": boxes, "seg_loss": names["mask"], "dfl_loss": "`dfl`, `off`"}
-    values |= {"l1_loss": f"{names['l1']}, `off`", "angle_loss": f"{names['angle']}, `off`"}
+    values = {"cls_loss": words["cls_loss"].format(**names), "box_loss": boxes, "dfl_loss": "`dfl`, `off`"}
+    values |= {"l1_loss": f"{names['l1']}, `off`", "angle_loss": f"{names['angle']}, `off`", "seg_loss": names["mask"]}
+    values |= {
+        "sem_loss": f"{names['auxiliary']}, `off`",
+        "pose_loss": names["keypoint"],
+        "kobj_loss": names["visibility"],
+    }
+    values |= {"ce_loss": names["pixel"], "dice_loss": f"{names['region']}, `off`"}
     rows = [words["head"], "|---|---|", *(f"| `{key}` | {value} |" for key, value in values.items())]
     return re.sub(r"(?<=<!-- losses -->\n).*?(?=<!-- /losses -->)", "\n".join(rows) + "\n", text, flags=re.DOTALL)
 
