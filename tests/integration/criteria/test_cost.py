@@ -1,7 +1,7 @@
 """What a step of the criterion costs in operations and synchronisations, forward and backward, against stock.
 
 On a GPU small operations are bound by their launch. Counts are exact and the same on every machine with the same torch
-and Ultralytics; `python tests/criteria/test_cost.py` prints them, and `--write` keeps them in
+and Ultralytics; `python tests/integration/criteria/test_cost.py` prints them, and `--write` keeps them in
 `examples/bench/operations.json`.
 """
 
