@@ -123,3 +123,37 @@ def test_half_precision_is_computed_in_float32(loss: Callable[..., Tensor]) -> N
 def test_targets_that_do_not_fit_are_refused(loss: Callable[..., Tensor]) -> None:
     with pytest.raises(ValueError, match="fit"):
         loss(torch.zeros(4, 3), torch.zeros(5, dtype=torch.long))
+
+
+# The logits of the numbers below; every label occurs.
+WAVE = (torch.arange(24, dtype=torch.float64) * 1.7).sin().view(6, 4) * 3
+LABELS = torch.tensor([0, 3, 1, 2, 2, 0])
+
+
+def test_focal_is_that_of_kornia() -> None:
+    """Numbers of `kornia.losses.focal_loss(..., alpha=None, gamma=1.5)`, kornia 0.9.0, summed over the classes."""
+    plain = [2.835969957256175, 4.536335449841691, 1.2001510856438649, 6.063692444592154, 5.344336670527203]
+    plain.append(1.1588106671698546)
+    weighted = [1.4179849786280876, 0.45363354498416913, 2.4003021712877297, 6.063692444592154, 5.344336670527203]
+    weighted.append(0.5794053335849273)
+    weights = torch.tensor([0.5, 2.0, 1.0, 0.1], dtype=torch.float64)
+    assert softmax_focal_loss(WAVE, LABELS, gamma=1.5).tolist() == pytest.approx(plain, rel=1e-12)
+    assert softmax_focal_loss(WAVE, LABELS, gamma=1.5, class_weights=weights).tolist() == pytest.approx(
+        weighted, rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_poly_and_generalized_cross_entropy_are_their_formulas_in_value_and_gradient(smoothing: float) -> None:
+    logits, targets = made_up()
+    soft = nn.functional.one_hot(targets, 5) * (1 - smoothing) + smoothing / 5
+    p = logits.softmax(-1)
+    cross_entropy = nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+    pairs = [(softmax_poly_loss(logits, targets, 0.7, smoothing), cross_entropy + 0.7 * (1 - (soft * p).sum(-1)))]
+    if not smoothing:
+        own = p.gather(1, targets[:, None]).squeeze(1)
+        pairs.append((generalized_cross_entropy_loss(logits, targets, q=0.4), (1 - own**0.4) / 0.4))
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs)
+        gradients = [torch.autograd.grad(loss.sum(), logits, retain_graph=True)[0] for loss in (ours, theirs)]
+        torch.testing.assert_close(*gradients)

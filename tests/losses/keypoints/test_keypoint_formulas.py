@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from ultralytics.utils.loss import KeypointLoss
 
 from yolo_losses.losses.keypoints.l1 import l1_keypoint_loss
@@ -79,3 +79,22 @@ def test_equal_points_and_an_object_without_area_have_finite_gradients(name: str
         (gradient,) = torch.autograd.grad(loss.sum(), pred)
         assert loss.isfinite().all()
         assert gradient.isfinite().all()
+
+
+def test_wing_is_that_of_mmpose() -> None:
+    """Numbers of `mmpose.models.losses.WingLoss`, 1.3.2, of one keypoint at a time."""
+    pred = (torch.arange(12, dtype=torch.float64) * 1.7).sin().view(2, 3, 2) * 20
+    wanted = [27.75089090132992, 39.11859507971234, 41.70633636477139, 42.19542538117261, 41.12980817114958]
+    wanted.append(36.268332510633556)
+    assert wing_loss(pred, torch.zeros_like(pred)).flatten().tolist() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_distances_are_torch_s_in_units_of_the_objects_size() -> None:
+    pred, target, area = made_up()
+    p, t = (points[..., :2] / area[..., None].sqrt() for points in (pred, target))
+    losses = {
+        l1_keypoint_loss: nn.functional.l1_loss(p, t, reduction="none"),
+        smooth_l1_keypoint_loss: nn.functional.smooth_l1_loss(p, t, reduction="none", beta=0.1),
+    }
+    for ours, theirs in losses.items():
+        torch.testing.assert_close(ours(pred, target, area), theirs.sum(-1), rtol=1e-6, atol=1e-9)

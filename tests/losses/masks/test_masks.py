@@ -302,3 +302,19 @@ def test_functions_and_modules_are_found_by_name() -> None:
         assert callable(getattr(functional, name))
     for name in ("DiceLoss", "TverskyLoss", "LovaszHingeLoss", "BCEDiceLoss", "MaskBCELoss", "MaskFocalLoss"):
         assert getattr(yolo_losses, name).__name__ == name
+
+
+def test_masks_have_the_numbers_of_segmentation_models_pytorch() -> None:
+    """Of `DiceLoss(smooth=0.5)`, `TverskyLoss(gamma=0.75, smooth=1)` and `LovaszLoss` of one mask at a time, 0.6.0.
+
+    Its dice has half the smoothing of this one's, its gamma is the exponent, its Lovasz loss computes in float32.
+    """
+    number = torch.arange(24, dtype=torch.float64)
+    logits, targets = ((number * 1.7).sin() * 3).view(2, 3, 4), ((number * 2.3).cos() > 0.2).double().view(2, 3, 4)
+    numbers: dict[Callable[..., Tensor], list[float]] = {
+        functional.dice_loss: [0.4740276386911798, 0.5283246995938862],
+        functools.partial(functional.tversky_loss, gamma=4 / 3): [0.54112173160404, 0.5426485650753127],
+        functional.lovasz_hinge_loss: [2.1263582706451416, 2.530322313308716],
+    }
+    for loss, wanted in numbers.items():
+        assert loss(logits, targets).tolist() == pytest.approx(wanted, rel=1e-6)

@@ -112,3 +112,19 @@ def test_no_pixels_give_finite_losses_in_the_graph(loss: Callable[..., Tensor]) 
 def test_masks_that_do_not_fit_are_refused(loss: Callable[..., Tensor]) -> None:
     with pytest.raises(ValueError, match="fit"):
         loss(torch.zeros(4, 3), torch.zeros(5, dtype=torch.long))
+
+
+def test_regions_have_the_numbers_of_segmentation_models_pytorch() -> None:
+    """Of `DiceLoss(smooth=0.5)`, `TverskyLoss(gamma=0.75, smooth=1)` of one class at a time, and `LovaszLoss`, 0.6.0.
+
+    Its dice has half the smoothing of this one's, its gamma is the exponent, its Lovasz loss computes in float32.
+    """
+    logits = (torch.arange(24, dtype=torch.float64) * 1.7).sin().view(6, 4) * 3
+    targets = torch.tensor([0, 3, 1, 2, 2, 0])
+    dice = [0.7387136390545486, 0.6416243915957333, 0.6683547365380006, 0.6974905702437073]
+    tversky = [0.6122043645542082, 0.47224373825309507, 0.5834223728531247, 0.5216758477586785]
+    focal = [0.6921055248716698, 0.5696717142067842, 0.6675553939879912, 0.6138334455390271]
+    assert softmax_dice_loss(logits, targets).tolist() == pytest.approx(dice, rel=1e-10)
+    assert softmax_tversky_loss(logits, targets).tolist() == pytest.approx(tversky, rel=1e-10)
+    assert softmax_tversky_loss(logits, targets, gamma=4 / 3).tolist() == pytest.approx(focal, rel=1e-10)
+    assert float(lovasz_softmax_loss(logits, targets).mean()) == pytest.approx(0.9346494078636169, rel=1e-6)
