@@ -167,6 +167,7 @@ def loss_page(spec: LossSpec) -> str:
         cost=measured.cost(spec),
         verdicts=[verdict(row) for row in measured.verdicts_of(spec)],
         published=others[1],
+        classifiers=measured.classifiers(spec),
         notes="note" in others[0],
         named_source="" if named else f"{spec.source}.",
         bibtex=bibliography.bibtex(spec),

@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 BENCH = ROOT / "examples" / "bench"
 VERDICTS = ROOT / "examples" / "evidence" / "verdicts.csv"
 PASTED = " as typed"
+CLASSES = ("top-1", "disc", "tile", "star")  # of the demonstration's images, the last of which is rare
+CLASSIFIERS = ROOT / "examples" / "evidence" / "classify.csv"
 SIZES = {"16 x 640 x 80": "16 x 640 px, 80 classes", "16 x 640 x 3": "16 x 640 px, 3 classes"}
 
 
@@ -111,6 +113,23 @@ def pasted_rows() -> tuple[list[str], list[list[str]]]:
         for name in names
     ]
     return ["loss: here, pasted", *(f"{what}: {unit}" for what, unit in columns)], rows
+
+
+def classifiers(spec: LossSpec) -> list[list[str]]:
+    """Return the rows of what `examples/classify.py` measured, on the pages of the losses that it trains."""
+    with CLASSIFIERS.open(encoding="utf-8", newline="") as file:
+        runs = list(csv.DictReader(file))
+    choices = dict.fromkeys(run["keys"] for run in runs)
+    if spec.kind != "classify" or not (spec.name == "ce" or f"cls_loss={spec.name}" in choices):
+        return []
+    return [
+        [f"`{keys}`", *(_mean([run[c] for run in runs if run["keys"] == keys]) for c in CLASSES)] for keys in choices
+    ]
+
+
+def _mean(shares: list[str]) -> str:
+    values = [100 * float(share) for share in shares]
+    return f"{sum(values) / len(values):.0f} ({min(values):.0f} to {max(values):.0f})"
 
 
 def by_group(name: str) -> list[dict[str, Any]]:

@@ -5,13 +5,15 @@
 Discs, tiles and stars lie on textured grounds under uneven light. One class is ten times as common as the
 rarest; some objects are tiny, some hardly differ from their ground, some lie half under others. Each carries a dot at
 its tip, so that its direction can be seen. Same arguments, same bytes (on one machine), and image number ``i`` is the
-same one whatever the size of the set. Labels are in YOLO format for any of the tasks detect, segment, pose and obb.
+same one whatever the size of the set. Labels are in YOLO format for any of the tasks detect, segment, pose and obb; for
+classify each image has one object and lies in the folder of its class, whose images for validation are as many as those
+of the others.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -20,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-Task = Literal["detect", "segment", "pose", "obb"]
+Task = Literal["detect", "segment", "pose", "obb", "classify"]
 Points = npt.NDArray[np.float64]  # (n, 2), x and y
 Image = npt.NDArray[np.float32]  # (height, width, channels); colours from 0 to 255
 
@@ -194,19 +196,43 @@ def make_image(imgsz: int, seed: list[int], task: Task = "detect") -> tuple[npt.
     """
     rng = np.random.default_rng(seed)
     shapes, visible = _arrange(rng, imgsz)
+    labels = [_label(shape, number, visible, task) for number, shape in enumerate(shapes)]
+    return _scene(rng, imgsz, shapes), labels
+
+
+def make_image_of(name: str | None, imgsz: int, seed: list[int]) -> tuple[npt.NDArray[np.uint8], str]:
+    """Paint an image of one object.
+
+    Args:
+        name: Its class; `None`: any, as often as `CLASSES` says.
+        imgsz: Side of the square image in pixels.
+        seed: Numbers that decide everything about the image.
+
+    Returns:
+        The image, ``(imgsz, imgsz, 3)``, and the class.
+    """
+    rng = np.random.default_rng(seed)
+    shape = _random_shape(rng, imgsz, None)
+    while (corners := shape.to_image(CORNERS)).min() < 0 or corners.max() > imgsz:
+        shape = replace(_random_shape(rng, imgsz, None), name=shape.name)
+    shape = replace(shape, name=name or shape.name)
+    return _scene(rng, imgsz, [shape]), shape.name
+
+
+def _scene(rng: np.random.Generator, imgsz: int, shapes: list[Shape]) -> npt.NDArray[np.uint8]:
+    """Paint a ground and objects on it, under uneven light."""
     image = _ground(rng, imgsz)
     for shape in shapes:
         _paint(image, shape, rng)
     image *= 1 + 0.25 * _clouds(rng, imgsz, imgsz, (2,)) + rng.uniform(-0.15, 0.15)
     image += rng.uniform(2, 8) * rng.standard_normal(image.shape, dtype=np.float32)
-    labels = [_label(shape, number, visible, task) for number, shape in enumerate(shapes)]
-    return np.clip(image, 0, 255).astype(np.uint8), labels
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def make_dataset(
     folder: str | Path, train: int = 400, val: int = 120, imgsz: int = 128, seed: int = 0, task: Task = "detect"
 ) -> Path:
-    """Write a data set and return the path of its ``data.yaml``.
+    """Write a data set and return what a training takes as ``data``: its ``data.yaml``, for classify the folder.
 
     Args:
         folder: Where to; made if it is not there, files of the same names are overwritten.
@@ -214,16 +240,22 @@ def make_dataset(
         val: Number of images to validate on.
         imgsz: Side of the square images in pixels.
         seed: Another seed makes another data set.
-        task: Which kind of labels: boxes, polygons, boxes with four keypoints, or rotated boxes.
+        task: Which kind of labels: boxes, polygons, boxes with four keypoints, rotated boxes, or a folder a class.
     """
     folder = Path(folder)
+    if task == "classify":
+        for split_number, (split, count) in enumerate(zip(SPLITS, (train, val), strict=True)):
+            for number in range(count):
+                wanted = list(CLASSES)[number % len(CLASSES)] if split == "val" else None
+                image, name = make_image_of(wanted, imgsz, [seed, split_number, number])
+                _write(folder / split / name / f"{number:05d}.jpg", image)
+        return folder
     for split_number, (split, count) in enumerate(zip(SPLITS, (train, val), strict=True)):
         images, labels = folder / "images" / split, folder / "labels" / split
-        images.mkdir(parents=True, exist_ok=True)
         labels.mkdir(parents=True, exist_ok=True)
         for number in range(count):
             image, lines = make_image(imgsz, [seed, split_number, number], task)
-            cv2.imwrite(str(images / f"{number:05d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+            _write(images / f"{number:05d}.jpg", image)
             (labels / f"{number:05d}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     # No `path`: Ultralytics then looks beside the file, and the folder can be moved.
     data: dict[str, object] = {split: f"images/{split}" for split in SPLITS}
@@ -233,6 +265,11 @@ def make_dataset(
     data_yaml = folder / "data.yaml"
     data_yaml.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     return data_yaml
+
+
+def _write(path: Path, image: npt.NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
 
 
 def main() -> None:

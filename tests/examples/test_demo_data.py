@@ -49,6 +49,23 @@ def test_the_layout_is_what_data_yaml_says(tmp_path):
             assert (data_yaml.parent / "labels" / split / f"{image.stem}.txt").is_file()
 
 
+def test_for_classify_an_image_lies_in_the_folder_of_its_class_and_one_class_is_rare(tmp_path):
+    folder = make_dataset.make_dataset(tmp_path, train=45, val=6, imgsz=64, task="classify")
+    train, val = (
+        {name: len(list((folder / split / name).glob("*.jpg"))) for name in make_dataset.CLASSES}
+        for split in ("train", "val")
+    )
+    assert sum(train.values()) == 45
+    assert train["disc"] > train["tile"] > train["star"] > 0
+    assert set(val.values()) == {2}
+    first, name = make_dataset.make_image_of(None, 64, [0, 0, 0])
+    again, _ = make_dataset.make_image_of(name, 64, [0, 0, 0])
+    other, other_name = make_dataset.make_image_of("star" if name != "star" else "disc", 64, [0, 0, 0])
+    assert (first == again).all()
+    assert other_name != name
+    assert (first != other).any()
+
+
 @pytest.mark.parametrize("task", sorted(VALUES_PER_LINE))
 def test_labels_are_in_range_and_of_the_tasks_form(task):
     for number in range(20):
