@@ -4,8 +4,8 @@
 
 Of the painted images for training one in fifteen has a star, ten in fifteen a disc; for validation there are as many of
 each. Each choice is trained three times, with other seeds, and the table shows how many of the images, and of each
-class's images, come out right after the last epoch. About five minutes on one core. Writes to `runs/examples/classify`, and a
-row a training to CSV, by default `runs/examples/classify/classify.csv`.
+class's images, come out right after the last epoch. About five minutes on one core. Writes to `runs/examples/classify`,
+and a row a training to CSV, by default `runs/examples/classify/classify.csv`.
 """
 
 from __future__ import annotations
