@@ -305,6 +305,8 @@ def test_runs_that_learned_nothing_are_inconclusive(tmp_path):
         path.write_text(json.dumps(record))
     table = build_report(tmp_path)
     assert "0 in every run" in verdict(table, "cls_loss=focal")["sentence"]
+    assert "no difference from the baseline varies" in text(tmp_path)
+    assert "With one seed" not in text(tmp_path)
     assert table.schema["seeds_needed"] == pl.Int64
     assert table.schema["low"] == pl.Float64
 

@@ -63,6 +63,8 @@ def how_sure(result: Analysis, scope: str) -> str:
     """Return what the words can be relied on for."""
     half = half_width(result, scope)
     if math.isnan(half):
+        if any(len(c.differences) > 1 for name in result.candidates if (c := result.get(scope, name))):
+            return Text("There is no spread to judge by: no difference from the baseline varies.")
         return Text("With one seed there is no telling what chance does: take three or more.")
     of = Text("other validation images" if _over_images(result, scope) else "new seeds")
     if scope == ALL_SETS:
