@@ -24,7 +24,7 @@ from pathlib import Path
 from compat import OK, REPOSITORY, last_line, record, run, table, training_options
 
 TESTS = REPOSITORY / "tests"
-MATHS = "test_properties.py boxes classification masks criteria/test_anchors.py"
+MATHS = "losses/test_properties.py losses/boxes losses/classification losses/masks integration/criteria/test_anchors.py"
 CHECKS = ("installs", "start-up files", "refused", "training", "compare", "maths")
 COMPARE = "[compare]"  # the extra with what `yolo-losses compare` needs
 KEYS = {"cls_loss": "slide", "box_loss": "inner_siou"}

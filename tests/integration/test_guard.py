@@ -6,16 +6,13 @@ import copy
 import functools
 import pickle
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from conftest import SIZE, criterion_of, logged, made_up_batch, predictions, run, start
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-from ultralytics import YOLO
-from ultralytics.cfg import get_cfg
+from conftest import criterion_of, logged, made_up_batch, predictions, run, start
+from loops import CHOSEN, batch, model_of, sgd, train, weights
+from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.loss import v8DetectionLoss
 
@@ -23,45 +20,6 @@ import yolo_losses
 from yolo_losses.integration import context, guard
 from yolo_losses.integration.criteria.anchor_branch import AssignerPart
 from yolo_losses.integration.criteria.class_part import ClassPart
-
-CHOSEN = {"cls_loss": "focal", "box_loss": "siou"}
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_running() -> Iterator[None]:
-    yield
-    context.enter(None)
-
-
-def model_of(kind: type = DetectionModel, config: str = "yolov8n.yaml", **keys: Any) -> Any:
-    """Return a model whose `args` hold keys, that no trainer has set up."""
-    torch.manual_seed(0)
-    model = kind(config, nc=3, verbose=False)
-    model.args = get_cfg(overrides={"imgsz": SIZE})
-    for key, value in keys.items():
-        setattr(model.args, key, value)
-    return model.train()
-
-
-def batch() -> dict[str, Any]:
-    return {**made_up_batch("v8"), "img": torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3))}
-
-
-def sgd(model: Any) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=0.01)
-
-
-def train(model: Any, optimizer: torch.optim.Optimizer | None = None, steps: int = 1) -> None:
-    """Train as a loop of one's own does."""
-    optimizer = sgd(model) if optimizer is None else optimizer
-    for _ in range(steps):
-        model.loss(batch())[0].sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-def weights(model: Any) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
 @pytest.mark.parametrize("chosen", [CHOSEN, {}])
@@ -181,168 +139,6 @@ def test_a_criterion_that_cannot_be_found_is_refused() -> None:
         in_a_batch(model_of(Hidden, **CHOSEN))
 
 
-# ------------------------------------------------------------------------------------- called, but not what is trained
-
-
-@pytest.mark.parametrize("spoil", [lambda loss: loss * 0, lambda loss: loss[:1] * 1], ids=["times 0", "thrown away"])
-def test_a_result_that_is_not_used_is_an_error_before_the_step(spoil: Any) -> None:
-    model = model_of(**CHOSEN)
-    before = weights(model)
-    spoil(model.loss(batch())[0]).sum().backward()
-    with pytest.raises(RuntimeError, match="no gradient reached it before the optimizer's step"):
-        sgd(model).step()
-    assert torch.equal(weights(model), before)
-
-
-def test_gradients_that_are_set_to_zero_before_a_stock_loss_are_an_error() -> None:
-    model = model_of(**CHOSEN)
-    optimizer = sgd(model)
-    train(model, optimizer)
-    for branch in guard._find(model).branches.values():  # type: ignore[union-attr]
-        branch.ledger.due = True  # as an epoch begins
-    model.loss(batch())[0].sum().backward()
-    optimizer.zero_grad()
-    model.forward(batch()["img"])["scores"].sum().backward()
-    with pytest.raises(RuntimeError, match="no gradient reached it before the optimizer's step"):
-        optimizer.step()
-
-
-def test_a_step_that_a_scaler_skips_is_no_alarm() -> None:
-    model = model_of(**CHOSEN)
-    optimizer = sgd(model)
-    train(model, optimizer)
-    for branch in guard._find(model).branches.values():  # type: ignore[union-attr]
-        branch.ledger.due = True
-    model.loss(batch())[0].sum().backward()
-    optimizer.zero_grad()  # the step before it was skipped
-    train(model, optimizer)
-
-
-def test_a_frozen_head_owes_no_gradient() -> None:
-    model = model_of(**CHOSEN)
-    for parameter in model.model[-1].parameters():
-        parameter.requires_grad = False
-    for parameter in model.model[:-1].parameters():
-        parameter.requires_grad = False
-    first = next(model.model[-1].cv2.parameters())
-    first.requires_grad = True  # the boxes alone
-    with logged() as lines:
-        train(model, torch.optim.SGD([first], lr=0.01))
-    assert any("class (not trained here), box" in line for line in lines)
-
-
-# ---------------------------------------------------------------------------------------------------------------- state
-
-
-class Checkpointed(DetectionModel):
-    """A model that computes its criterion under activation checkpointing."""
-
-    def loss(self, batch: Any, preds: Any = None) -> Any:
-        preds = self.forward(batch["img"]) if preds is None else preds
-        names = list(preds)
-
-        def compute(*values: Any) -> Any:
-            return self.criterion(dict(zip(names, values, strict=True)), batch)[0]
-
-        return checkpoint(compute, *preds.values(), use_reentrant=False), {}
-
-
-@pytest.mark.parametrize("cls_loss", ["ema_slide", "ghm"])
-def test_state_moves_once_a_batch_under_checkpointing(cls_loss: str) -> None:
-    keys = {"cls_loss": cls_loss, "cls_scale": "auto", "box_loss": "wiou"}
-    plain, recomputed = model_of(**keys), model_of(Checkpointed, **keys)
-    equipment = guard._equip(recomputed, guard._chosen(recomputed))
-    optimizer = sgd(recomputed)
-    for _ in range(2):
-        context.enter(context.Context(recomputed, equipment))
-        recomputed.loss(batch())[0].sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    train(plain, sgd(plain), steps=2)
-    expected = guard._find(plain).branches[""]  # type: ignore[union-attr]
-    for term, module in equipment.branches[""].modules.items():
-        for name, buffer in module.named_buffers():
-            torch.testing.assert_close(buffer, dict(expected.modules[term].named_buffers())[name], msg=f"{term} {name}")
-    assert torch.equal(weights(plain), weights(recomputed))
-
-
-def test_eval_mode_with_gradients_moves_no_state() -> None:
-    model = model_of(cls_loss="ema_slide")
-    train(model)
-    branch = guard._find(model).branches[""]  # type: ignore[union-attr]
-    before = copy.deepcopy(branch.cls.state_dict())
-    model.eval().loss(batch())
-    optimizer = sgd(model)
-    train(model.train(), optimizer)
-    train(model, optimizer)
-    assert int(branch.cls.updates) == int(before["updates"]) + 2
-
-
-# --------------------------------------------------------------------------------------- a criterion's own class loss
-
-
-def with_own_bce(weight: Tensor) -> Any:
-    criterion = criterion_of("v8")
-    criterion.bce = nn.BCEWithLogitsLoss(reduction="none", pos_weight=weight)
-    return criterion
-
-
-def test_factor_and_weights_multiply_what_the_part_in_place_returns() -> None:
-    weight = torch.tensor([1.0, 1.0, 50.0])
-    outputs, labels = predictions("v8"), made_up_batch("v8")
-    once = run(with_own_bce(weight), outputs, labels)[0]
-    doubled, weighted = with_own_bce(weight), with_own_bce(weight)
-    yolo_losses.equip(doubled, {"cls_scale": 2})
-    yolo_losses.equip(weighted, {"cls_weights": [2, 2, 2]})
-    for criterion in (doubled, weighted):
-        found = run(criterion, outputs, labels)[0]
-        assert found["cls_loss"] == pytest.approx(2 * once["cls_loss"], rel=1e-5)
-        assert found["box_loss"] == once["box_loss"]
-
-
-def test_auto_on_a_part_that_is_not_plain_bce_is_refused_and_a_loss_that_replaces_it_says_so() -> None:
-    criterion = with_own_bce(torch.ones(3))
-    with pytest.raises(ValueError, match=r"^'cls_scale=auto' cannot be used with the criterion's own class loss"):
-        yolo_losses.equip(criterion, {"cls_scale": "auto"})
-    with logged() as lines:
-        yolo_losses.equip(criterion, {"cls_loss": "slide"})
-    assert any("cls_loss=slide replaces the criterion's own class loss, a BCEWithLogitsLoss" in line for line in lines)
-
-
-def test_the_factor_on_masks_multiplies_the_mask_loss_in_place() -> None:
-    def squared(gt: Tensor, pred: Tensor, proto: Tensor, xyxy: Tensor, area: Tensor) -> Tensor:
-        return (torch.einsum("in,nhw->ihw", pred, proto) - gt).square().mean()
-
-    outputs, labels = predictions("v8-seg"), made_up_batch("v8-seg")
-    losses = []
-    for keys in ({}, {"seg_scale": 2.0}):
-        criterion = criterion_of("v8-seg")
-        criterion.single_mask_loss = squared
-        yolo_losses.equip(criterion, keys)
-        losses.append(criterion(outputs, labels)[0][1])
-    torch.testing.assert_close(losses[1], 2 * losses[0])
-
-
-def test_rtdetr_without_vfl_can_be_scaled_and_without_fl_is_refused_by_the_key_that_was_set() -> None:
-    from ultralytics.models.utils.loss import RTDETRDetectionLoss
-
-    yolo_losses.equip(RTDETRDetectionLoss(nc=3, use_vfl=False), {"cls_scale": 2})
-    with pytest.raises(ValueError, match=r"^'cls_scale=2.0' cannot be used with a RTDETRDetectionLoss without 'fl'"):
-        yolo_losses.equip(RTDETRDetectionLoss(nc=3, use_fl=False), {"cls_scale": 2})
-
-
-# ------------------------------------------------------------------------------------- classes on models people have
-
-
-def test_the_classes_take_what_yolo_gives_people_and_refuse_heads_with_two_branches() -> None:
-    for model in (YOLO("yolov8n.yaml"), YOLO("yolov8n.yaml").model):
-        criterion = yolo_losses.DetectionLoss(model, settings={"cls_loss": "focal"})
-        preds = (model.model if isinstance(model, YOLO) else model).train()(torch.zeros(2, 3, SIZE, SIZE))
-        assert criterion(preds, made_up_batch("v8"))[0].isfinite().all()
-    with pytest.raises(ValueError, match=r"DetectionLoss is not for a Detect head with two branches \(end2end\): use"):
-        yolo_losses.DetectionLoss(YOLO("yolo26n.yaml").model)
-
-
 def test_the_criterion_that_a_wrapped_function_calls_is_equipped() -> None:
     criterion, plain = criterion_of("v8"), criterion_of("v8")
 
@@ -368,6 +164,9 @@ for name in [name for name in sys.modules if name.partition(".")[0] == "yolo_los
     del sys.modules[name]
 import yolo_losses
 from yolo_losses.integration import hook
+
+pytest_plugins = ("loops",)
+pytestmark = pytest.mark.usefixtures("nothing_is_running")
 assert hook is not before
 for method in (BaseTrainer.__init__, BaseModel.loss):
     assert method.yolo_losses_uninstall is hook.uninstall
@@ -392,9 +191,6 @@ def test_rtdetr_has_its_guard_at_its_forward() -> None:
     model.nc = 3
     criterion = model.init_criterion()
     assert isinstance(criterion.forward, guard.Guard)
-
-
-# --------------------------------------------------------------------------- criteria and copies that nobody has set up
 
 
 def test_a_criterion_that_is_built_by_hand_is_refused_rather_than_stock() -> None:
@@ -430,28 +226,6 @@ def test_keys_that_change_are_followed() -> None:
     model.args.cls_loss = "stock"
     train(model, optimizer)
     assert not isinstance(model.criterion.assigner, AssignerPart)
-
-
-def test_gradients_that_are_set_to_zero_before_the_first_step_are_no_proof() -> None:
-    stock, model = model_of(), model_of(**CHOSEN)
-    optimizer = sgd(model)
-    model.loss(batch())[0].sum().backward()
-    optimizer.zero_grad()
-    model.criterion = stock.init_criterion()
-    model.criterion(model(batch()["img"]), batch())[0].sum().backward()
-    with pytest.raises(RuntimeError, match="no gradient reached it"):
-        optimizer.step()
-
-
-def test_the_gradient_is_followed_again_in_a_long_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "RECHECK_EVERY", 2)
-    model = model_of(**CHOSEN)
-    optimizer = sgd(model)
-    train(model, optimizer, steps=2)
-    (loss, _) = model.loss(batch())
-    (loss.detach() + 0 * loss).sum().backward()
-    with pytest.raises(RuntimeError, match="no gradient reached it"):
-        optimizer.step()
 
 
 def test_weights_of_a_model_without_names_are_by_number() -> None:

@@ -1,49 +1,21 @@
-"""The chosen losses inside Ultralytics' criteria, on made-up predictions: the numbers, the state, what travels."""
+"""The chosen losses inside Ultralytics' criteria, on made-up predictions: equal to stock, numbers by hand, refusals."""
 
 from __future__ import annotations
 
 import copy
-import gc
-import pickle
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import HEADS, criterion_of, head, made_up_batch, predictions, run, start_without_plugin, tensors
+from anchor_criteria import CLS_LOSSES, assert_close, equipped, leaves
+from conftest import HEADS, criterion_of, made_up_batch, predictions, run, tensors
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
-from ultralytics.utils.loss import v8OBBLoss
 from ultralytics.utils.metrics import bbox_iou, probiou
 
 import yolo_losses
-from yolo_losses import registry
-from yolo_losses.integration.criteria import parts
 from yolo_losses.integration.criteria.distribution_part import DistributionPart
 from yolo_losses.losses import build as factory
-
-CLS_LOSSES = [spec.name for spec in registry.specs("cls")]
-BOX_LOSSES = [spec.name for spec in registry.specs("box") if not spec.rotated]
-
-
-def equipped(name: str, **keys: Any) -> tuple[Any, dict[str, parts.Branch]]:
-    """Return a fresh criterion of a head with the chosen losses, and its branches."""
-    criterion = criterion_of(name)
-    return criterion, yolo_losses.equip(criterion, keys)
-
-
-def leaves(criterion: Any) -> list[Any]:
-    """Return the criteria that a criterion is made of."""
-    return [criterion.one2many, criterion.one2one] if hasattr(criterion, "one2many") else [criterion]
-
-
-def stock_parts(criterion: Any) -> list[Any]:
-    """Return what may be swapped in a criterion."""
-    return [
-        part
-        for one in leaves(criterion)
-        for part in (one.assigner, one.bce, one.bbox_loss, getattr(one.bbox_loss, "dfl_loss", None))
-    ]
 
 
 class Seen:
@@ -85,14 +57,6 @@ class Seen:
         targets = torch.zeros_like(self.scores)
         targets[self.mask] = self.iou  # one element an anchor, so in the anchors' order
         return targets
-
-
-def assert_close(got: float | Tensor, wanted: float | Tensor, relative: float = 1e-6) -> None:
-    got, wanted = torch.as_tensor(got), torch.as_tensor(wanted)
-    assert (got - wanted).abs().max() <= relative * wanted.abs().max(), (got, wanted)
-
-
-# ------------------------------------------------------------------------------------------------ equal to stock
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -160,9 +124,6 @@ def test_equipping_twice_is_equipping_once_with_the_later_keys():
     yolo_losses.equip(criterion, {"cls_loss": "slide"})
     assert type(criterion.bce.stock) is torch.nn.BCEWithLogitsLoss
     assert run(criterion, outputs, batch)[0] == run(equipped("v8", cls_loss="slide")[0], outputs, batch)[0]
-
-
-# ------------------------------------------------------------------------------------------------ numbers by hand
 
 
 @pytest.mark.parametrize("name", ["v8", "v8-obb"])
@@ -320,255 +281,6 @@ def test_a_batch_of_many_chunks_equals_one_of_a_single_chunk(cls_loss, cls_targe
         assert_close(chunks[2][1], whole[2][1], 1e-5)
     for ours, theirs in zip(found[1][1], found[0][1], strict=True):
         assert_close(ours, theirs, 1e-5)
-
-
-# ------------------------------------------------------------------------------------------------ hard input
-
-
-def hard_batches(classes: int) -> dict[str, dict[str, Any]]:
-    """Return batches of two images that are unlike what a data set should hold."""
-    one_empty = made_up_batch("v8", each=2, classes=classes)
-    one_empty["batch_idx"] = torch.zeros(4)
-    outside, no_size = (made_up_batch("v8", classes=classes) for _ in range(2))
-    outside["bboxes"] += torch.tensor([0.9, -0.9, 0, 0])
-    no_size["bboxes"][:, 2:] = 0
-    many = made_up_batch("v8", each=5_000, classes=classes)
-    return {
-        "no object": made_up_batch("v8", each=0, classes=classes),
-        "one empty image": one_empty,
-        "boxes outside of the image": outside,
-        "boxes of no size": no_size,
-        "10,000 objects": many,
-    }
-
-
-@pytest.mark.parametrize("classes", [1, 3])
-@pytest.mark.parametrize("cls_loss", CLS_LOSSES)
-def test_class_losses_are_finite_on_hard_batches(cls_loss, classes):
-    outputs = predictions("v8", classes=classes)
-    for what, batch in hard_batches(classes).items():
-        if what == "10,000 objects" and (classes > 1 or cls_loss not in ("slide", "ghm")):
-            continue  # it is the assigner that takes its time, whatever the loss
-        criterion = criterion_of("v8", classes)
-        yolo_losses.equip(criterion, {"cls_loss": cls_loss, "cls_target": "iou", "box_loss": "ciou"})
-        _, loss, gradients = run(criterion, outputs, batch)
-        assert loss.isfinite().all(), what
-        assert all(g is not None and g.isfinite().all() for g in gradients), what
-
-
-@pytest.mark.parametrize("box_loss", BOX_LOSSES)
-def test_box_losses_are_finite_and_in_the_graph_on_hard_batches(box_loss):
-    outputs = predictions("v8")
-    for what, batch in hard_batches(3).items():
-        if what == "10,000 objects":
-            continue
-        criterion, _ = equipped("v8", box_loss=box_loss)
-        items, loss, gradients = run(criterion, outputs, batch)
-        assert loss.isfinite().all(), what
-        assert gradients[0] is not None, what
-        assert gradients[0].isfinite().all(), what
-        if what == "no object":
-            assert items["box_loss"] == 0
-
-
-@pytest.mark.parametrize("name", ["v8", "v8-obb", "26"])
-@pytest.mark.parametrize("cls_loss", CLS_LOSSES)
-@pytest.mark.parametrize("sign", [1, -1])
-def test_logits_of_a_hundred_are_finite(name, cls_loss, sign):
-    outputs, batch = predictions(name), made_up_batch(name)
-    with torch.no_grad():
-        for part in outputs.values() if name == "26" else [outputs]:
-            if isinstance(part, dict):
-                part["scores"][:] = torch.where(part["scores"] > part["scores"].median(), 100.0, -100.0) * sign
-    _, loss, gradients = run(equipped(name, cls_loss=cls_loss)[0], outputs, batch)
-    assert loss.isfinite().all()
-    assert all(g.isfinite().all() for g in gradients if g is not None)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("cls_loss", CLS_LOSSES)
-def test_half_precision_is_finite_and_near_full(cls_loss, dtype):
-    """As under autocast: the head's outputs come in half precision, and the sums inside are taken in full."""
-    outputs, batch = predictions("v8", images=8), made_up_batch("v8", images=8)
-    rounded = {k: v.detach().to(dtype) if k in ("boxes", "scores") else v for k, v in outputs.items()}
-    half = {k: v.clone().requires_grad_() if k in ("boxes", "scores") else v for k, v in rounded.items()}
-    full = {k: v.float().requires_grad_() if k in ("boxes", "scores") else v for k, v in rounded.items()}
-    wanted = run(equipped("v8", cls_loss=cls_loss, box_loss="giou")[0], full, batch)[0]
-    with torch.autocast("cpu", dtype=dtype):
-        got, loss, gradients = run(equipped("v8", cls_loss=cls_loss, box_loss="giou")[0], half, batch)
-    assert loss.isfinite().all()
-    assert all(g.isfinite().all() for g in gradients if g is not None)
-    # The assigner itself runs on rounded scores, so the two differ by more than rounding.
-    assert_close(got["cls_loss"], wanted["cls_loss"], 0.05)
-
-
-def alive() -> int:
-    return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
-
-
-@pytest.mark.parametrize("keys", [{"cls_loss": "mal"}, {"cls_loss": "ema_slide", "box_loss": "wiou"}], ids=str)
-@pytest.mark.parametrize("name", HEADS)
-def test_a_step_leaves_no_memory_to_the_collector_of_cycles(name, keys):
-    """It runs now and then: until then the tensors of every step since would be held, on a GPU too."""
-    if name.endswith("obb"):
-        keys = {key: value for key, value in keys.items() if key != "box_loss"}
-    criterion = equipped(name, **keys)[0]
-
-    def step() -> None:
-        run(criterion, predictions(name), made_up_batch(name))
-
-    step()
-    gc.collect()
-    gc.disable()
-    try:
-        step()
-        before = alive()
-        step()
-        assert alive() == before
-    finally:
-        gc.enable()
-
-
-# ------------------------------------------------------------------------------------------------ state and copies
-
-
-STATEFUL = [name for name in CLS_LOSSES if any(True for _ in factory.make_cls_loss(name).buffers())]
-
-
-@pytest.mark.parametrize("cls_loss", STATEFUL)
-def test_state_is_shared_with_the_ema_and_written_in_training_only(cls_loss):
-    assert "ema_slide" in STATEFUL
-    model_criterion, branches = equipped("v8", cls_loss=cls_loss)
-    ema_criterion = criterion_of("v8")
-    assert yolo_losses.equip(ema_criterion, {"cls_loss": cls_loss}, branches)[""] is branches[""]
-    outputs, batch = predictions("v8"), made_up_batch("v8")
-    module = branches[""].cls
-
-    def state() -> list[Tensor]:
-        return [buffer.clone() for buffer in module.buffers()]
-
-    fresh = state()
-    with torch.no_grad():
-        run(ema_criterion, outputs, batch)
-    assert all(torch.equal(a, b) for a, b in zip(state(), fresh, strict=True))
-    run(model_criterion, outputs, batch)
-    trained = state()
-    assert not all(torch.equal(a, b) for a, b in zip(trained, fresh, strict=True))
-    with torch.no_grad():
-        validated = run(ema_criterion, predictions("v8", seed=5), batch)[0]
-        again = run(model_criterion, predictions("v8", seed=5), batch)[0]
-    assert all(torch.equal(a, b) for a, b in zip(state(), trained, strict=True))
-    assert validated == again
-
-
-@pytest.mark.parametrize("box_loss", [n for n in BOX_LOSSES if any(True for _ in factory.make_box_loss(n).buffers())])
-def test_box_state_is_written_in_training_only(box_loss):
-    criterion, branches = equipped("v8", box_loss=box_loss)
-    fresh = [buffer.clone() for buffer in branches[""].box.buffers()]
-    with torch.no_grad():
-        run(criterion, predictions("v8"), made_up_batch("v8"))
-    assert all(torch.equal(a, b) for a, b in zip(branches[""].box.buffers(), fresh, strict=True))
-    run(criterion, predictions("v8"), made_up_batch("v8"))
-    assert not all(torch.equal(a, b) for a, b in zip(branches[""].box.buffers(), fresh, strict=True))
-
-
-def test_validation_needs_no_graph():
-    with torch.no_grad():
-        _, loss, gradients = run(
-            equipped("v8", cls_loss="vfl", box_loss="giou")[0], predictions("v8"), made_up_batch("v8")
-        )
-    assert not loss.requires_grad
-    assert gradients == []
-
-
-@pytest.mark.parametrize("name", ["v8", "26"])
-def test_a_deep_copy_shares_the_branch_and_gives_the_same_numbers(name):
-    """NaN recovery rebuilds the EMA by deep copy of the model, criterion included."""
-    criterion, branches = equipped(name, cls_loss="ema_slide", box_loss="giou")
-    copied = copy.deepcopy(criterion)
-    assert [one.bce.branch for one in leaves(copied)] == list(branches.values())
-    assert all(one.bce.branch is branch for one, branch in zip(leaves(copied), branches.values(), strict=True))
-    assert all(a.assigner.stock is not b.assigner.stock for a, b in zip(leaves(copied), leaves(criterion), strict=True))
-    outputs, batch = predictions(name), made_up_batch(name)
-    with torch.no_grad():
-        assert run(copied, outputs, batch)[0] == run(criterion, outputs, batch)[0]
-
-
-def test_attributes_of_a_part_are_those_of_the_stock_part():
-    criterion = criterion_of("v8")
-    assigner, box = criterion.assigner, criterion.bbox_loss
-    yolo_losses.equip(criterion, {"cls_loss": "slide", "box_loss": "giou"})
-    assert criterion.assigner is not assigner
-    assert criterion.assigner.topk == assigner.topk
-    criterion.assigner.num_classes = 7  # as YOLOE sets it
-    assert assigner.num_classes == criterion.assigner.num_classes == 7
-    assert criterion.bbox_loss.dfl_loss is box.dfl_loss
-    assert not hasattr(criterion.assigner, "nothing_of_that_name")
-
-
-def test_a_pickled_criterion_is_the_stock_one_where_the_package_is_not(tmp_path: Path):
-    """Until 8.4.95 a checkpoint taken mid-run holds the EMA's criterion."""
-    cases: dict[str, Any] = {
-        "v8": equipped("v8", cls_loss="ema_slide", box_loss="giou", dfl_loss="off")[0],
-        "v10": equipped("v10", cls_loss="focal", loss_branches="one2one")[0],
-        "26": equipped("26", cls_loss="slide", box_loss="ciou")[0],
-        "obb": equipped("v8-obb", cls_loss="qfl", dfl_loss="dfl")[0],
-        "class": yolo_losses.DetectionLoss(head("v8"), settings={"cls_loss": "focal"}),
-    }
-    for criterion in cases.values():
-        run(leaves(criterion)[0], *sample(criterion))  # with what a step leaves behind
-    torch.save(cases, tmp_path / "criteria.pt")
-    assert b"yolo_losses" not in pickle.dumps(list(cases.values()))
-    code = """
-import sys, torch
-cases = torch.load(sys.argv[1], weights_only=False)
-for name, criterion in cases.items():
-    for one in (criterion.one2many, criterion.one2one) if hasattr(criterion, "one2many") else [criterion]:
-        kinds = [type(one), type(one.assigner), type(one.bce), type(one.bbox_loss), type(one.bbox_loss.dfl_loss)]
-        print(name, *(kind.__name__ for kind in kinds))
-assert not [module for module in sys.modules if module.startswith("yolo_losses")]
-"""
-    result = start_without_plugin(code, str(tmp_path / "criteria.pt"))().check()
-    bce = "BCEWithLogitsLoss"
-    detect = f"v8DetectionLoss TaskAlignedAssigner {bce} BboxLoss"
-    assert result.lines[-7:] == [
-        f"v8 {detect} DFLoss",
-        f"v10 {detect} DFLoss",
-        f"v10 {detect} DFLoss",
-        f"26 {detect} NoneType",
-        f"26 {detect} NoneType",
-        f"obb v8OBBLoss RotatedTaskAlignedAssigner {bce} RotatedBboxLoss DFLoss",
-        f"class {detect} DFLoss",
-    ]
-
-
-def sample(criterion: Any) -> tuple[Any, dict[str, Any]]:
-    """Return outputs and a batch for one of a criterion's branches."""
-    if isinstance(leaves(criterion)[0], v8OBBLoss):
-        return predictions("v8-obb"), made_up_batch("v8-obb")
-    if hasattr(criterion, "one2many"):
-        name = "v10" if criterion.one2many.use_dfl else "26"
-        return predictions(name)["one2many"], made_up_batch(name)
-    return predictions("v8"), made_up_batch("v8")
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("v8", "DetectionLoss"), ("v8-seg", "SegmentationLoss"), ("v8-pose", "PoseLoss"), ("v8-obb", "OBBLoss")],
-)
-def test_the_criteria_as_classes_are_equip_on_the_stock_ones(name, kind):
-    outputs, batch = predictions(name), made_up_batch(name)
-    ours = getattr(yolo_losses, kind)(head(name), settings={"cls_loss": "slide"})
-    assert isinstance(ours, type(criterion_of(name)))
-    assert run(ours, outputs, batch)[0] == run(equipped(name, cls_loss="slide")[0], outputs, batch)[0]
-    # Without settings, the model's own arguments are asked.
-    model = copy.copy(head(name))
-    model.args = copy.copy(model.args)
-    model.args.cls_loss = "slide"
-    assert run(getattr(yolo_losses, kind)(model), outputs, batch)[0] == run(ours, outputs, batch)[0]
-
-
-# ------------------------------------------------------------------------------------------------ refusals, proof
 
 
 @pytest.mark.parametrize(

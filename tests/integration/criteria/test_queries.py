@@ -1,108 +1,21 @@
-"""RT-DETR: the chosen losses in its criterion, on the pairs that it matches itself."""
+"""RT-DETR: the terms of the chosen losses in its criterion, on the pairs that it matches itself."""
 
 from __future__ import annotations
 
 import copy
-import csv
 import functools
-import io
 import math
-import pickle
 from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, logged, made_up_batch, pairs, start_without_plugin, yolo
+from tiny_detr import CLASSES, Given, equipped, stock_criterion
 from torch import Tensor
-from ultralytics import RTDETR
-from ultralytics.models.rtdetr.train import RTDETRTrainer
-from ultralytics.models.utils.loss import RTDETRDetectionLoss
-from ultralytics.nn.tasks import RTDETRDetectionModel
 
 from yolo_losses import equip, functional, make_box_loss, make_cls_loss
-from yolo_losses.integration.criteria.parts import Part
-from yolo_losses.integration.state import STATE_FILE
 
-CLASSES = 3
-MODEL = """
-nc: 3
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]] # P3/8
-  - [-1, 1, Conv, [32, 3, 2]] # P4/16
-  - [-1, 1, Conv, [32, 3, 2]] # P5/32
-head:
-  - [-1, 1, AIFI, [32, 2]]
-  - [[2, 3, 5], 1, RTDETRDecoder, [nc, 32, 20, 4, 4, 3, 64]]
-"""
-SIZE = 64
-TRAIN = {**TINY, "optimizer": "AdamW", "lr0": 0.0005}
-
-
-@pytest.fixture(scope="session")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("rtdetr") / "rtdetr-tiny.yaml"
-    path.write_text(MODEL, encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="session")
-def given(model_file: Path) -> Callable[..., tuple[list[Tensor], Callable[[Any], dict[str, Tensor]]]]:
-    """Return what makes leaves of a real model's outputs, and a call of a criterion on them; denoising included."""
-
-    @functools.cache
-    def outputs(each: int) -> tuple[Any, Any, dict[str, Any]]:
-        torch.manual_seed(0)
-        model = RTDETRDetectionModel(str(model_file), nc=CLASSES, verbose=False).train()
-        seen: list[Any] = []
-        stock = stock_criterion()
-
-        def listen(*args: Any, **kwargs: Any) -> Any:
-            seen.append((args, kwargs))
-            return stock(*args, **kwargs)
-
-        model.__dict__["criterion"] = listen
-        batch = made_up_batch("v8", each=each, classes=CLASSES)
-        batch["img"] = torch.rand_like(batch["img"])
-        model.loss(batch)
-        (outputs, targets), kwargs = seen[0]
-        return outputs, targets, kwargs
-
-    def make(each: int = 3) -> tuple[list[Tensor], Callable[[Any], dict[str, Tensor]]]:
-        preds, targets, kwargs = outputs(each)
-        generator = torch.Generator().manual_seed(3)
-
-        def leaf(value: Tensor, box: bool) -> Tensor:
-            noise = torch.randn(value.shape, generator=generator)
-            value = value.detach().clone()
-            value = (value + 0.02 * noise).clamp(0.01, 0.99) if box else value + 2 * noise
-            return value.requires_grad_()
-
-        boxes, scores = leaf(preds[0], True), leaf(preds[1], False)
-        leaves, more = [boxes, scores], {**kwargs}
-        if kwargs.get("dn_meta") is not None:
-            more |= {"dn_bboxes": leaf(kwargs["dn_bboxes"], True), "dn_scores": leaf(kwargs["dn_scores"], False)}
-            leaves += [more["dn_bboxes"], more["dn_scores"]]
-        return leaves, lambda criterion: criterion((boxes, scores), targets, **more)
-
-    return make
-
-
-Given = Callable[..., tuple[list[Tensor], Callable[[Any], dict[str, Tensor]]]]
-
-
-def stock_criterion() -> Any:
-    return RTDETRDetectionLoss(nc=CLASSES, use_vfl=True)
-
-
-def equipped(image_size: float | None = None, **keys: Any) -> Any:
-    criterion = stock_criterion()
-    criterion.branches = equip(criterion, keys, image_size=image_size)
-    return criterion
+pytest_plugins = ("tiny_detr",)
 
 
 def gradients(terms: dict[str, Tensor], leaves: list[Tensor]) -> list[Tensor]:
@@ -236,13 +149,6 @@ def test_class_weights_multiply_the_loss_of_each_class(given: Given, name: str, 
         torch.testing.assert_close(weighted, plain, rtol=1e-4, atol=1e-7)
 
 
-def test_class_weights_are_refused_where_they_do_not_fit() -> None:
-    with pytest.raises(ValueError, match=r"^'cls_weights=\[1.0, 2.0\]' is not valid: [^\n]*classes, 3$"):
-        equipped(cls_weights=[1, 2])
-    with pytest.raises(ValueError, match=r"^'cls_weights=balanced' needs the labels of the training set"):
-        equipped(cls_weights="balanced")
-
-
 def test_matched_query_without_overlap_stays_positive() -> None:
     criterion = equipped(cls_loss="mal")
     logits = torch.zeros(1, 4, CLASSES, requires_grad=True)
@@ -315,206 +221,7 @@ def test_wiou_state_moves_once_a_training_step_by_the_last_layer(given: Given) -
     assert float(alone.branches[""].box.mean_loss) == pytest.approx(first, rel=1e-4)
 
 
-def test_losses_are_no_part_of_the_model_s_weights() -> None:
-    criterion = equipped(box_loss="wiou", cls_loss="mal")
-    assert not criterion.state_dict()
-    assert not list(criterion.parameters())
-
-
-def test_deep_copy_is_equipped_and_its_own(given: Given) -> None:
-    _, call = given()
-    criterion = equipped(cls_loss="mal", box_loss="siou")
-    twin = copy.deepcopy(criterion)
-    criterion.loss_gain["giou"] = 20
-    torch.testing.assert_close(call(criterion)["loss_giou"], 10 * call(twin)["loss_giou"])
-    assert call(twin)["loss_class"] == call(criterion)["loss_class"]
-    assert twin.branches[""] is criterion.branches[""]
-
-
-@pytest.mark.slow
-def test_pickle_is_stock_and_loads_without_this_package(given: Given, tmp_path: Path) -> None:
-    _, call = given()
-    expected = call(stock_criterion())
-    criterion = equipped(cls_loss="mal", box_loss="wiou")
-    del criterion.branches
-    path = tmp_path / "criterion.pt"
-    torch.save(criterion, path)
-    pickled = io.BytesIO(pickle.dumps(criterion))
-    loaded = pickle.load(pickled)
-    assert not [part for part in vars(loaded).values() if isinstance(part, Part)]
-    for again in (loaded, copy.deepcopy(loaded)):
-        for name, value in call(again).items():
-            assert torch.equal(value, expected[name])
-    equip(loaded, {"cls_loss": "mal"})
-    assert not torch.equal(call(loaded)["loss_class"], expected["loss_class"])
-    code = "import torch; print(type(torch.load(sys.argv[1], weights_only=False).vfl).__module__)"
-    assert "ultralytics.utils.loss" in start_without_plugin(code, str(path))().check().text
-
-
-def test_default_keys_put_the_stock_parts_back(given: Given) -> None:
-    _, call = given()
-    criterion = equipped(cls_loss="mal", box_loss="ciou")
-    assert equip(criterion, {}) == {}
-    assert "forward" not in vars(criterion)
-    expected = call(stock_criterion())
-    for name, value in call(criterion).items():
-        assert torch.equal(value, expected[name])
-    assert [name for name, _ in criterion.named_children()] == [n for n, _ in stock_criterion().named_children()]
-
-
-REFUSED = [
-    ({"cls_loss": "slide"}, "'cls_loss=slide'", "bce, "),
-    ({"cls_loss": "emaslide"}, "'cls_loss=ema_slide'", "mal"),
-    ({"cls_loss": "ghm"}, "'cls_loss=ghm'", "qfl"),
-    ({"cls_loss": "mal", "cls_target": "tal"}, "'cls_target=tal'", "allowed are auto, iou"),
-    ({"cls_target": "iou"}, "'cls_target=iou'", "change nothing"),
-    ({"dfl_loss": "dfl"}, "'dfl_loss=dfl'", "allowed is stock"),
-    ({"dfl_loss": "off"}, "'dfl_loss=off'", "allowed is stock"),
-    ({"cls_loss": "mal", "loss_branches": "one2one"}, "'loss_branches=one2one'", "allowed is both"),
-    ({"box_loss": "probiou"}, "'box_loss=probiou'", "axis-aligned"),
-]
-
-
-@pytest.mark.parametrize(("keys", "names", "allowed"), REFUSED)
-def test_what_makes_no_sense_is_refused_by_name(keys: dict[str, Any], names: str, allowed: str) -> None:
-    with pytest.raises(ValueError, match=r"^'") as caught:
-        equip(stock_criterion(), keys)
-    message = str(caught.value)
-    assert message.startswith(names)
-    assert allowed in message
-    assert "\n" not in message
-
-
-@pytest.mark.parametrize(("keys", "names", "allowed"), REFUSED)
-def test_trainer_refuses_before_anything_is_written(
-    tmp_path: Path, data: Path, model_file: Path, keys: dict[str, Any], names: str, allowed: str
-) -> None:
-    overrides = {**TRAIN, **keys, "model": str(model_file), "data": str(data), "project": str(tmp_path / "runs")}
-    with pytest.raises(ValueError, match=r"^'") as caught:
-        RTDETRTrainer(overrides=overrides)
-    assert str(caught.value).startswith(names)
-    assert allowed in str(caught.value)
-    assert not (tmp_path / "runs").exists()
-
-
-def test_loss_in_pixels_needs_the_image_s_size() -> None:
-    with pytest.raises(ValueError, match=r"^'box_loss=inner_nwd' counts in pixels.*image_size"):
-        equip(stock_criterion(), {"box_loss": "inner_nwd"})
-
-
-def test_missing_part_is_named() -> None:
-    criterion = stock_criterion()
-    del criterion.vfl
-    with pytest.raises(RuntimeError, match="RTDETRDetectionLoss has no 'vfl'"):
-        equip(criterion, {"cls_loss": "mal"})
-
-
-def test_part_that_is_never_called_is_an_error(given: Given) -> None:
-    _, call = given()
-    criterion = equipped(cls_loss="mal")
-    criterion._get_loss_class = lambda scores, labels, iou, count, postfix="": {f"loss_class{postfix}": scores.sum()}
-    with pytest.raises(
-        RuntimeError, match="RTDETRDetectionLoss computed its class term without the part that holds cls_loss=mal"
-    ):
-        call(criterion)
-
-
-@pytest.mark.slow
-def test_stock_command_trains_it(tmp_path: Path, data: Path, model_file: Path) -> None:
-    keys = {**TRAIN, "epochs": 2, "cls_loss": "mal", "box_loss": "inner_ciou"}
-    result = yolo("train", *pairs(model=model_file, data=data, project=tmp_path, name="run", **keys)).check()
-    (started,) = result.saying("equipped for training and validation")
-    for words in ("cls_loss=mal", "gamma=1.5", "target: IoU", "box_loss=inner_ciou"):
-        assert words in started
-    (ran,) = result.saying("ran in the first batch")
-    for words in ("with objects: class, box;", "times the stock loss's", "giou_loss"):
-        assert words in ran
-    rows = list(csv.DictReader((tmp_path / "run" / "results.csv").open(encoding="utf-8")))
-    rows = [{key.strip(): float(value) for key, value in row.items()} for row in rows]
-    assert len(rows) == 2
-    for row in rows:
-        for term in ("giou_loss", "cls_loss", "l1_loss"):
-            assert row[f"train/{term}"] > 0
-            assert row[f"val/{term}"] > 0
-            assert math.isfinite(row[f"train/{term}"] + row[f"val/{term}"])
-    assert "cls_loss: mal" in (tmp_path / "run" / "args.yaml").read_text(encoding="utf-8")
-    code = "from ultralytics import RTDETR; import torch; print(RTDETR(sys.argv[1]).model.nc)"
-    start_without_plugin(code, str(tmp_path / "run" / "weights" / "best.pt"))().check()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("keys", [{"cls_loss": "focal", "box_loss": "nwd"}, {"cls_scale": 0.5}])
-def test_python_trains_it(tmp_path: Path, data: Path, model_file: Path, keys: dict[str, Any]) -> None:
-    with logged() as lines:
-        RTDETR(str(model_file)).train(data=str(data), project=str(tmp_path), name="run", **TRAIN, **keys)
-    assert len([line for line in lines if "ran in the first batch" in line]) == 1
-
-
-@pytest.mark.slow
-def test_resumed_run_takes_up_the_state(tmp_path: Path, data: Path, model_file: Path) -> None:
-    def stop(trainer: Any) -> None:
-        if trainer.epoch == 1:
-            raise KeyboardInterrupt
-
-    model = RTDETR(str(model_file))
-    model.add_callback("on_train_epoch_start", stop)
-    with pytest.raises(KeyboardInterrupt):
-        model.train(data=str(data), project=str(tmp_path), name="run", **{**TRAIN, "epochs": 2}, box_loss="wiou")
-    weights = tmp_path / "run" / "weights"
-    saved = torch.load(weights / STATE_FILE, weights_only=True)
-    code = "import torch; torch.load(sys.argv[1], weights_only=False)"
-    start_without_plugin(code, str(weights / "last.pt"))().check()
-    with logged() as lines:
-        resumed = RTDETR(str(weights / "last.pt"))
-        resumed.train(resume=True)
-    assert [line for line in lines if "state is that of epoch 1" in line]
-    assert list(saved["state"]) == ["/box"]
-
-
-@pytest.mark.parametrize("engine", ["trainer", "validator"])
-def test_pixels_are_those_of_the_images_that_an_engine_prepares(engine: str) -> None:
-    from yolo_losses.integration.run import _follow_image_size
-
-    def prepare(batch: Any) -> Any:
-        return {"img": batch["img"].float()}
-
-    trainer = SimpleNamespace(preprocess_batch=prepare, validator=SimpleNamespace(preprocess=prepare))
-    branch = SimpleNamespace(image_size=640.0)
-    _follow_image_size(trainer, branch)
-    preprocess = trainer.preprocess_batch if engine == "trainer" else trainer.validator.preprocess
-    for size in (320, 480):
-        assert preprocess({"img": torch.zeros(1, 3, size, size)})["img"].shape[-1] == size
-        assert branch.image_size == size
-
-
-@pytest.mark.slow
-def test_pixels_are_those_of_each_batch_in_multi_scale_training(tmp_path: Path, data: Path, model_file: Path) -> None:
-    model, sizes = RTDETR(str(model_file)), []
-
-    def look(trainer: Any) -> None:
-        sizes.append((float(trainer.yolo_losses_run.branches[""].image_size), trainer.size_of_batch))
-
-    def remember(trainer: Any) -> None:
-        preprocess = trainer.preprocess_batch
-
-        def and_remember(batch: Any) -> Any:
-            batch = preprocess(batch)
-            trainer.size_of_batch = batch["img"].shape[-1]
-            return batch
-
-        trainer.preprocess_batch = and_remember
-
-    model.add_callback("on_train_start", remember)
-    model.add_callback("on_train_batch_end", look)
-    keys = {**TRAIN, "epochs": 4, "imgsz": 128, "multi_scale": 0.5, "box_loss": "nwd", "val": False}
-    model.train(data=str(data), project=str(tmp_path), **keys)
-    assert all(seen == of_batch for seen, of_batch in sizes)
-    assert len({size for size, _ in sizes}) > 1
-
-
 # The L1 term
-
-
 @pytest.mark.parametrize("box", ["stock", "giou"])
 def test_l1_is_the_stock_term(given: Given, box: str) -> None:
     leaves, call = given()
@@ -547,8 +254,3 @@ def test_l1_term_without_objects_and_in_half_precision(given: Given, loss: str) 
             terms = call(equipped(l1_loss=loss))
         assert all(torch.isfinite(value) for value in terms.values())
         assert all(torch.isfinite(gradient).all() for gradient in gradients(terms, leaves))
-
-
-def test_rt_detr_refuses_an_angle_loss() -> None:
-    with pytest.raises(ValueError, match=r"^'angle_loss=cos2' cannot be used with RT-DETR, which predicts no angles"):
-        equipped(angle_loss="cos2")

@@ -1,0 +1,146 @@
+"""What a report says of runs that are missing, copied, incomparable or have learned nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import polars as pl
+import pytest
+from made_up_reports import ERROR, fill, summary, text, verdict
+from made_up_runs import write_run
+
+from yolo_losses.comparison.report import build_report
+
+pytest_plugins = ("made_up_reports",)
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
+
+pytest.importorskip("scipy")
+
+
+def test_runs_made_by_hand_are_grouped_by_their_settings(tmp_path):
+    for loss, skill in (("bce", 1.0), ("focal", 0.3)):
+        for seed in range(3):
+            how = {"loss_stats": True} if seed else {}  # which changes no training
+            write_run(tmp_path, {"cls_loss": loss}, seed, skill=skill, by_hand=True, settings=how)
+    table = build_report(tmp_path)
+    row = verdict(table, "cls_loss=focal")
+    assert row["verdict"] == "worse"
+    assert (row["seeds"], row["images"]) == (3, None)
+    assert "no validation.npz" in text(tmp_path)
+    assert "map75" not in {r["metric"] for r in summary(tmp_path)["comparisons"]}
+
+
+def test_a_seed_without_a_partner_enters_no_difference(tmp_path):
+    fill(tmp_path)
+    shutil.rmtree(tmp_path / "runs" / "cls_loss=focal+my" / "seed1")
+    before = verdict(build_report(tmp_path), "cls_loss=focal")
+    write_run(tmp_path, {"cls_loss": "focal"}, 7, skill=0.9)
+    row = verdict(build_report(tmp_path), "cls_loss=focal")
+    assert (row["seeds"], row["runs"]) == (2, 3)
+    assert row["difference"] == pytest.approx(before["difference"])
+
+
+def test_one_seed_is_inconclusive(tmp_path):
+    table = build_report(fill(tmp_path, seeds=1))
+    row = verdict(table, "cls_loss=focal")
+    assert row["verdict"] == "inconclusive"
+    assert row["low"] is None
+    assert "one seed" in row["sentence"]
+    assert "fewer than three seeds" in text(tmp_path)
+    assert "About 3 seeds" in text(tmp_path)
+
+
+def test_identical_results_are_said(tmp_path):
+    fill(tmp_path)
+    for seed in range(3):
+        path = tmp_path / f"runs/cls_loss=slide+my/seed{seed}"
+        other = tmp_path / f"runs/cls_loss=bce+my/seed{seed}"
+        record = json.loads((path / "record.json").read_text())
+        record |= {k: json.loads((other / "record.json").read_text())[k] for k in ("best", "last")}
+        (path / "record.json").write_text(json.dumps(record))
+        shutil.copy(other / "validation.npz", path)
+    row = verdict(build_report(tmp_path), "cls_loss=slide")
+    assert row["verdict"] == "practically equal"
+    assert "identical with each of the 3 seeds" in row["sentence"]
+
+
+def test_runs_that_learned_nothing_are_inconclusive(tmp_path):
+    fill(tmp_path, seeds=2)
+    for path in tmp_path.rglob("record.json"):
+        record = json.loads(path.read_text())
+        for which in ("best", "last"):
+            record[which] |= {"map50_95": 0.0}
+        path.write_text(json.dumps(record))
+    table = build_report(tmp_path)
+    assert "0 in every run" in verdict(table, "cls_loss=focal")["sentence"]
+    assert "no difference from the baseline varies" in text(tmp_path)
+    assert "With one seed" not in text(tmp_path)
+    assert table.schema["seeds_needed"] == pl.Int64
+    assert table.schema["low"] == pl.Float64
+
+
+def test_a_configuration_without_a_finished_run_is_said(tmp_path):
+    fill(tmp_path)
+    write_run(tmp_path, {"cls_loss": "vfl"}, 0, error=ERROR)
+    table = build_report(tmp_path)
+    assert verdict(table, "cls_loss=vfl")["sentence"] == "inconclusive: no seed has a finished run of both"
+
+
+@pytest.mark.parametrize("losses", [["bce"], ["bce", "focal"]])
+def test_a_report_without_a_finished_run_of_the_baseline_is_written(tmp_path, losses):
+    write_run(tmp_path, {"cls_loss": "bce"}, 0, error=ERROR)
+    for loss in losses[1:]:
+        write_run(tmp_path, {"cls_loss": loss}, 0)
+    table = build_report(tmp_path, baseline={"cls_loss": "bce"})
+    assert table.is_empty() or verdict(table, "cls_loss=focal")["verdict"] == "inconclusive"
+    assert "out of memory" in text(tmp_path)
+
+
+def test_one_configuration_alone_is_described(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, {"cls_loss": "bce"}, seed)
+    assert build_report(tmp_path)["verdict"].to_list() == [None] * 3
+    assert "no other configuration" in text(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"data_hash": "other"}, "changed between runs"),
+        ({"order_hash": "other"}, "The runs of seed 0 do not all see the same batches"),
+        ({"weights_hash": "other"}, "The runs of seed 0 do not all start from the same weights"),
+        ({"versions": {"torch": "1.0"}}, "several versions of torch: 1.0, 2.14.0"),
+        ({"device": "NVIDIA"}, "several devices"),
+    ],
+)
+def test_what_spoils_a_comparison_is_said(tmp_path, changes, note):
+    write_run(tmp_path, {"cls_loss": "vfl"}, 0, **changes)
+    build_report(fill(tmp_path, seeds=2))
+    assert note in text(tmp_path)
+    assert note in text(tmp_path, "report.html")
+
+
+def test_seeds_that_are_none_are_said(tmp_path):
+    for loss in ("bce", "focal"):
+        for seed in range(3):
+            write_run(tmp_path, {"cls_loss": loss}, seed, order_hash="the same")
+    build_report(tmp_path)
+    assert "Seeds of focal saw the same images in the same order" in text(tmp_path)
+
+
+def test_a_seed_that_is_there_twice_counts_once(tmp_path):
+    fill(tmp_path)
+    shutil.copytree(tmp_path / "runs/cls_loss=focal+my/seed0", tmp_path / "runs/again")
+    assert verdict(build_report(tmp_path), "cls_loss=focal")["runs"] == 3
+    assert "1 further runs of the same configuration and seed are left out" in text(tmp_path)
+
+
+def test_keys_that_differ_though_no_axis_are_shown(tmp_path):
+    fill(tmp_path, seeds=2)
+    for seed in range(2):
+        path = tmp_path / f"runs/cls_loss=focal+my/seed{seed}/args.yaml"
+        path.write_text(path.read_text() + "lr0: 0.02\n")
+    build_report(tmp_path)
+    assert "| `lr0` (not an axis) | – | 0.02 | – |" in text(tmp_path)  # noqa: RUF001
