@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import torch
 from conftest import SIZE, made_up_batch
 from torch import Tensor
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
-
-from yolo_losses.integration import context
 
 CHOSEN = {"cls_loss": "focal", "box_loss": "siou"}
 
@@ -46,10 +42,3 @@ def train(model: Any, optimizer: torch.optim.Optimizer | None = None, steps: int
 
 def weights(model: Any) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-
-
-@pytest.fixture
-def nothing_is_running() -> Iterator[None]:
-    """Leave no model's loss being computed."""
-    yield
-    context.enter(None)

@@ -21,6 +21,9 @@ from yolo_losses.integration import context, guard
 from yolo_losses.integration.criteria.anchor_branch import AssignerPart
 from yolo_losses.integration.criteria.class_part import ClassPart
 
+pytest_plugins = ("no_context",)
+pytestmark = pytest.mark.usefixtures("no_context")
+
 
 @pytest.mark.parametrize("chosen", [CHOSEN, {}])
 def test_statistics_that_a_loop_of_one_s_own_does_not_write_are_warned_of_once(chosen: dict[str, Any]) -> None:
@@ -164,9 +167,6 @@ for name in [name for name in sys.modules if name.partition(".")[0] == "yolo_los
     del sys.modules[name]
 import yolo_losses
 from yolo_losses.integration import hook
-
-pytest_plugins = ("loops",)
-pytestmark = pytest.mark.usefixtures("nothing_is_running")
 assert hook is not before
 for method in (BaseTrainer.__init__, BaseModel.loss):
     assert method.yolo_losses_uninstall is hook.uninstall

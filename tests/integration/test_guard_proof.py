@@ -14,8 +14,8 @@ from ultralytics.nn.tasks import DetectionModel
 
 from yolo_losses.integration import context, guard
 
-pytest_plugins = ("loops",)
-pytestmark = pytest.mark.usefixtures("nothing_is_running")
+pytest_plugins = ("no_context",)
+pytestmark = pytest.mark.usefixtures("no_context")
 
 
 @pytest.mark.parametrize("spoil", [lambda loss: loss * 0, lambda loss: loss[:1] * 1], ids=["times 0", "thrown away"])

@@ -6,19 +6,10 @@ import json
 from pathlib import Path
 
 import polars as pl
-import pytest
 from made_up_runs import write_run
 
 SKILLS = {"bce": 1.0, "focal": 0.4, "slide": 1.0}
 ERROR = 'Traceback (most recent call last):\n  File "<string>"\ntorch.OutOfMemoryError: out of memory'
-
-
-@pytest.fixture(scope="module")
-def few_resamples():
-    """Bootstrap with few resamples."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("yolo_losses.comparison.stats.analysis.RESAMPLES", 100)
-        yield
 
 
 def fill(folder: Path, seeds: int = 3, **options) -> Path:

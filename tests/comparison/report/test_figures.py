@@ -14,7 +14,7 @@ from yolo_losses.comparison.report.figures import intervals
 from yolo_losses.comparison.report.tables import read_summary
 from yolo_losses.comparison.stats.analysis import Analysis, analyse
 
-pytest_plugins = ("made_up_reports",)
+pytest_plugins = ("few_resamples",)
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
 

@@ -19,7 +19,7 @@ from yolo_losses.comparison.report import build_report
 from yolo_losses.comparison.stats.analysis import ALL_SETS
 from yolo_losses.plots.style import INK
 
-pytest_plugins = ("made_up_reports",)
+pytest_plugins = ("few_resamples",)
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
 

@@ -12,7 +12,7 @@ from made_up_runs import write_run
 
 from yolo_losses.comparison.report import build_report
 
-pytest_plugins = ("made_up_reports",)
+pytest_plugins = ("few_resamples",)
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
 

@@ -10,12 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_detr import CLASSES, Given, equipped, stock_criterion
+from tiny_detr import CLASSES, equipped, given, stock_criterion
 from torch import Tensor
 
 from yolo_losses import equip, functional, make_box_loss, make_cls_loss
-
-pytest_plugins = ("tiny_detr",)
 
 
 def gradients(terms: dict[str, Tensor], leaves: list[Tensor]) -> list[Tensor]:
@@ -49,7 +47,7 @@ def totals(values: list[Tensor], postfixes: list[str], kind: str) -> dict[str, T
     return terms
 
 
-def test_varifocal_with_stock_parameters_is_the_stock_class_term(given: Given) -> None:
+def test_varifocal_with_stock_parameters_is_the_stock_class_term() -> None:
     leaves, call = given()
     stock = stock_criterion()
     own = {"vfl_gamma": getattr(stock.vfl, "gamma", 2.0), "vfl_alpha": getattr(stock.vfl, "alpha", 0.75)}
@@ -68,7 +66,7 @@ def test_varifocal_with_stock_parameters_is_the_stock_class_term(given: Given) -
         assert all(same) is not detach  # stock's gradient flows through the weight
 
 
-def test_giou_is_the_stock_box_term(given: Given) -> None:
+def test_giou_is_the_stock_box_term() -> None:
     leaves, call = given()
     expected, terms = call(stock_criterion()), call(equipped(box_loss="giou"))
     for name, value in expected.items():
@@ -78,7 +76,7 @@ def test_giou_is_the_stock_box_term(given: Given) -> None:
 
 
 @pytest.mark.parametrize("name", ["bce", "focal", "vfl", "qfl", "mal", "poly", "asl"])
-def test_class_term_of_every_layer_is_the_loss_on_matched_iou_over_the_objects(given: Given, name: str) -> None:
+def test_class_term_of_every_layer_is_the_loss_on_matched_iou_over_the_objects(name: str) -> None:
     _, call = given()
     expected = []
     for scores, labels, iou, count, _ in recorded(call)[0]:
@@ -97,7 +95,7 @@ def test_class_term_of_every_layer_is_the_loss_on_matched_iou_over_the_objects(g
 @pytest.mark.parametrize(
     "name", ["iou", "ciou", "eiou", "siou", "mpdiou", "shape_iou", "piou2", "nwd", "inner_ciou", "focal_eiou"]
 )
-def test_box_term_of_every_layer_is_the_loss_of_the_matched_pairs(given: Given, name: str) -> None:
+def test_box_term_of_every_layer_is_the_loss_of_the_matched_pairs(name: str) -> None:
     _, call = given()
     calls = recorded(call)[1]
     expected = []
@@ -114,7 +112,7 @@ def test_box_term_of_every_layer_is_the_loss_of_the_matched_pairs(given: Given, 
         torch.testing.assert_close(terms[term], value, rtol=rtol, atol=1e-6)
 
 
-def test_stock_class_term_can_be_scaled(given: Given) -> None:
+def test_stock_class_term_can_be_scaled() -> None:
     _, call = given()
     expected, terms = call(stock_criterion()), call(equipped(cls_scale=2.0))
     for name, value in expected.items():
@@ -123,7 +121,7 @@ def test_stock_class_term_can_be_scaled(given: Given) -> None:
 
 @pytest.mark.parametrize("each", [3, 0], ids=["objects", "no objects"])
 @pytest.mark.parametrize("name", ["stock", "bce", "focal", "vfl", "qfl", "mal", "poly", "asl"])
-def test_class_weights_multiply_the_loss_of_each_class(given: Given, name: str, each: int) -> None:
+def test_class_weights_multiply_the_loss_of_each_class(name: str, each: int) -> None:
     """In value and gradient; a class's own term is that of a criterion whose other classes have next to no weight."""
     leaves, call = given(each)
     weights = [0.5, 1.0, 3.0]
@@ -161,7 +159,7 @@ def test_matched_query_without_overlap_stays_positive() -> None:
 @pytest.mark.parametrize(
     "keys", [{"cls_loss": "mal", "box_loss": "wiou"}, {"cls_loss": "focal"}, {"box_loss": "inner_siou"}]
 )
-def test_batch_without_objects(given: Given, keys: dict[str, Any]) -> None:
+def test_batch_without_objects(keys: dict[str, Any]) -> None:
     leaves, call = given(0)
     criterion = equipped(**keys)
     terms = call(criterion)
@@ -173,7 +171,7 @@ def test_batch_without_objects(given: Given, keys: dict[str, Any]) -> None:
         assert float(criterion.branches[""].box.mean_loss) == 1
 
 
-def test_half_precision_and_extreme_logits(given: Given) -> None:
+def test_half_precision_and_extreme_logits() -> None:
     leaves, call = given()
     with torch.no_grad():
         leaves[1][..., 0, :] = 100
@@ -185,7 +183,7 @@ def test_half_precision_and_extreme_logits(given: Given) -> None:
         assert all(torch.isfinite(gradient).all() for gradient in gradients(terms, leaves))
 
 
-def test_a_first_batch_that_overflowed_is_no_proof_and_the_next_one_is_compared(given: Given) -> None:
+def test_a_first_batch_that_overflowed_is_no_proof_and_the_next_one_is_compared() -> None:
     model = equipped(cls_loss="focal", box_loss="siou")
     branch = model.branches[""]
     leaves, call = given()
@@ -199,7 +197,7 @@ def test_a_first_batch_that_overflowed_is_no_proof_and_the_next_one_is_compared(
     assert branch.proven
 
 
-def test_wiou_state_moves_once_a_training_step_by_the_last_layer(given: Given) -> None:
+def test_wiou_state_moves_once_a_training_step_by_the_last_layer() -> None:
     _, call = given()
     pred, target, _ = recorded(call)[1][0]
     corners = [torch.cat((b[:, :2] - b[:, 2:] / 2, b[:, :2] + b[:, 2:] / 2), 1) for b in (pred, target)]
@@ -223,7 +221,7 @@ def test_wiou_state_moves_once_a_training_step_by_the_last_layer(given: Given) -
 
 # The L1 term
 @pytest.mark.parametrize("box", ["stock", "giou"])
-def test_l1_is_the_stock_term(given: Given, box: str) -> None:
+def test_l1_is_the_stock_term(box: str) -> None:
     leaves, call = given()
     expected, terms = call(stock_criterion()), call(equipped(l1_loss="l1", box_loss=box))
     for name, value in expected.items():
@@ -233,7 +231,7 @@ def test_l1_is_the_stock_term(given: Given, box: str) -> None:
 
 
 @pytest.mark.parametrize("loss", ["smooth_l1", "off"])
-def test_l1_term_of_every_layer_is_the_sum_over_the_sides_and_the_mean_over_the_pairs(given: Given, loss: str) -> None:
+def test_l1_term_of_every_layer_is_the_sum_over_the_sides_and_the_mean_over_the_pairs(loss: str) -> None:
     _, call = given()
     calls = recorded(call)[1]
     smooth = functools.partial(torch.nn.functional.smooth_l1_loss, reduction="sum", beta=0.05)
@@ -247,7 +245,7 @@ def test_l1_term_of_every_layer_is_the_sum_over_the_sides_and_the_mean_over_the_
 
 
 @pytest.mark.parametrize("loss", ["smooth_l1", "off"])
-def test_l1_term_without_objects_and_in_half_precision(given: Given, loss: str) -> None:
+def test_l1_term_without_objects_and_in_half_precision(loss: str) -> None:
     for each in (0, 3):
         leaves, call = given(each)
         with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -11,13 +11,11 @@ from typing import Any
 import pytest
 import torch
 from conftest import start_without_plugin
-from tiny_detr import TRAIN, Given, equipped, stock_criterion
+from tiny_detr import TRAIN, equipped, given, stock_criterion, write_model
 from ultralytics.models.rtdetr.train import RTDETRTrainer
 
 from yolo_losses import equip
 from yolo_losses.integration.criteria.parts import Part
-
-pytest_plugins = ("tiny_detr",)
 
 
 def test_class_weights_are_refused_where_they_do_not_fit() -> None:
@@ -33,7 +31,7 @@ def test_losses_are_no_part_of_the_model_s_weights() -> None:
     assert not list(criterion.parameters())
 
 
-def test_deep_copy_is_equipped_and_its_own(given: Given) -> None:
+def test_deep_copy_is_equipped_and_its_own() -> None:
     _, call = given()
     criterion = equipped(cls_loss="mal", box_loss="siou")
     twin = copy.deepcopy(criterion)
@@ -44,7 +42,7 @@ def test_deep_copy_is_equipped_and_its_own(given: Given) -> None:
 
 
 @pytest.mark.slow
-def test_pickle_is_stock_and_loads_without_this_package(given: Given, tmp_path: Path) -> None:
+def test_pickle_is_stock_and_loads_without_this_package(tmp_path: Path) -> None:
     _, call = given()
     expected = call(stock_criterion())
     criterion = equipped(cls_loss="mal", box_loss="wiou")
@@ -63,7 +61,7 @@ def test_pickle_is_stock_and_loads_without_this_package(given: Given, tmp_path: 
     assert "ultralytics.utils.loss" in start_without_plugin(code, str(path))().check().text
 
 
-def test_default_keys_put_the_stock_parts_back(given: Given) -> None:
+def test_default_keys_put_the_stock_parts_back() -> None:
     _, call = given()
     criterion = equipped(cls_loss="mal", box_loss="ciou")
     assert equip(criterion, {}) == {}
@@ -99,9 +97,15 @@ def test_what_makes_no_sense_is_refused_by_name(keys: dict[str, Any], names: str
 
 @pytest.mark.parametrize(("keys", "names", "allowed"), REFUSED)
 def test_trainer_refuses_before_anything_is_written(
-    tmp_path: Path, data: Path, model_file: Path, keys: dict[str, Any], names: str, allowed: str
+    tmp_path: Path, data: Path, keys: dict[str, Any], names: str, allowed: str
 ) -> None:
-    overrides = {**TRAIN, **keys, "model": str(model_file), "data": str(data), "project": str(tmp_path / "runs")}
+    overrides = {
+        **TRAIN,
+        **keys,
+        "model": str(write_model(tmp_path)),
+        "data": str(data),
+        "project": str(tmp_path / "runs"),
+    }
     with pytest.raises(ValueError, match=r"^'") as caught:
         RTDETRTrainer(overrides=overrides)
     assert str(caught.value).startswith(names)
@@ -121,7 +125,7 @@ def test_missing_part_is_named() -> None:
         equip(criterion, {"cls_loss": "mal"})
 
 
-def test_part_that_is_never_called_is_an_error(given: Given) -> None:
+def test_part_that_is_never_called_is_an_error() -> None:
     _, call = given()
     criterion = equipped(cls_loss="mal")
     criterion._get_loss_class = lambda scores, labels, iou, count, postfix="": {f"loss_class{postfix}": scores.sum()}

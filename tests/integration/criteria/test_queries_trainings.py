@@ -11,18 +11,16 @@ from typing import Any
 import pytest
 import torch
 from conftest import logged, pairs, start_without_plugin, yolo
-from tiny_detr import TRAIN
+from tiny_detr import TRAIN, write_model
 from ultralytics import RTDETR
 
 from yolo_losses.integration.state import STATE_FILE
 
-pytest_plugins = ("tiny_detr",)
-
 
 @pytest.mark.slow
-def test_stock_command_trains_it(tmp_path: Path, data: Path, model_file: Path) -> None:
+def test_stock_command_trains_it(tmp_path: Path, data: Path) -> None:
     keys = {**TRAIN, "epochs": 2, "cls_loss": "mal", "box_loss": "inner_ciou"}
-    result = yolo("train", *pairs(model=model_file, data=data, project=tmp_path, name="run", **keys)).check()
+    result = yolo("train", *pairs(model=write_model(tmp_path), data=data, project=tmp_path, name="run", **keys)).check()
     (started,) = result.saying("equipped for training and validation")
     for words in ("cls_loss=mal", "gamma=1.5", "target: IoU", "box_loss=inner_ciou"):
         assert words in started
@@ -44,19 +42,19 @@ def test_stock_command_trains_it(tmp_path: Path, data: Path, model_file: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("keys", [{"cls_loss": "focal", "box_loss": "nwd"}, {"cls_scale": 0.5}])
-def test_python_trains_it(tmp_path: Path, data: Path, model_file: Path, keys: dict[str, Any]) -> None:
+def test_python_trains_it(tmp_path: Path, data: Path, keys: dict[str, Any]) -> None:
     with logged() as lines:
-        RTDETR(str(model_file)).train(data=str(data), project=str(tmp_path), name="run", **TRAIN, **keys)
+        RTDETR(str(write_model(tmp_path))).train(data=str(data), project=str(tmp_path), name="run", **TRAIN, **keys)
     assert len([line for line in lines if "ran in the first batch" in line]) == 1
 
 
 @pytest.mark.slow
-def test_resumed_run_takes_up_the_state(tmp_path: Path, data: Path, model_file: Path) -> None:
+def test_resumed_run_takes_up_the_state(tmp_path: Path, data: Path) -> None:
     def stop(trainer: Any) -> None:
         if trainer.epoch == 1:
             raise KeyboardInterrupt
 
-    model = RTDETR(str(model_file))
+    model = RTDETR(str(write_model(tmp_path)))
     model.add_callback("on_train_epoch_start", stop)
     with pytest.raises(KeyboardInterrupt):
         model.train(data=str(data), project=str(tmp_path), name="run", **{**TRAIN, "epochs": 2}, box_loss="wiou")
@@ -88,8 +86,8 @@ def test_pixels_are_those_of_the_images_that_an_engine_prepares(engine: str) -> 
 
 
 @pytest.mark.slow
-def test_pixels_are_those_of_each_batch_in_multi_scale_training(tmp_path: Path, data: Path, model_file: Path) -> None:
-    model, sizes = RTDETR(str(model_file)), []
+def test_pixels_are_those_of_each_batch_in_multi_scale_training(tmp_path: Path, data: Path) -> None:
+    model, sizes = RTDETR(str(write_model(tmp_path))), []
 
     def look(trainer: Any) -> None:
         sizes.append((float(trainer.yolo_losses_run.branches[""].image_size), trainer.size_of_batch))

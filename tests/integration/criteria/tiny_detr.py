@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
+import yaml
 from conftest import TINY, made_up_batch
 from torch import Tensor
 from ultralytics.models.utils.loss import RTDETRDetectionLoss
@@ -32,56 +32,49 @@ head:
 TRAIN = {**TINY, "optimizer": "AdamW", "lr0": 0.0005}
 
 
-@pytest.fixture(scope="session")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("rtdetr") / "rtdetr-tiny.yaml"
+def write_model(folder: Path) -> Path:
+    """Write the model's YAML file and return its path."""
+    path = folder / "rtdetr-tiny.yaml"
     path.write_text(MODEL, encoding="utf-8")
     return path
 
 
-@pytest.fixture(scope="session")
-def given(model_file: Path) -> Callable[..., tuple[list[Tensor], Callable[[Any], dict[str, Tensor]]]]:
-    """Return what makes leaves of a real model's outputs, and a call of a criterion on them; denoising included."""
+@functools.cache
+def outputs_of(each: int) -> tuple[Any, Any, dict[str, Any]]:
+    torch.manual_seed(0)
+    model = RTDETRDetectionModel(yaml.safe_load(MODEL), nc=CLASSES, verbose=False).train()
+    seen: list[Any] = []
+    stock = stock_criterion()
 
-    @functools.cache
-    def outputs(each: int) -> tuple[Any, Any, dict[str, Any]]:
-        torch.manual_seed(0)
-        model = RTDETRDetectionModel(str(model_file), nc=CLASSES, verbose=False).train()
-        seen: list[Any] = []
-        stock = stock_criterion()
+    def listen(*args: Any, **kwargs: Any) -> Any:
+        seen.append((args, kwargs))
+        return stock(*args, **kwargs)
 
-        def listen(*args: Any, **kwargs: Any) -> Any:
-            seen.append((args, kwargs))
-            return stock(*args, **kwargs)
-
-        model.__dict__["criterion"] = listen
-        batch = made_up_batch("v8", each=each, classes=CLASSES)
-        batch["img"] = torch.rand_like(batch["img"])
-        model.loss(batch)
-        (outputs, targets), kwargs = seen[0]
-        return outputs, targets, kwargs
-
-    def make(each: int = 3) -> tuple[list[Tensor], Callable[[Any], dict[str, Tensor]]]:
-        preds, targets, kwargs = outputs(each)
-        generator = torch.Generator().manual_seed(3)
-
-        def leaf(value: Tensor, box: bool) -> Tensor:
-            noise = torch.randn(value.shape, generator=generator)
-            value = value.detach().clone()
-            value = (value + 0.02 * noise).clamp(0.01, 0.99) if box else value + 2 * noise
-            return value.requires_grad_()
-
-        boxes, scores = leaf(preds[0], True), leaf(preds[1], False)
-        leaves, more = [boxes, scores], {**kwargs}
-        if kwargs.get("dn_meta") is not None:
-            more |= {"dn_bboxes": leaf(kwargs["dn_bboxes"], True), "dn_scores": leaf(kwargs["dn_scores"], False)}
-            leaves += [more["dn_bboxes"], more["dn_scores"]]
-        return leaves, lambda criterion: criterion((boxes, scores), targets, **more)
-
-    return make
+    model.__dict__["criterion"] = listen
+    batch = made_up_batch("v8", each=each, classes=CLASSES)
+    batch["img"] = torch.rand_like(batch["img"])
+    model.loss(batch)
+    (preds, targets), kwargs = seen[0]
+    return preds, targets, kwargs
 
 
-Given = Callable[..., tuple[list[Tensor], Callable[[Any], dict[str, Tensor]]]]
+def given(each: int = 3) -> tuple[list[Tensor], Callable[[Any], dict[str, Tensor]]]:
+    """Return leaves of a real model's outputs, and a call of a criterion on them; denoising included."""
+    preds, targets, kwargs = outputs_of(each)
+    generator = torch.Generator().manual_seed(3)
+
+    def leaf(value: Tensor, box: bool) -> Tensor:
+        noise = torch.randn(value.shape, generator=generator)
+        value = value.detach().clone()
+        value = (value + 0.02 * noise).clamp(0.01, 0.99) if box else value + 2 * noise
+        return value.requires_grad_()
+
+    boxes, scores = leaf(preds[0], True), leaf(preds[1], False)
+    leaves, more = [boxes, scores], {**kwargs}
+    if kwargs.get("dn_meta") is not None:
+        more |= {"dn_bboxes": leaf(kwargs["dn_bboxes"], True), "dn_scores": leaf(kwargs["dn_scores"], False)}
+        leaves += [more["dn_bboxes"], more["dn_scores"]]
+    return leaves, lambda criterion: criterion((boxes, scores), targets, **more)
 
 
 def stock_criterion() -> Any:
