@@ -33,7 +33,7 @@ def put_aside(path: Path) -> Path:
     """Rename a file to its name and `.old`, or `.old2`, ... where there is such a file already; return the new path.
 
     Raises:
-        OSError: where it cannot be renamed.
+        OSError: if it cannot be renamed.
     """
     number = 1
     while (aside := path.with_name(f"{path.name}.old{number if number > 1 else ''}")).exists():

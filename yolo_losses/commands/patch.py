@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Apply the patch that fits, or take it out; what is done already is said and left alone.
 
     Raises:
-        ValueError: where git is missing, the path is no Ultralytics, or no patch fits it.
+        ValueError: if git is missing, the path is no Ultralytics, or no patch fits it.
     """
     if shutil.which("git") is None:
         raise ValueError(f"git is not on the PATH: `patch` needs its `git apply` (the patches are in {folder()})")
@@ -91,7 +91,7 @@ def patches_for(version: str) -> list[Path]:
 
 
 def misfits(package: Path, patch: Path, reverse: bool = False) -> list[str]:
-    """Return what keeps a patch from being applied, or from being taken out; nothing where it fits."""
+    """Return what keeps a patch from being applied, or from being taken out; nothing if it fits."""
     done = _git_apply(package, patch, reverse, "--check")
     said = done.stderr.decode(errors="replace")
     problems = re.findall(r"^error: (.*(?:does not apply|No such file).*)$", said, re.MULTILINE)
@@ -102,7 +102,7 @@ def apply(package: Path, patch: Path, reverse: bool) -> None:
     """Apply a patch that fits, or take it out; should a file not be writable, the others are put back.
 
     Raises:
-        ValueError: where git could not do it.
+        ValueError: if git could not do it.
     """
     before = {path: path.read_bytes() for path, _ in _by_file(package, patch)}
     done = _git_apply(package, patch, reverse)

@@ -61,7 +61,7 @@ def compare(
     Raises:
         ValueError: on an invalid value, before the first run; the message is one line naming key, value and allowed
             values.
-        RuntimeError: where no run of the grid finished.
+        RuntimeError: if no run of the grid finished.
     """
     from yolo_losses.comparison import driver
     from yolo_losses.comparison.options import Options

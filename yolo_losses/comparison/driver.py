@@ -126,7 +126,7 @@ def run(request: Request, options: Options, command: str, *, quiet_output: bool 
 
 
 def next_round(prepared: Prepared, options: Options) -> list[grids.Run]:
-    """Return the runs of the next round of seeds, none where all is decided or seeds are not added."""
+    """Return the runs of the next round of seeds, none if all is decided or seeds are not added."""
     if not prepared.planned:
         return []
     from yolo_losses.comparison.reader import read_runs

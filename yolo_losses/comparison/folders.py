@@ -21,10 +21,10 @@ Status = Literal["finished", "failed", "open"]
 
 
 def read_plan(out: Path) -> dict[str, Any]:
-    """Return the comparison that a folder holds, as it was asked for; nothing where it holds none.
+    """Return the comparison that a folder holds, as it was asked for; nothing if it holds none.
 
     Raises:
-        ValueError: where the file cannot be read; the message is one line naming it.
+        ValueError: if the file cannot be read; the message is one line naming it.
     """
     path = out / GRID_FILE
     if not path.is_file():
@@ -42,7 +42,7 @@ def write_grid(grid: Grid, out: Path, command: str, options: Mapping[str, Any]) 
     """Write the grid as given; cells and seeds that an earlier command added stay.
 
     Raises:
-        ValueError: where the folder holds a comparison of other settings.
+        ValueError: if the folder holds a comparison of other settings.
     """
     path = out / GRID_FILE
     new: dict[str, Any] = {
@@ -116,7 +116,7 @@ def command(folder: Path) -> list[str]:
 
 
 def record_of(run: Run) -> RunRecord | None:
-    """Return what came of a run, `None` where it is not over or its record cannot be read."""
+    """Return what came of a run, `None` if it is not over or its record cannot be read."""
     path = run.folder / RECORD_FILE
     try:
         return read_record(path) if path.is_file() else None

@@ -100,7 +100,7 @@ def find_baseline(
         configurations: of the comparison.
 
     Raises:
-        ValueError: where it fits none.
+        ValueError: if it fits none.
     """
     axes = dict.fromkeys(key for configuration in configurations for key in configuration)
     if isinstance(wanted, str):

@@ -77,7 +77,7 @@ def read_run(folder: Path) -> RunRecord:
     """Return the record of one run, checked, with its arguments and its curve.
 
     Raises:
-        UnusableRunError: where there is none that can be compared.
+        UnusableRunError: if there is none that can be compared.
     """
     recorded = (folder / RECORD_FILE).is_file()
     record = read_record(folder / RECORD_FILE) if recorded else None
@@ -121,7 +121,7 @@ def read_record(path: Path) -> RunRecord:
     """Return the record in a `record.json`; keys of a later version are left alone.
 
     Raises:
-        UnusableRunError: where it cannot be read.
+        UnusableRunError: if it cannot be read.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

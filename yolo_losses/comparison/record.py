@@ -63,7 +63,7 @@ class RunRecord:
         seconds_per_epoch: median over the epochs, validation aside.
         peak_memory_mb: of the device; on the CPU, of the process.
         epochs: how many were trained.
-        planned_epochs: how many were asked for; `None` where a time was.
+        planned_epochs: how many were asked for; `None` if a time was.
         stopped_early: whether `patience` ended it.
         best: metrics of `best.pt` on the validation split.
         last: metrics of `last.pt`, that is of the averaged weights (EMA) at the end.
@@ -96,7 +96,7 @@ class RunRecord:
     arguments: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def metrics(self, epochs: Epochs) -> Metrics | None:
-        """Return the metrics at the best, at the last or over the last epochs; `None` where they are not known."""
+        """Return the metrics at the best, at the last or over the last epochs; `None` if they are not known."""
         if epochs != "mean":
             return self.best if epochs == "best" else self.last
         if not self.curve:
@@ -126,7 +126,7 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def read_results(folder: Path) -> list[dict[str, float]]:
-    """Return the rows of a run's `results.csv`, none where there is none yet.
+    """Return the rows of a run's `results.csv`, none if there is none yet.
 
     An epoch that was trained again, after a kill or by a second run in the folder, counts as it was trained last.
     """

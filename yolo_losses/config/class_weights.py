@@ -50,7 +50,7 @@ def class_balanced_weights(counts: Tensor | Sequence[float], beta: float = DEFAU
         gets 1, the mean of the others; without any samples all are 1.
 
     Raises:
-        ValueError: where `counts` is not one-dimensional, or has a negative or infinite number; on a beta out of range.
+        ValueError: if `counts` is not one-dimensional, or has a negative or infinite number; on a beta out of range.
 
     Source:
         Cui et al., Class-Balanced Loss Based on Effective Number of Samples, arXiv 1901.05555, whose weights are
@@ -120,7 +120,7 @@ def read_text(text: str) -> Any:
     """Return the list or mapping that a text such as `{car: 2}` is, its names and numbers as they are written.
 
     Raises:
-        InvalidValueError: where a class is named twice.
+        InvalidValueError: if a class is named twice.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -163,7 +163,7 @@ def class_names_by_index(names: Mapping[int, Any]) -> list[str]:
 
 
 def check_one_class(weights: Weights, classes: int) -> None:
-    """Raise a `ValueError` where class weights are set for the pixels of one class against the background."""
+    """Raise a `ValueError` if class weights are set for the pixels of one class against the background."""
     if weights != NONE and classes == 1:
         reason = "cannot be used in the task 'semantic' with one class: allowed is none"
         raise InvalidValueError("cls_weights", plain(weights), reason)

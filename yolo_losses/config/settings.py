@@ -246,7 +246,7 @@ class LossSettings:
         return {**chosen, **self.parameters}
 
     def check_task(self, task: str) -> None:
-        """Raise a `ValueError` where a chosen loss cannot be used in an Ultralytics task."""
+        """Raise a `ValueError` if a chosen loss cannot be used in an Ultralytics task."""
         self.check_keys((task,))
         if task == "classify":
             self._check_classify()
@@ -259,7 +259,7 @@ class LossSettings:
         self.check_boxes(rotated=task == "obb")
 
     def check_keys(self, tasks: Sequence[str]) -> None:
-        """Raise a `ValueError` where a key that is not at its default has no meaning in any of some tasks."""
+        """Raise a `ValueError` if a key that is not at its default has no meaning in any of some tasks."""
         where = f"the task '{tasks[0]}'" if len(tasks) == 1 else f"the tasks {', '.join(tasks)}"
         for name, key in KEYS.items():
             value = getattr(self, name)
@@ -268,7 +268,7 @@ class LossSettings:
                 raise InvalidValueError(name, key.to_config(value), f"cannot be used in {where}: allowed {allowed}")
 
     def _check_classify(self) -> None:
-        """Raise a `ValueError` where keys of the class term do not fit together in the task classify."""
+        """Raise a `ValueError` if keys of the class term do not fit together in the task classify."""
         if self.cls_scale == "auto":
             reason = "cannot be used in the task 'classify': allowed is a number > 0"
             raise InvalidValueError("cls_scale", "auto", reason)
@@ -277,7 +277,7 @@ class LossSettings:
             raise InvalidValueError("cls_smoothing", self.cls_smoothing, reason)
 
     def check_boxes(self, rotated: bool) -> None:
-        """Raise a `ValueError` where what is chosen is for the other kind of boxes."""
+        """Raise a `ValueError` if what is chosen is for the other kind of boxes."""
         kind = "rotated (task obb)" if rotated else "axis-aligned"
         if rotated and self.cls_target == "ciou":
             reason = f"is not for {kind} boxes: allowed are auto, tal, iou, hard"

@@ -128,7 +128,7 @@ def _check(trainer: Any, overrides: Any) -> None:
 
 
 def _check_one_weighting(chosen: LossSettings, cls_pw: Any) -> None:
-    """Raise a `ValueError` where Ultralytics is to weight the classes as well.
+    """Raise a `ValueError` if Ultralytics is to weight the classes as well.
 
     Args:
         chosen: the settings.
@@ -213,7 +213,7 @@ def _parse(given: Mapping[str, Any], resumed: bool) -> LossSettings:
 
 
 def _check_same_on_resume(kept: LossSettings, overrides: Mapping[str, Any]) -> tuple[str, ...]:
-    """Raise where a resumed run is asked for other losses than it was started with; return the keys of no effect."""
+    """Raise if a resumed run is asked for other losses than it was started with; return the keys of no effect."""
     defaults = settings.default_keys()
     asked = {k: v for k, v in settings.own_arguments(overrides).items() if v is not None}
     now = {**defaults, **kept.to_config()}
@@ -237,7 +237,7 @@ def of(trainer: Any) -> LossSettings:
 
 
 def check_unchanged(trainer: Any, running: LossSettings) -> None:
-    """Raise where loss keys were changed after set-up: the checkpoint would name a loss that never ran.
+    """Raise if loss keys were changed after set-up: the checkpoint would name a loss that never ran.
 
     Raises:
         RuntimeError: the message names the key.

@@ -15,7 +15,7 @@ from yolo_losses.integration.run import ATTRIBUTE, TRAINER, Run, log_checkpoint_
 
 
 def run_of(trainer: Any) -> Run | None:
-    """Return what a trainer has of this package, `None` where every key is at its default."""
+    """Return what a trainer has of this package, `None` if every key is at its default."""
     run: Run | None = getattr(trainer, ATTRIBUTE, None)
     return run
 
@@ -33,7 +33,7 @@ def start(trainer: Any) -> None:
 
 
 def check_started(trainer: Any) -> None:
-    """Raise where the events of this package did not reach the trainer's callbacks during its set-up.
+    """Raise if the events of this package did not reach the trainer's callbacks during its set-up.
 
     Raises:
         RuntimeError: the message says what to do.
@@ -47,7 +47,7 @@ def check_started(trainer: Any) -> None:
 
 
 def check_before_saving(trainer: Any) -> None:
-    """Raise where a checkpoint would name a loss that did not run.
+    """Raise if a checkpoint would name a loss that did not run.
 
     Raises:
         RuntimeError: the message names the key, or the callbacks that were not called.
@@ -113,7 +113,7 @@ def after_validation(validator: Any) -> None:
 
 
 def _validated_by(validator: Any) -> tuple[Any, Run | None]:
-    """Return the trainer whose EMA is validated, and its run; none where the best weights are, once all is done."""
+    """Return the trainer whose EMA is validated, and its run; none if the best weights are, once all is done."""
     trainer = getattr(validator, TRAINER, lambda: None)() if getattr(validator, "training", False) else None
     return trainer, run_of(trainer)
 

@@ -31,7 +31,7 @@ _in_part: ContextVar[bool] = ContextVar("yolo_losses_in_part", default=False)
 
 
 def current() -> Context | None:
-    """Return what is running, `None` where this package does not know."""
+    """Return what is running, `None` if this package does not know."""
     return _current.get()
 
 

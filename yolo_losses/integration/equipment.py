@@ -32,7 +32,7 @@ class Equipment:
         image_size: side of the training images in pixels.
 
     Raises:
-        ValueError: where the head has no such term.
+        ValueError: if the head has no such term.
 
     Attributes:
         equipped: the settings with class weights in the order of the classes.
@@ -90,7 +90,7 @@ class Equipment:
     # ------------------------------------------------------------------------------------------- criteria not seen yet
 
     def notice(self, running: Context, called: Any) -> Any:
-        """Return the part to be called in place of a stock assigner or criterion, `None` where it is to be stock.
+        """Return the part to be called in place of a stock assigner or criterion, `None` if it is to be stock.
 
         A model may build a criterion in its first batch, or hold a second one: it is equipped as it is called.
 
@@ -99,7 +99,7 @@ class Equipment:
             called: the assigner, or the criterion of a kind without one.
 
         Raises:
-            UnprovenError: where it belongs to no criterion of the model.
+            UnprovenError: if it belongs to no criterion of the model.
         """
         if called in self._known:
             return None
@@ -173,7 +173,7 @@ class Equipment:
         return any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"])
 
     def check_called(self, calls_before: int, loss: Any) -> None:
-        """Raise where a loss was computed without the criteria that are equipped.
+        """Raise if a loss was computed without the criteria that are equipped.
 
         Raises:
             UnprovenError: that says so.

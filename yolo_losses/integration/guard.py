@@ -96,8 +96,8 @@ def compute_loss(original: Callable[..., Any], model: Any, *args: Any, **kwargs:
     """Stand around a model's `loss`.
 
     Raises:
-        ValueError: where the head cannot use a chosen loss.
-        UnprovenError: where the loss was computed by other means.
+        ValueError: if the head cannot use a chosen loss.
+        UnprovenError: if the loss was computed by other means.
     """
     running = context.current()
     if running is not None and running.model is model:
@@ -120,7 +120,7 @@ def compute_loss(original: Callable[..., Any], model: Any, *args: Any, **kwargs:
 
 
 def _up_to_date(model: Any) -> Equipment | None:
-    """Return the equipment that a model's `args` ask for, `None` where they leave every term stock."""
+    """Return the equipment that a model's `args` ask for, `None` if they leave every term stock."""
     equipment = _find(model)
     if equipment is not None and (equipment in _in_runs or equipment.arguments == _own(model)):
         return equipment
@@ -209,7 +209,7 @@ class Guard(Part):
         """Return what the stock part returns without gradients; with gradients, equip the criterion first.
 
         Raises:
-            UnprovenError: where the criterion cannot be equipped any more.
+            UnprovenError: if the criterion cannot be equipped any more.
         """
         model, criterion = self.branch.model(), self.branch.criterion
         if not torch.is_grad_enabled() or (model is not None and _chosen(model) is None):
@@ -250,7 +250,7 @@ def _own(model: Any) -> dict[str, Any]:
 
 
 def _chosen(model: Any) -> LossSettings | None:
-    """Return the losses that a model's `args` choose, `None` where every term is stock."""
+    """Return the losses that a model's `args` choose, `None` if every term is stock."""
     given = _arguments(model)
     own = own_arguments(given)
     if not own or own.items() <= default_keys().items():

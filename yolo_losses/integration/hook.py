@@ -81,7 +81,7 @@ def require_active(args: Any) -> None:
         args: a trainer's `args`.
 
     Raises:
-        RuntimeError: where a key is not at its default and this package is not active.
+        RuntimeError: if a key is not at its default and this package is not active.
     """
     chosen = LossSettings.from_arguments(vars(args))
     if not is_active() and not chosen.is_default:

@@ -62,7 +62,7 @@ def _format_term(equipment: Equipment, branch: Branch, name: str, key: LossKey) 
 
 
 def _criterion(equipment: Equipment) -> Any:
-    """Return one of the criteria that were equipped, of which all are alike; `None` where there is none."""
+    """Return one of the criteria that were equipped, of which all are alike; `None` if there is none."""
     return next(iter(equipment.criteria.values()), None)
 
 

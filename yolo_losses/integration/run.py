@@ -38,8 +38,8 @@ class Run:
         settings: the parsed keys, of which at least one is not at its default.
 
     Raises:
-        ValueError: where the head cannot use a chosen loss.
-        RuntimeError: where nothing could be swapped.
+        ValueError: if the head cannot use a chosen loss.
+        RuntimeError: if nothing could be swapped.
     """
 
     def __init__(self, trainer: Any, settings: LossSettings) -> None:
@@ -132,7 +132,7 @@ class Run:
         """Check that the model's criterion is the one that was equipped, and follow what the batch's loss calls.
 
         Raises:
-            RuntimeError: where the package was uninstalled since the training began.
+            RuntimeError: if the package was uninstalled since the training began.
         """
         if not guard.is_in_run(self.equipment):
             raise RuntimeError(
@@ -149,7 +149,7 @@ class Run:
         """Check that the batch trained the chosen losses; after the first one with objects, log what ran.
 
         Raises:
-            UnprovenError: where a part did not run, or its result was not used.
+            UnprovenError: if a part did not run, or its result was not used.
         """
         context.enter(None)
         self.batches += 1
@@ -213,7 +213,7 @@ class Run:
             messages.log_final_factor(self.branches)
 
     def state(self) -> State:
-        """Return the losses' state by branch and term, empty where none of them has any."""
+        """Return the losses' state by branch and term, empty if none of them has any."""
         return state_of(self.branches)
 
     def save_state(self, trainer: Any) -> None:
@@ -279,7 +279,7 @@ def with_balanced_weights(trainer: Any, chosen: LossSettings) -> LossSettings:
     """Return the settings with the numbers that `cls_weights=balanced` means for the training set, for good.
 
     Raises:
-        ValueError: where class channels are no classes, or a resumed run is asked for other numbers than it keeps.
+        ValueError: if class channels are no classes, or a resumed run is asked for other numbers than it keeps.
     """
     if chosen.cls_weights == class_weights.NONE:
         return chosen
@@ -306,7 +306,7 @@ def _label_counts(trainer: Any) -> list[int]:
     """Return the number of labels of each class in the training set, which every rank has whole.
 
     Raises:
-        ValueError: where the data set does not tell its labels.
+        ValueError: if the data set does not tell its labels.
     """
     dataset = trainer.train_loader.dataset
     classes = []
@@ -342,7 +342,7 @@ def _items(losses: Any) -> list[Any]:
 
 
 def models_of(trainer: Any) -> tuple[Any, Any]:
-    """Return a trainer's model and its EMA, `None` where a rank has none."""
+    """Return a trainer's model and its EMA, `None` if a rank has none."""
     return unwrap(trainer.model), unwrap(getattr(trainer.ema, "ema", None))
 
 

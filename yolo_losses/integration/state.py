@@ -85,7 +85,7 @@ class StateFile:
         still a good start, which is logged.
 
         Raises:
-            Exception: where it cannot be read; an `_UnusableError` where it is of something else.
+            Exception: if it cannot be read; an `_UnusableError` if it is of something else.
         """
         saved = torch.load(path, map_location="cpu", weights_only=True)
         if saved["losses"] != self.losses:
@@ -104,7 +104,7 @@ class StateFile:
 
 
 def state_of(branches: Mapping[str, Branch]) -> State:
-    """Return the losses' state by branch and term, empty where none of them has any."""
+    """Return the losses' state by branch and term, empty if none of them has any."""
     states = {
         f"{path}/{term}": module.state_dict()
         for path, branch in branches.items()

@@ -51,7 +51,7 @@ class _Equipped:
 
     @property
     def branches(self) -> dict[str, Branch]:
-        """What `equip` returned; empty where every term is stock."""
+        """What `equip` returned; empty if every term is stock."""
         return branches_of(self)
 
     def __reduce__(self) -> tuple[Any, ...]:

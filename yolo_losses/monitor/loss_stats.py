@@ -85,7 +85,7 @@ class LossStats:
         }
 
     def draw(self) -> Path | None:
-        """Draw the rows beside their file; return the picture, `None` where there is nothing to draw."""
+        """Draw the rows beside their file; return the picture, `None` if there is nothing to draw."""
         if not self.rows:
             return None
         from yolo_losses.monitor.picture import figure

@@ -20,10 +20,10 @@ Row = dict[str, float]
 
 
 def read(folder: Path) -> list[Row]:
-    """Return the rows of a run's `loss_stats.csv` that are whole; none where there is no such file, or it is no table.
+    """Return the rows of a run's `loss_stats.csv` that are whole; none if there is no such file, or it is no table.
 
     Raises:
-        OSError: where the file is there and cannot be read.
+        OSError: if the file is there and cannot be read.
     """
     try:
         return parse(folder / FILE)[0]
@@ -38,9 +38,9 @@ def parse(path: Path) -> tuple[list[Row], int]:
     and `,` in the numbers.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        OSError: where it cannot be read.
-        ValueError: where it is no table of statistics.
+        FileNotFoundError: if there is no such file.
+        OSError: if it cannot be read.
+        ValueError: if it is no table of statistics.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = file.read().splitlines(keepends=True)
@@ -72,7 +72,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     """Write the rows to a file, which is replaced as a whole.
 
     Raises:
-        OSError: where it cannot be written; the file is as it was then.
+        OSError: if it cannot be written; the file is as it was then.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = [",".join(names), *(",".join(f"{row.get(n, math.nan):.6g}" for n in names) for row in rows)]
@@ -80,7 +80,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 
 
 def split(column: str) -> tuple[str, str, str]:
-    """Return the branch, the group and the item of a column; branch and item are empty where there is none."""
+    """Return the branch, the group and the item of a column; branch and item are empty if there is none."""
     parts = column.split("/")
     at = next((i for i, part in enumerate(parts) if part in GROUPS), 0)
     return "/".join(parts[:at]), parts[at], "/".join(parts[at + 1 :])

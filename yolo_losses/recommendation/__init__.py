@@ -27,7 +27,7 @@ def recommend(
         `--write` and `--picture`.
 
     Raises:
-        ValueError: where the data set cannot be read or has no labels, or on an invalid key; the message is one line.
+        ValueError: if the data set cannot be read or has no labels, or on an invalid key; the message is one line.
     """
     from yolo_losses.recommendation import candidates, network, plan, reader, rules, traits, verdicts
     from yolo_losses.recommendation.result import Recommendation

@@ -25,7 +25,7 @@ class Candidate:
         grade: of the evidence, in words.
         evidence: what is known.
         verdict: what was measured here, if anything was.
-        cost: time of a step of the criterion against stock's, `None` where it was not measured.
+        cost: time of a step of the criterion against stock's, `None` if it was not measured.
     """
 
     choice: str
@@ -49,7 +49,7 @@ class Note:
     Attributes:
         what: it.
         why: the trait, in words.
-        evidence: what is known; none where the labels say it.
+        evidence: what is known; none if the labels say it.
         verdict: what was measured here, if anything was.
     """
 

@@ -23,7 +23,7 @@ class Network:
     Attributes:
         name: as `yolo train` takes it.
         task: that it is for.
-        stride: of its finest grid in pixels; `None` where it has none, or matches queries.
+        stride: of its finest grid in pixels; `None` if it has none, or matches queries.
         end_to_end: whether it has a one-to-one branch.
         queries: whether it matches queries, as RT-DETR does.
         module: the network itself.
@@ -39,10 +39,10 @@ class Network:
     def seconds_per_image(self, imgsz: int, device: Any) -> tuple[float | None, str]:
         """Return the time of forward and backward for one image, and the name of the device that it was taken on.
 
-        The time is `None` where the GPU lacks the memory.
+        The time is `None` if the GPU lacks the memory.
 
         Raises:
-            ValueError: where there is no such device; the message is one line.
+            ValueError: if there is no such device; the message is one line.
         """
         import torch
         from ultralytics.utils.torch_utils import select_device
@@ -84,7 +84,7 @@ def load(name: str | None, task: str) -> Network:
         task: that the model is for where its name does not say.
 
     Raises:
-        ValueError: where there is no such model; the message is one line.
+        ValueError: if there is no such model; the message is one line.
     """
     import ultralytics
     from ultralytics.cfg import TASK2MODEL

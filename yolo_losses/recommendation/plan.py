@@ -25,7 +25,7 @@ class Plan:
     Attributes:
         settings: the keys that all runs share.
         also: what each configuration but the stock one has of its own.
-        seconds: about how long it takes, one run after the other; `None` where that is not known.
+        seconds: about how long it takes, one run after the other; `None` if that is not known.
     """
 
     settings: Mapping[str, Any]
@@ -64,13 +64,13 @@ class Plan:
 def make(
     candidates: Sequence[Candidate], settings: Mapping[str, Any], traits: Traits, seconds_per_image: float | None
 ) -> Plan | None:
-    """Return the comparison of the candidates with stock, `None` where there is no candidate.
+    """Return the comparison of the candidates with stock, `None` if there is no candidate.
 
     Args:
         candidates: in the order in which they are to be decided.
         settings: the keys that all runs share.
         traits: of the data set.
-        seconds_per_image: of forward and backward, `None` where it is not known.
+        seconds_per_image: of forward and backward, `None` if it is not known.
     """
     if not candidates:
         return None

@@ -82,7 +82,7 @@ def read(data: str, task: str | None, imgsz: int) -> DataSet:
         imgsz: the longer side of a training image in pixels.
 
     Raises:
-        ValueError: where the set cannot be read or has no labels; the message is one line.
+        ValueError: if the set cannot be read or has no labels; the message is one line.
     """
     folder = Path(data)
     if task == "classify" or (task is None and folder.is_dir() and not list(folder.glob("*.y*ml"))):

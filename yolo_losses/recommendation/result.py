@@ -19,13 +19,13 @@ class Recommendation:
     Attributes:
         data: the data set.
         model: the model.
-        device: that the time of the comparisons was estimated on, empty where there are none.
+        device: that the time of the comparisons was estimated on, empty if there are none.
         inferred: how the task was found where nobody named it, else empty.
         traits: of the data set.
         candidates: losses that a trait speaks for, beside the stock ones; at most four, often none.
         checks: what to look at before any loss.
         avoided: what not to try.
-        plan: the comparison that would decide; `None` where there are no candidates.
+        plan: the comparison that would decide; `None` if there are no candidates.
     """
 
     data: str
@@ -62,7 +62,7 @@ class Recommendation:
         """Write the comparison as a file for `yolo-losses compare cfg=FILE`.
 
         Raises:
-            ValueError: where there is nothing to compare.
+            ValueError: if there is nothing to compare.
         """
         path = Path(path)
         if self.plan is None:

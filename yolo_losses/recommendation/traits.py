@@ -26,7 +26,7 @@ MANY_IMAGES = 2000  # from which on progress is shown
 
 @dataclass(frozen=True)
 class Traits:
-    """The traits of a training split. A share is from 0 to 1; `None` where the task or the model has no such thing.
+    """The traits of a training split. A share is from 0 to 1; `None` if the task or the model has no such thing.
 
     Attributes:
         task: of the labels.

@@ -70,7 +70,7 @@ TRAPS = (
 
 
 def find(name: str) -> Trap | None:
-    """Return what is left out under a name, whatever stands in front of it; `None` where it is another name.
+    """Return what is left out under a name, whatever stands in front of it; `None` if it is another name.
 
     Args:
         name: in lower case, its words joined by `_`.

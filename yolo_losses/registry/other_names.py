@@ -25,7 +25,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def choices(name: str) -> tuple[str, ...]:
-    """Return the training keys that choose what a name means elsewhere; empty where it is not known."""
+    """Return the training keys that choose what a name means elsewhere; empty if it is not known."""
     word = normalize_name(name).replace("_", "")
     return CHOICES.get(word) or CHOICES.get(word.removesuffix("loss"), ())
 

@@ -89,7 +89,7 @@ def _not_valid(key: str, name: Any, reason: str) -> InvalidValueError:
 
 
 def _modifiers_in_front(words: str) -> str | None:
-    """Return `inner_siou` for `siou_inner`; `None` where no modifier stands behind a box loss."""
+    """Return `inner_siou` for `siou_inner`; `None` if no modifier stands behind a box loss."""
     base, _, last = words.rpartition("_")
     modifiers = ""
     while base and (modifier := find("modifier", last)) is not None:

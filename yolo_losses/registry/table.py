@@ -92,7 +92,7 @@ def _taken_keys(spec: LossSpec, others: Iterable[LossSpec]) -> set[str]:
 
 
 def _check_prefix(spec: LossSpec) -> None:
-    """Raise a `ValueError` where the name of a third party's loss, or a key of it, looks like a key of a term."""
+    """Raise a `ValueError` if the name of a third party's loss, or a key of it, looks like a key of a term."""
     if KINDS[spec.kind].prefix:
         return
     for name in (spec.name, *(p.key for p in spec.parameters)):

@@ -45,7 +45,7 @@ def run_all(
         storage: a folder for what Ray writes, removed at the end.
 
     Raises:
-        ValueError: where there is no cluster at that address.
+        ValueError: if there is no cluster at that address.
     """
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # ctrl-C is an exception here as elsewhere
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")

@@ -36,7 +36,7 @@ def verdicts(result: Analysis) -> polars.DataFrame:
 
 
 def _row(c: Comparison) -> dict[str, Any]:
-    """Return a comparison as plain values, `None` where there is none."""
+    """Return a comparison as plain values, `None` if there is none."""
     values: dict[str, Any] = dict.fromkeys(COLUMNS)
     values |= {"data": c.data, "configuration": c.name, "weights": c.which, "metric": c.metric}
     values |= {"runs": len(c.values), "mean": c.mean, "sd": c.sd, "seeds": len(c.differences)}

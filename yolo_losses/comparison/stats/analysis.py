@@ -35,7 +35,7 @@ class Run:
     Attributes:
         record: its record.
         values: its metrics by epochs: `best`, `last`, `mean`; `class:metric` are those of one class.
-        samples: the same on each resample of the validation images; empty where its detections are not known.
+        samples: the same on each resample of the validation images; empty if its detections are not known.
         images: number of validation images; 0 where its detections are not known.
     """
 
@@ -115,7 +115,7 @@ class Analysis:
     notes: list[str] = field(default_factory=list)
 
     def get(self, data: str, name: str, which: str | None = None, metric: str | None = None) -> Comparison | None:
-        """Return one comparison, `None` where there is none."""
+        """Return one comparison, `None` if there is none."""
         return self.comparisons.get((data, name, which or self.epochs, metric or self.metric))
 
     @cached_property

@@ -83,7 +83,7 @@ def decide(
         images: likewise.
 
     Returns:
-        The decisions, and the seeds of the runs that the next look needs, none where all is decided.
+        The decisions, and the seeds of the runs that the next look needs, none if all is decided.
     """
     counts = looks(len(seeds))
     spent = levels(counts)

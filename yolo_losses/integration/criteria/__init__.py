@@ -42,7 +42,7 @@ KINDS: list[ModuleType] = sorted(
 
 
 def kind_of(criterion: Any) -> ModuleType | None:
-    """Return the module for a criterion's kind of head, `None` where none of them knows it."""
+    """Return the module for a criterion's kind of head, `None` if none of them knows it."""
     return next((kind for kind in KINDS if kind.matches(criterion)), None)
 
 
@@ -65,8 +65,8 @@ def equip(
         The equipped branches by their path, `""` for a criterion that has none. Empty where every term is stock.
 
     Raises:
-        ValueError: where the head cannot use a chosen loss, or on a key that is not this package's.
-        RuntimeError: where this Ultralytics lacks a part, which is named.
+        ValueError: if the head cannot use a chosen loss, or on a key that is not this package's.
+        RuntimeError: if this Ultralytics lacks a part, which is named.
     """
     kind = kind_of(criterion)
     if not isinstance(settings, LossSettings):
@@ -101,5 +101,5 @@ def branches_of(criterion: Any) -> dict[str, Branch]:
 
 
 def logged_branch(criterion: Any) -> str:
-    """Return which of several losses of a criterion the log shows, "" where there is one."""
+    """Return which of several losses of a criterion the log shows, "" if there is one."""
     return str(getattr(kind_of(criterion), "logged_branch", lambda criterion: "")(criterion))

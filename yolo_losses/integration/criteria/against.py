@@ -27,7 +27,7 @@ class Against:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """The ratios of the values and of the gradients' norms; empty where a batch overflowed; this synchronises."""
+        """The ratios of the values and of the gradients' norms; empty if a batch overflowed; this synchronises."""
         found = {"value": float(self.value / self.reference.clamp_min(1e-12))}
         if self.gradient.any():
             found["gradient"] = float(self.gradient.norm() / self.reference_gradient.norm().clamp_min(1e-12))

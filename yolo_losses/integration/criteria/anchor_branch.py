@@ -47,7 +47,7 @@ class AnchorBranch(Branch):
         """Return the assignment of the current call, once for each part.
 
         Raises:
-            RuntimeError: where the assigner was not called since the part last took an assignment.
+            RuntimeError: if the assigner was not called since the part last took an assignment.
         """
         if self.assignment is None or part in self.taken:
             raise RuntimeError(

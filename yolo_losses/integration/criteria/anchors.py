@@ -150,14 +150,14 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
 
 
 def check_release(settings: LossSettings) -> None:
-    """Raise a `ValueError` where no head of the installed Ultralytics has a term."""
+    """Raise a `ValueError` if no head of the installed Ultralytics has a term."""
     angle_part.check(v8OBBLoss, settings)
     if settings.l1_loss != "stock" and not calls_l1(BboxLoss):
         raise ValueError(f"'l1_loss={settings.l1_loss}' is not valid: {NO_L1_TERM}")
 
 
 def _check_distances(criterion: Any, settings: LossSettings) -> None:
-    """Raise a `ValueError` where the head has no such term: it predicts a distribution of each distance, or none."""
+    """Raise a `ValueError` if the head has no such term: it predicts a distribution of each distance, or none."""
     predicts_distribution = bool(distribution_name(criterion.bbox_loss))
     if settings.dfl_loss != "stock" and not predicts_distribution:
         other = "; its term is l1_loss" if has_l1_term(criterion.bbox_loss) else ""
@@ -211,7 +211,7 @@ def _gains(root: Callable[[], Any], leaf: Callable[[], Any], path: str) -> Calla
 
 
 def logged_branch(criterion: Any) -> str:
-    """Return which branch's loss the log shows, "" where there is one branch."""
+    """Return which branch's loss the log shows, "" if there is one branch."""
     if not hasattr(criterion, "one2one"):
         return ""
     return "one2one" if hasattr(criterion, "o2o") else "the sum of one2many and one2one"

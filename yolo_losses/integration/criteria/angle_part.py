@@ -22,7 +22,7 @@ ARGUMENTS = ("pred_bboxes", "target_bboxes", "fg_mask", "weight", "target_scores
 
 
 def check(criterion: Any, settings: LossSettings) -> None:
-    """Raise where the angle term is chosen and the criterion has none.
+    """Raise if the angle term is chosen and the criterion has none.
 
     Args:
         criterion: a criterion, or its class.
@@ -30,7 +30,7 @@ def check(criterion: Any, settings: LossSettings) -> None:
 
     Raises:
         InvalidValueError: one line with the key.
-        RuntimeError: where the method in place takes other arguments than are known.
+        RuntimeError: if the method in place takes other arguments than are known.
     """
     if "angle" not in settings.terms:
         return

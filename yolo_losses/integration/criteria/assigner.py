@@ -37,7 +37,7 @@ FORMULAS: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
 
 
 def check(assigner: Any, settings: LossSettings) -> None:
-    """Raise a `ValueError` where an assigner cannot use a key.
+    """Raise a `ValueError` if an assigner cannot use a key.
 
     Args:
         assigner: a stock one of the release that is installed.
@@ -60,7 +60,7 @@ def check(assigner: Any, settings: LossSettings) -> None:
 
 
 def check_release(settings: LossSettings) -> None:
-    """Raise a `ValueError` where the assigners of the installed Ultralytics cannot use a key."""
+    """Raise a `ValueError` if the assigners of the installed Ultralytics cannot use a key."""
     from ultralytics.utils.tal import TaskAlignedAssigner
 
     check(TaskAlignedAssigner(), settings)

@@ -117,7 +117,7 @@ def _names(function: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def _check_calls(stock: nn.Module, name: str, what: str, key: str) -> None:
-    """Raise a `RuntimeError` where a box part does not compute something by a function of this name in its forward."""
+    """Raise a `RuntimeError` if a box part does not compute something by a function of this name in its forward."""
     kind = type(stock)
     forward = kind.forward
     changed = (

@@ -85,7 +85,7 @@ class Branch:
             **options: further fields.
 
         Raises:
-            ValueError: where a third party's loss is not usable; it is named.
+            ValueError: if a third party's loss is not usable; it is named.
         """
         losses: dict[str, nn.Module] = {}
         class_loss = cls.build_class_loss(settings, plain_bce)
@@ -111,7 +111,7 @@ class Branch:
 
     @classmethod
     def build_class_loss(cls, settings: LossSettings, plain_bce: bool) -> nn.Module | None:
-        """Return the module of the class term, `None` where the part in place is kept."""
+        """Return the module of the class term, `None` if the part in place is kept."""
         # A factor or weights alone multiply what the part in place returns; a target or `auto` need a loss.
         needs_loss = settings.cls_loss != "stock" or (
             plain_bce and (settings.cls_target != "auto" or settings.cls_scale == "auto")
@@ -231,7 +231,7 @@ class Branch:
         """End a call of the criterion, of a branch that no training settles.
 
         Raises:
-            UnprovenError: where a part did not run.
+            UnprovenError: if a part did not run.
         """
         term = "" if self.in_training else self.ledger.not_called()
         if term:
@@ -246,7 +246,7 @@ class Branch:
             lenient: whether a call whose result was not used is no error.
 
         Raises:
-            UnprovenError: where a part did not run, or its result was not used.
+            UnprovenError: if a part did not run, or its result was not used.
         """
         problem = self.ledger.settle(stepping, lenient)
         if problem is not None:

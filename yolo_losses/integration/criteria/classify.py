@@ -102,7 +102,7 @@ def _body(call: Any, cross_entropy: Any) -> Any:
     """Return the body of a criterion's call in which `F.cross_entropy` is another function.
 
     Raises:
-        RuntimeError: where it calls none.
+        RuntimeError: if it calls none.
     """
     while hasattr(call, "__wrapped__"):
         call = call.__wrapped__

@@ -30,7 +30,7 @@ class DistributionPart(Part):
 
 
 def distribution_name(bbox_loss: Any) -> str:
-    """Return what a box part calls its distribution's term, "" where the head predicts no distribution."""
+    """Return what a box part calls its distribution's term, "" if the head predicts no distribution."""
     if getattr(bbox_loss, "dfl_loss", None) is not None:
         return "dfl_loss"
     return "_df_loss" if getattr(bbox_loss, "use_dfl", False) else ""  # a static method, before Ultralytics 8.2.48

@@ -34,7 +34,7 @@ RLE_WEIGHTS = "target_weights"
 
 
 def check(criterion: Any, settings: LossSettings) -> None:
-    """Raise a `ValueError` where a keypoint term is chosen and the head has none, or another number of keypoints."""
+    """Raise a `ValueError` if a keypoint term is chosen and the head has none, or another number of keypoints."""
     for term, name in TERMS.items():
         check_term(criterion, settings, term, name)
     if not set(TERMS).intersection(settings.terms):
@@ -53,7 +53,7 @@ def put(criterion: Any, branch: AnchorBranch) -> None:
     """Put the parts of a branch in place, of the terms that are swapped.
 
     Raises:
-        RuntimeError: where this Ultralytics has no method that a part needs.
+        RuntimeError: if this Ultralytics has no method that a part needs.
     """
     if "pose" in branch.expected:
         criterion.keypoint_loss = part = KeypointPart(criterion.keypoint_loss, branch)

@@ -159,7 +159,7 @@ class Ledger:
             lenient: whether a call whose result was not used is no error: it is no proof either.
 
         Returns:
-            The term that is not proven, and why: `not called` or `no gradient`; `None` where all are.
+            The term that is not proven, and why: `not called` or `no gradient`; `None` if all are.
         """
         records, self.current = list(self.records), None
         self.records.clear()

@@ -35,7 +35,7 @@ MOST_PIXELS = 2**22
 
 
 def check(criterion: Any, settings: LossSettings) -> None:
-    """Raise a `ValueError` where the mask term is chosen and the criterion has none."""
+    """Raise a `ValueError` if the mask term is chosen and the criterion has none."""
     check_term(criterion, settings, "mask", METHOD)
 
 

@@ -102,7 +102,7 @@ def bce_sum(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def check_term(criterion: Any, settings: LossSettings, term: str, part: str) -> None:
-    """Raise a `ValueError` where a chosen term has no part in a criterion, as in a head that does not predict it."""
+    """Raise a `ValueError` if a chosen term has no part in a criterion, as in a head that does not predict it."""
     if term in settings.terms and not hasattr(criterion, part):
         raise missing_term(type(criterion).__name__, settings, term)
 
@@ -119,7 +119,7 @@ def missing_term(head: str, settings: LossSettings, term: str) -> ValueError:
 
 
 def check_class_weights(criterion: Any, settings: LossSettings) -> None:
-    """Raise a `ValueError` where class weights are not numbers, one per class, or Ultralytics weights classes too."""
+    """Raise a `ValueError` if class weights are not numbers, one per class, or Ultralytics weights classes too."""
     if settings.cls_weights == class_weights.NONE:
         return
     what = class_weights.format_option(settings.cls_weights)
@@ -138,7 +138,7 @@ def check_class_weights(criterion: Any, settings: LossSettings) -> None:
 
 
 def check_attributes(criterion: Any, names: Iterable[str]) -> None:
-    """Raise a `RuntimeError` where a criterion lacks one of the attributes that parts are put in place of."""
+    """Raise a `RuntimeError` if a criterion lacks one of the attributes that parts are put in place of."""
     for name in names:
         if not hasattr(criterion, name):
             raise unknown_release(criterion, name)

@@ -325,7 +325,7 @@ def equip(
 
     Raises:
         ValueError: on what makes no sense for RT-DETR, or a loss in pixels without an `image_size`.
-        RuntimeError: where this Ultralytics lacks a part, which is named.
+        RuntimeError: if this Ultralytics lacks a part, which is named.
     """
     restore(criterion)
     settings = check(settings)
@@ -359,7 +359,7 @@ def equip(
 
 
 def _check_class_parts(criterion: Any, settings: LossSettings) -> None:
-    """Raise a `ValueError` where a criterion has no class part that could be replaced."""
+    """Raise a `ValueError` if a criterion has no class part that could be replaced."""
     lacks = "fl" if not criterion.fl else "vfl" if settings.cls_loss != "stock" and not criterion.vfl else ""
     if settings.swaps_cls and lacks:
         key, value = next((key, value) for key, value in settings.non_default().items() if key.startswith("cls_"))

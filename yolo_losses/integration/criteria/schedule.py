@@ -23,7 +23,7 @@ STOCK_WEIGHT = 1.0  # of the one-to-many branch in E2EDetectLoss
 
 
 def check(criterion: Any, settings: LossSettings) -> None:
-    """Raise an `InvalidValueError` where a head has one branch."""
+    """Raise an `InvalidValueError` if a head has one branch."""
     if not (hasattr(criterion, "one2many") and hasattr(criterion, "one2one")):
         key = "o2m_start" if settings.o2m_start != "stock" else "o2m_end"
         raise InvalidValueError(key, getattr(settings, key), "is not valid: this head has one branch, allowed is stock")
@@ -51,7 +51,7 @@ def restore(criterion: Any) -> None:
 
 
 def describe(criterion: Any, settings: LossSettings) -> str:
-    """Return what the start line says of the weights, "" where they are stock."""
+    """Return what the start line says of the weights, "" if they are stock."""
     if TERM not in settings.terms:
         return ""
     start, end = (format_number(weight) for weight in ends(criterion, settings))
@@ -62,7 +62,7 @@ def describe(criterion: Any, settings: LossSettings) -> str:
 
 
 def describe_epoch(criterion: Any, settings: LossSettings) -> str:
-    """Return the weights of the epoch that a criterion is in, "" where they are stock."""
+    """Return the weights of the epoch that a criterion is in, "" if they are stock."""
     if TERM not in settings.terms:
         return ""
     if hasattr(criterion, METHOD):

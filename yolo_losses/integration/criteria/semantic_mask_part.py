@@ -19,7 +19,7 @@ NAME = "bcedice_loss"
 
 
 def check_head(model: Any, settings: LossSettings) -> None:
-    """Raise a `ValueError` where the term is chosen and a model predicts no auxiliary masks; its criterion cannot know.
+    """Raise a `ValueError` if the term is chosen and a model predicts no auxiliary masks; its criterion cannot know.
 
     Args:
         model: of Ultralytics, or any other, which is not checked.
@@ -35,7 +35,7 @@ def check_head(model: Any, settings: LossSettings) -> None:
 
 
 def check(criterion: Any, settings: LossSettings) -> None:
-    """Raise a `ValueError` where the term is chosen and the criterion has none."""
+    """Raise a `ValueError` if the term is chosen and the criterion has none."""
     check_term(criterion, settings, "sem", NAME)
 
 
