@@ -138,7 +138,7 @@ def test_a_second_criterion_is_equipped_as_it_is_called() -> None:
 
 
 def test_a_criterion_that_cannot_be_found_is_refused() -> None:
-    with pytest.raises(RuntimeError, match="a criterion that is no attribute of the model and would train a stock"):
+    with pytest.raises(RuntimeError, match="a criterion that is not an attribute of the model and would train a stock"):
         in_a_batch(model_of(Hidden, **CHOSEN))
 
 

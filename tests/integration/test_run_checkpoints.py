@@ -177,7 +177,7 @@ def test_a_checkpoint_that_cannot_be_read_is_a_line_and_no_error(tmp_path):
     arguments = SimpleNamespace(model=str(path), pretrained=True)
     with logged() as messages:
         CALLBACKS["on_pretrain_routine_end"](SimpleNamespace(args=arguments, resume=False, save_dir=tmp_path))
-    assert [message for message in messages if "which losses last.pt was trained with cannot be read" in message]
+    assert [message for message in messages if "cannot read which losses last.pt was trained with" in message]
 
 
 def test_a_retired_key_is_named_with_what_to_do_on_resume_and_in_fine_tuning(killed, data, tmp_path, monkeypatch):

@@ -220,7 +220,7 @@ def test_a_state_file_of_no_use_is_a_warning_and_a_fresh_start_of_every_loss(tmp
     assert torch.equal(flat(resumed.state()), fresh)
     told = [line for line in said if "state" in line]
     assert len(told) == 1
-    assert f"yolo_losses: the losses' state starts afresh: {tmp_path / STATE_FILE} {reason}" in told[0]
+    assert f"yolo_losses: the losses' state starts from scratch: {tmp_path / STATE_FILE} {reason}" in told[0]
     assert not HOSTILE_MARK.exists()
 
 

@@ -151,7 +151,7 @@ def test_a_run_of_stock_terms_is_looked_at_and_claims_nothing(head: str, tmp_pat
         run.after_batch(trainer)
         run.end_epoch(trainer)
     assert [line for line in said if line.startswith("yolo_losses")] == [
-        f"yolo_losses: statistics of the losses, an epoch at a time: {tmp_path / FILE}"
+        f"yolo_losses: statistics of the losses by epoch: {tmp_path / FILE}"
     ]
     branches = table.branches_of(read(tmp_path))
     assert branches == ([""] if head == "v8" else ["one2many", "one2one"])

@@ -1,4 +1,4 @@
-"""Policy on the training keys among the arguments of Ultralytics' trainers, tuners and other engines."""
+"""Checks of the training keys among the arguments of Ultralytics' trainers, tuners and other engines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BALANCED_KEYS = ("cls_weights", BETA.key)
 
 
 class RefusedError(ValueError, SystemExit):
-    """A refusal that ends the `yolo` command with its one line and exit code 1, without a traceback."""
+    """An invalid key that ends the `yolo` command with a one-line message and exit code 1, without a traceback."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -36,15 +36,14 @@ class RefusedError(ValueError, SystemExit):
 
 
 def check_names(known: Any, given: Any) -> None:
-    """Refuse a key that Ultralytics does not know and that looks like one of this package's, with what it means.
+    """Raise a `ValueError` on an unknown key that looks like one of this package's, with a hint.
 
     Args:
-        known: the dictionary of known keys; of another kind than a trainer's arguments, such as Ultralytics' settings,
-            nothing is checked.
-        given: the keys that are given.
+        known: the dictionary of known keys. Nothing is checked unless they are a trainer's arguments.
+        given: the given keys.
 
     Raises:
-        ValueError: one line with the key and a hint. Other unknown keys are left to Ultralytics' own refusal.
+        ValueError: one line with the key and a hint. Ultralytics itself rejects other unknown keys.
     """
     if argument("cls_loss") not in known:
         return
@@ -61,11 +60,11 @@ def check_names(known: Any, given: Any) -> None:
 
 
 def check(trainer: Any, overrides: Any = None) -> None:
-    """Check a trainer's keys before anything is read or written, and keep on its `args` those that define the run.
+    """Check the keys of a trainer before anything is written, and store those that define the run in its `args`.
 
     Raises:
-        ValueError: on a value that is not valid, a loss that the task cannot use, or, on resume, a key that differs
-            from the checkpoint's.
+        ValueError: on an invalid value, a loss that the task cannot use, or, on resume, a key that differs from that of
+            the checkpoint.
     """
     with one_line_on_the_command_line():
         _check(trainer, overrides)
@@ -73,11 +72,11 @@ def check(trainer: Any, overrides: Any = None) -> None:
 
 @contextlib.contextmanager
 def one_line_on_the_command_line() -> Iterator[None]:
-    """Have a refusal end the `yolo` command with its one line, without a traceback."""
+    """Let a `ValueError` end the `yolo` command with a one-line message, without a traceback."""
     try:
         yield
     except ValueError as error:
-        # Only there: a notebook shows it better as it is, and a thread would end without a word.
+        # Only for the command: a notebook shows the traceback, and a thread would end silently.
         command = Path(sys.argv[0] if sys.argv else "").stem
         if command in ("yolo", "ultralytics") and threading.current_thread() is threading.main_thread():
             raise RefusedError(str(error)) from None
@@ -91,9 +90,9 @@ def _check(trainer: Any, overrides: Any) -> None:
     unused = chosen.unused
     if resumed and isinstance(overrides, Mapping):
         asked = settings.own_arguments(overrides)
-        weights = chosen.cls_weights  # which a run keeps as numbers
+        weights = chosen.cls_weights  # stored as numbers
         if isinstance(weights, tuple) and class_weights.parse(asked.get("cls_weights")) == BALANCED:
-            # What it means is known once the training set is read: `run` compares it with the numbers of the start.
+            # The balanced weights are known once the training set is read; `run` compares them with the stored ones.
             balanced = {key: asked[key] for key in BALANCED_KEYS if key in asked}
             chosen = LossSettings.from_mapping({**chosen.to_config(), **balanced}, chosen.task)
             chosen = dataclasses.replace(chosen, resumed_weights=weights)
@@ -128,11 +127,11 @@ def _check(trainer: Any, overrides: Any) -> None:
 
 
 def _check_one_weighting(chosen: LossSettings, cls_pw: Any) -> None:
-    """Raise a `ValueError` if Ultralytics is to weight the classes as well.
+    """Raise a `ValueError` if Ultralytics would also weight the classes.
 
     Args:
         chosen: the settings.
-        cls_pw: the value of Ultralytics' key, or the bounds of a tuner's.
+        cls_pw: the value of Ultralytics' key, or its bounds in a tuner's search space.
     """
     if chosen.cls_weights != class_weights.NONE and cls_pw:
         both = f"{class_weights.format_option(chosen.cls_weights)} cannot be used together with 'cls_pw"
@@ -140,7 +139,7 @@ def _check_one_weighting(chosen: LossSettings, cls_pw: Any) -> None:
 
 
 def described_data(given: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what the YAML file of a run's data set says, where it is here."""
+    """Return the content of the YAML file of a run's data set, `None` if it is not available yet."""
     from ultralytics.utils.checks import check_file
 
     data = given.get("data")
@@ -148,13 +147,13 @@ def described_data(given: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     try:
         described = yaml.safe_load(Path(check_file(data, hard=False)).read_text(encoding="utf-8", errors="ignore"))
-    except Exception:  # Ultralytics' own check of the data set, which follows, says what is wrong with it
+    except Exception:  # Ultralytics checks the data set later and reports what is wrong
         return None
     return described if isinstance(described, dict) else None
 
 
 def _class_names(given: Mapping[str, Any]) -> list[str] | None:
-    """Return the names of the classes that a run will have, where its data set is here."""
+    """Return the names of the classes of a run, `None` if its data set is not available yet."""
     data = given.get("data")
     if given.get("task") == "classify" and isinstance(data, str) and (folder := Path(data, "train")).is_dir():
         return sorted(found.name for found in folder.iterdir() if found.is_dir())
@@ -167,19 +166,19 @@ def _class_names(given: Mapping[str, Any]) -> list[str] | None:
         return ["item"]
     found = class_weights.class_names_by_index(names if isinstance(names, Mapping) else dict(enumerate(names)))
     if given.get("task") == "semantic" and not described.get("masks_dir") and len(found) > 1:
-        found.append("background")  # of pixels that no polygon covers
+        found.append("background")  # the pixels that no polygon covers
     return found
 
 
 def _keep(given: dict[str, Any], chosen: LossSettings) -> None:
-    """Leave on a trainer's arguments the keys that define the run, and no others of this package."""
+    """Replace this package's keys among a trainer's arguments by those that define the run."""
     for key in settings.default_keys():
         given.pop(argument(key), None)
     given.update({argument(key): value for key, value in chosen.to_config().items()})
 
 
-def pin(trainer: Any, chosen: LossSettings) -> None:
-    """Keep the keys that define the run where they were set after the trainer was built, in `args.yaml` too."""
+def save(trainer: Any, chosen: LossSettings) -> None:
+    """Store the keys that define the run in a trainer's arguments, and in `args.yaml` if they changed since."""
     given = vars(trainer.args)
     before = settings.own_arguments(given)
     _keep(given, chosen)
@@ -194,7 +193,7 @@ def pin(trainer: Any, chosen: LossSettings) -> None:
 
 
 def _written(file: Path) -> dict[str, Any] | None:
-    """Return this package's keys in a run's `args.yaml`."""
+    """Return this package's keys in the `args.yaml` of a run, `None` if there is no such file."""
     if not file.is_file():
         return None
     return settings.own_arguments(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
@@ -213,7 +212,7 @@ def _parse(given: Mapping[str, Any], resumed: bool) -> LossSettings:
 
 
 def _check_same_on_resume(kept: LossSettings, overrides: Mapping[str, Any]) -> tuple[str, ...]:
-    """Raise if a resumed run is asked for other losses than it was started with; return the keys of no effect."""
+    """Raise if a resumed run is given other losses than it was started with; return the keys without effect."""
     defaults = settings.default_keys()
     asked = {k: v for k, v in settings.own_arguments(overrides).items() if v is not None}
     now = {**defaults, **kept.to_config()}
@@ -228,7 +227,7 @@ def _check_same_on_resume(kept: LossSettings, overrides: Mapping[str, Any]) -> t
 
 
 def of(trainer: Any) -> LossSettings:
-    """Return a trainer's settings, parsed anew only where its arguments have changed since they were checked."""
+    """Return the settings of a trainer; they are only parsed again if its arguments have changed."""
     chosen: LossSettings | None = getattr(trainer, ATTRIBUTE, None)
     if chosen is None or settings.own_arguments(vars(trainer.args)) != chosen.to_config():
         chosen = LossSettings.from_arguments(vars(trainer.args))
@@ -237,11 +236,7 @@ def of(trainer: Any) -> LossSettings:
 
 
 def check_unchanged(trainer: Any, running: LossSettings) -> None:
-    """Raise if loss keys were changed after set-up: the checkpoint would name a loss that never ran.
-
-    Raises:
-        RuntimeError: the message names the key.
-    """
+    """Raise a `RuntimeError` if keys were changed after set-up: the checkpoint would contain a loss that never ran."""
     now, then = settings.own_arguments(vars(trainer.args)), running.to_config()
     for key in {**then, **now}:
         if now.get(key) != then.get(key):
@@ -254,10 +249,10 @@ def check_unchanged(trainer: Any, running: LossSettings) -> None:
 def check_shared(arguments: Any) -> None:
     """Check the keys that a tuner, or a trainer of several data sets, passes to each of its runs.
 
-    Of a tuner's search space both ends are checked. A run that is refused would otherwise count as one of bad score.
+    Both bounds of a tuner's search space are checked, since the tuner would count a failed run as a bad score.
 
     Raises:
-        ValueError: as a trainer with these keys would.
+        ValueError: as for a trainer with these keys.
     """
     if not isinstance(arguments, Mapping):
         return
@@ -281,10 +276,10 @@ def check_shared(arguments: Any) -> None:
 
 
 def check_tuner(arguments: Any) -> None:
-    """Check the keys that a tuner passes to each of its runs, and that its search space does not weight classes too.
+    """Check the keys that a tuner passes to its runs, and that its search space does not also weight the classes.
 
     Raises:
-        ValueError: as a trainer with these keys would.
+        ValueError: as for a trainer with these keys.
     """
     from ultralytics.utils import DEFAULT_CFG_DICT
 
@@ -302,14 +297,14 @@ def check_tuner(arguments: Any) -> None:
 
 
 def check_without_training(arguments: Any, mode: str) -> None:
-    """Check the keys of an engine that does not train, and say that they have no effect.
+    """Check the keys of an engine that does not train, and warn that they have no effect.
 
     Args:
-        arguments: the engine's `args`.
-        mode: `val`, `predict` or `export`; the validator of a training has the training's own.
+        arguments: the `args` of the engine.
+        mode: `val`, `predict` or `export`; nothing is checked if the `args` have another mode, as during training.
 
     Raises:
-        ValueError: on a value that a training would refuse.
+        ValueError: on an invalid value.
     """
     if getattr(arguments, "mode", mode) != mode:
         return
@@ -323,6 +318,6 @@ def check_without_training(arguments: Any, mode: str) -> None:
 
 
 def whole_numbers() -> set[str]:
-    """Return the keys whose values are not fractional, which a tuner must not mutate to fractions."""
+    """Return the keys with integer values, which a tuner must round after a mutation."""
     found = {p.key for spec in registry.specs() for p in spec.parameters if p.type in (int, bool)}
     return {argument(key) for key in found | {name for name, key in settings.KEYS.items() if key.type is int}}

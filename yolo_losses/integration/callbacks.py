@@ -1,6 +1,6 @@
-"""What Ultralytics' trainers and validators call: functions, and one dictionary of them by event.
+"""Callbacks of Ultralytics' trainers and validators, as functions and a dictionary by event.
 
-They are named functions: the state of distributed training travels by pickle, callbacks included.
+They are module-level functions because distributed training pickles its state, including callbacks.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from yolo_losses.integration.run import ATTRIBUTE, TRAINER, Run, log_checkpoint_
 
 
 def run_of(trainer: Any) -> Run | None:
-    """Return what a trainer has of this package, `None` if every key is at its default."""
+    """Return the `Run` of a trainer, `None` if every key is at its default."""
     run: Run | None = getattr(trainer, ATTRIBUTE, None)
     return run
 
 
 def start(trainer: Any) -> None:
-    """Equip the criteria of a trainer whose set-up is done, unless every key is at its default."""
+    """Equip the criteria of a trainer at the end of its set-up, unless every key is at its default."""
     with arguments.one_line_on_the_command_line():
         chosen = with_balanced_weights(trainer, arguments.of(trainer))
-        arguments.pin(trainer, chosen)
+        arguments.save(trainer, chosen)
         setattr(trainer, ATTRIBUTE, None)
         if chosen.swaps_nothing:
             log_checkpoint_losses(trainer)
@@ -33,11 +33,7 @@ def start(trainer: Any) -> None:
 
 
 def check_started(trainer: Any) -> None:
-    """Raise if the events of this package did not reach the trainer's callbacks during its set-up.
-
-    Raises:
-        RuntimeError: the message says what to do.
-    """
+    """Raise a `RuntimeError` if the trainer did not call the callbacks of this package during its set-up."""
     if not hasattr(trainer, ATTRIBUTE) and not arguments.of(trainer).is_default:
         raise RuntimeError(
             f"{PREFIX}{arguments.of(trainer).describe()} is set, but {type(trainer).__name__} did not call the"
@@ -47,25 +43,21 @@ def check_started(trainer: Any) -> None:
 
 
 def check_before_saving(trainer: Any) -> None:
-    """Raise if a checkpoint would name a loss that did not run.
-
-    Raises:
-        RuntimeError: the message names the key, or the callbacks that were not called.
-    """
+    """Raise a `RuntimeError` if a checkpoint would contain keys of a loss that did not run."""
     run = run_of(trainer)
     if run is not None:
         arguments.check_unchanged(trainer, run.settings)
         if not run.batches and not run.settings.swaps_nothing:
             raise RuntimeError(
-                f"{PREFIX}{type(trainer).__name__} did not call the callbacks of 'on_train_batch_end', so that nothing"
-                " shows that the chosen loss ran: have an overridden run_callbacks call super().run_callbacks(event)"
+                f"{PREFIX}{type(trainer).__name__} did not call the callbacks of 'on_train_batch_end', so it is not"
+                " verified that the chosen loss ran: have an overridden run_callbacks call super().run_callbacks(event)"
             )
     elif own_arguments(vars(trainer.args)):
         arguments.check_unchanged(trainer, LossSettings())
 
 
 def before_epoch(trainer: Any) -> None:
-    """Check that criteria and keys are as they were set up."""
+    """Check that the criteria and the keys have not changed since set-up."""
     run = run_of(trainer)
     if run is not None:
         arguments.check_unchanged(trainer, run.settings)
@@ -74,7 +66,7 @@ def before_epoch(trainer: Any) -> None:
 
 
 def before_batch(trainer: Any) -> None:
-    """Follow what the batch's loss calls."""
+    """Track what the loss of the batch calls."""
     run = run_of(trainer)
     if run is None:
         context.enter(None)
@@ -83,7 +75,7 @@ def before_batch(trainer: Any) -> None:
 
 
 def after_batch(trainer: Any) -> None:
-    """Check that the batch trained the chosen losses, and log so once; move their state."""
+    """Check that the batch trained the chosen losses, log it once, and commit their state."""
     run = run_of(trainer)
     if run is not None:
         run.after_batch(trainer)
@@ -92,48 +84,48 @@ def after_batch(trainer: Any) -> None:
 
 
 def after_epoch(trainer: Any) -> None:
-    """Read what the epoch's batches have shown; warn of an epoch that proved nothing."""
+    """Write the statistics of the epoch, and warn if no batch proved anything."""
     run = run_of(trainer)
     if run is not None:
         run.end_epoch(trainer)
 
 
 def before_validation(validator: Any) -> None:
-    """Check that the EMA's criterion is equipped, as the trainer's validator begins."""
+    """Check that the EMA's criterion is equipped when the trainer's validator begins."""
     trainer, run = _validated_by(validator)
     if run is not None:
         run.before_validation(trainer)
 
 
 def after_validation(validator: Any) -> None:
-    """Check that the trainer's validator has called the equipped criterion."""
+    """Check that the trainer's validator called the equipped criterion."""
     _, run = _validated_by(validator)
     if run is not None:
         run.after_validation(validator)
 
 
 def _validated_by(validator: Any) -> tuple[Any, Run | None]:
-    """Return the trainer whose EMA is validated, and its run; none if the best weights are, once all is done."""
+    """Return the trainer whose EMA is validated and its run; none for the final validation of the best weights."""
     trainer = getattr(validator, TRAINER, lambda: None)() if getattr(validator, "training", False) else None
     return trainer, run_of(trainer)
 
 
 def save_state(trainer: Any) -> None:
-    """Write the losses' state beside the checkpoint."""
+    """Save the state of the losses next to the checkpoint."""
     run = run_of(trainer)
     if run is not None:
         run.save_state(trainer)
 
 
 def hide_statistics(trainer: Any) -> None:
-    """Put an epoch's metrics back: `results.csv` and checkpoints are to have no more of them than without."""
+    """Restore the metrics of an epoch, so that `results.csv` and checkpoints do not contain statistics."""
     run = run_of(trainer)
     if run is not None:
         run.hide_statistics(trainer)
 
 
 def leave(trainer: Any) -> None:
-    """Follow the model of a training that has ended, or was given up, as one that nobody trains."""
+    """Track the model of a training that has ended or was aborted like one without a trainer."""
     context.enter(None)
     run = run_of(trainer)
     if run is not None:
@@ -141,7 +133,7 @@ def leave(trainer: Any) -> None:
 
 
 def after_training(trainer: Any) -> None:
-    """Log what the running factor on the class term came to."""
+    """Log the final value of the running factor on the class term."""
     context.enter(None)
     run = run_of(trainer)
     if run is not None:

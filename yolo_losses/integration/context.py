@@ -1,4 +1,4 @@
-"""The model whose loss is being computed, as far as this package follows it."""
+"""The model whose loss is currently being computed."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-# What the criterion of the task classify calls in place of its body: `hook` makes it an attribute of the class, which
-# `criteria.classify` replaces in an instance.
+# The name under which `hook` stores the call of the criterion of the task classify in its class; `criteria.classify`
+# replaces it in an instance.
 CLASSIFY_CALL = "yolo_losses_call"
 
 
 class Context(NamedTuple):
-    """What is running.
+    """The loss computation that is currently running.
 
     Attributes:
-        model: whose loss is computed.
-        equipment: the chosen losses of the model; `None`: stock, by its keys.
+        model: the model whose loss is computed.
+        equipment: the chosen losses of the model, `None` if it is stock.
         role: `training` or `validation`.
     """
 
@@ -31,18 +31,18 @@ _in_part: ContextVar[bool] = ContextVar("yolo_losses_in_part", default=False)
 
 
 def current() -> Context | None:
-    """Return what is running, `None` if this package does not know."""
+    """Return the current context, `None` if it is unknown."""
     return _current.get()
 
 
 def enter(context: Context | None) -> None:
-    """Set what is running, until it is set again."""
+    """Set the current context."""
     _current.set(context)
 
 
 @contextmanager
 def running(context: Context | None) -> Iterator[None]:
-    """Set what is running within a `with` block."""
+    """Set the current context within a `with` block."""
     token = _current.set(context)
     try:
         yield
@@ -52,7 +52,7 @@ def running(context: Context | None) -> Iterator[None]:
 
 @contextmanager
 def within_part() -> Iterator[None]:
-    """Mark what is called within a `with` block as called by a part of an equipped criterion."""
+    """Mark calls within a `with` block as made by a part of an equipped criterion."""
     token = _in_part.set(True)
     try:
         yield
@@ -61,11 +61,11 @@ def within_part() -> Iterator[None]:
 
 
 def is_within_part() -> bool:
-    """Return whether a part of an equipped criterion is calling."""
+    """Return whether the current call is made by a part of an equipped criterion."""
     return _in_part.get()
 
 
 def is_training_mode() -> bool:
-    """Return whether the model whose loss is computed is in training mode; true where it is not known."""
+    """Return whether the model whose loss is computed is in training mode; true if it is unknown."""
     context = _current.get()
     return context is None or bool(getattr(context.model, "training", True))

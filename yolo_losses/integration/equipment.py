@@ -1,4 +1,4 @@
-"""The chosen losses in the criteria of one model: equipped, proven, their state moved once per batch."""
+"""The chosen losses in the criteria of one model: equipping, the proof that they ran, and one update per batch."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from yolo_losses.integration.criteria.ledger import UnprovenError
 from yolo_losses.integration.criteria.parts import Part
 from yolo_losses.losses._state import commit_collected
 
-ROLES = ("training", "validation")  # what the criteria of the model and of its EMA are for
+ROLES = ("training", "validation")  # of the criteria of the model and of its EMA
 
 
 class Equipment:
     """The chosen losses of one model.
 
     Args:
-        model: whose parameters are trained.
-        settings: the parsed keys, class weights by name where they were given so.
-        names: the names of the classes in their order.
+        model: the model that is trained.
+        settings: the parsed keys; class weights may be given by name.
+        names: names of the classes by index.
         image_size: side of the training images in pixels.
 
     Raises:
-        ValueError: if the head has no such term.
+        ValueError: if the head lacks a chosen term.
 
     Attributes:
-        equipped: the settings with class weights in the order of the classes.
-        branches: by path; those of a further criterion of the model under the name of its attribute.
-        criteria: the model's and the EMA's, by role.
-        proven: the paths of the branches that were logged as proven.
-        arguments: this package's keys among the model's `args`, as they were equipped.
-        steps: of the optimizer, in a loop that no run follows.
+        equipped: the settings with class weights by index.
+        branches: the branches by path; the path of an additional criterion starts with the name of its attribute.
+        criteria: the criteria of the model and of its EMA, by role.
+        proven: the paths of the branches that have been logged as proven.
+        arguments: this package's keys among the model's `args` when it was equipped.
+        steps: number of steps of the optimizer, in a custom training loop.
     """
 
     def __init__(self, model: Any, settings: LossSettings, names: Sequence[str], image_size: float) -> None:
@@ -48,26 +48,26 @@ class Equipment:
         self.settings = settings
         weights = settings.cls_weights
         self.names = list(names) if weights != class_weights.NONE else []
-        if isinstance(weights, tuple) and not self.names:  # a model that has no names of its classes
+        if isinstance(weights, tuple) and not self.names:  # a model without names of its classes
             self.names = [str(number) for number in range(len(weights))]
         self.equipped = settings.weighted_by(class_weights.by_class(settings.cls_weights, self.names))
         self.image_size = image_size
         self.branches: dict[str, Branch] = {}
         self.criteria: dict[str, Any] = {}
         self.proven: list[str] = []
-        self._paths: dict[str, dict[str, str]] = {}  # in each attribute: the path there, and in `branches`
+        self._paths: dict[str, dict[str, str]] = {}  # by attribute: path in the criterion -> path in `branches`
         self._model = weakref.ref(model)
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
         self.arguments: Mapping[str, Any] = {}
         self.steps = 0
 
     def equip(self, role: str, criterion: Any, name: str = "") -> None:
-        """Equip a criterion with the losses and the state that all criteria of the model share.
+        """Equip a criterion. All criteria of the model share losses and state.
 
         Args:
             role: `training` or `validation`.
             criterion: the criterion.
-            name: of the model's attribute that holds it, where it is not the model's `criterion`.
+            name: name of the model's attribute that refers to it, if it is not `criterion`.
         """
         found = criteria.equip(criterion, self.equipped, self._branches_at(name), self.image_size)
         self._paths[name] = {path: f"{name}.{path}".strip(".") for path in found}
@@ -78,28 +78,31 @@ class Equipment:
             self.criteria[role] = criterion
 
     def is_equipped(self, criterion: Any, name: str = "") -> bool:
-        """Return whether the parts in a criterion are this model's."""
+        """Return whether a criterion is equipped with the branches of this model."""
         found, wanted = criteria.branches_of(criterion), self._branches_at(name)
         return bool(found) and found.keys() == wanted.keys() and all(found[path] is wanted[path] for path in found)
 
     def _branches_at(self, name: str) -> dict[str, Branch]:
-        """Return the branches of the criterion that an attribute of the model holds."""
+        """Return the branches of the criterion in an attribute of the model."""
         paths = self._paths.get(name, {})
         return {path: self.branches[whole] for path, whole in paths.items()}
 
-    # ------------------------------------------------------------------------------------------- criteria not seen yet
+    # ------------------------------------------------------------------------------------------- unknown criteria
 
-    def notice(self, running: Context, called: Any) -> Any:
-        """Return the part to be called in place of a stock assigner or criterion, `None` if it is to be stock.
+    def equip_called(self, running: Context, called: Any) -> Any:
+        """Equip the criterion whose stock part is being called, and return the part to call instead.
 
-        A model may build a criterion in its first batch, or hold a second one: it is equipped as it is called.
+        A model may build its criterion in the first batch, or have a second one.
 
         Args:
-            running: whose loss is being computed.
-            called: the assigner, or the criterion of a kind without one.
+            running: the model whose loss is being computed.
+            called: the assigner, or the criterion if its kind has no assigner.
+
+        Returns:
+            The part, or `None` if the stock one is to be called.
 
         Raises:
-            UnprovenError: if it belongs to no criterion of the model.
+            UnprovenError: if `called` belongs to no criterion of the model.
         """
         if called in self._known:
             return None
@@ -116,8 +119,8 @@ class Equipment:
             return part if isinstance(part, Part) else None
         raise UnprovenError(
             f"{PREFIX}{self.settings.describe()} is set, but the loss of this batch calls a {type(called).__name__} of"
-            " a criterion that is no attribute of the model and would train a stock loss: make it one, or equip it with"
-            " yolo_losses.equip(criterion, keys)"
+            " a criterion that is not an attribute of the model and would train a stock loss: make it an attribute, or"
+            " equip it with yolo_losses.equip(criterion, keys)"
         )
 
     # ------------------------------------------------------------------------------------------------------- the proof
@@ -133,17 +136,17 @@ class Equipment:
         return sum(branch.ledger.calls for branch in self.branches.values())
 
     def settle(self, stepping: bool) -> None:
-        """Check what the calls since the last time have shown; see `Branch.settle`."""
+        """Check the calls since the last time; see `Branch.settle`."""
         for branch in self.branches.values():
             branch.settle(stepping)
 
     def discard(self) -> None:
-        """Drop what the calls of a batch that was given up have shown."""
+        """Drop the records of a batch that was aborted."""
         for branch in self.branches.values():
             branch.ledger.discard()
 
     def newly_proven(self) -> bool:
-        """Return whether a branch was proven since this was last asked."""
+        """Return whether a branch was proven since the last call of this method."""
         proven = [path for path, b in self.branches.items() if not b.settings.swaps_nothing and b.proven]
         if proven == self.proven:
             return False
@@ -151,21 +154,21 @@ class Equipment:
         return True
 
     def commit(self, joined: bool) -> None:
-        """Commit the state that the batch's calls collected; with `joined` every rank has to call this."""
+        """Commit the state that the calls of a batch collected; with `joined`, every rank must call this."""
         commit_collected((module for branch in self.branches.values() for module in branch.stateful()), joined)
 
     def clear(self) -> None:
-        """Note that the gradients of the model were set to zero."""
+        """Record that the gradients of the model were set to zero."""
         for branch in self.branches.values():
             branch.ledger.clear()
 
     def recheck(self) -> None:
-        """Have the gradients of the next batch with objects followed again."""
+        """Track the gradients of the next batch with objects again."""
         for branch in self.branches.values():
             branch.ledger.due = True
 
     def trains(self, optimizer: Any) -> bool:
-        """Return whether an optimizer has parameters of the model."""
+        """Return whether an optimizer has parameters of the model, and there are open records."""
         if not any(branch.ledger.records for branch in self.branches.values()):
             return False
         model = self._model()
@@ -173,10 +176,11 @@ class Equipment:
         return any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"])
 
     def check_called(self, calls_before: int, loss: Any) -> None:
-        """Raise if a loss was computed without the criteria that are equipped.
+        """Raise an `UnprovenError` if a loss was computed without the equipped criteria.
 
-        Raises:
-            UnprovenError: that says so.
+        Args:
+            calls_before: `calls_begun` before the loss was computed.
+            loss: the loss.
         """
         if self.calls_begun == calls_before and float(torch.as_tensor(loss).detach().abs().sum()) > 0:
             raise UnprovenError(
@@ -186,10 +190,10 @@ class Equipment:
 
 
 def _first_parts(model: Any) -> Iterator[tuple[str, Any, Any, str]]:
-    """Yield the part that each criterion of a model calls first.
+    """Yield the parts that the criteria of a model call first.
 
     Yields:
-        The attribute of the model, "" for its `criterion`; its value; the criterion in it; the name of the part.
+        The name of the model's attribute, "" for `criterion`; its value; the criterion in it; the name of the part.
     """
     held = {**vars(model), **getattr(model, "_modules", {})}
     held = {"": getattr(model, "criterion", None), **held}

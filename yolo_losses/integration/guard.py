@@ -1,9 +1,9 @@
-"""No model whose `args` hold a chosen loss trains a stock loss, whoever trains it.
+"""Makes sure that a model whose `args` choose a loss never trains a stock loss, whatever code trains it.
 
-Ultralytics' models are followed where they compute their loss: one that no trainer of Ultralytics' has set up, such as
-in a loop of one's own or with a vendored trainer, gets its criterion equipped before its first call with gradients.
-`init_criterion` leaves a guard at the part that is called first, for a criterion that is used directly. Stock
-criteria and assigners that are called on the way, and are not equipped, are equipped as they are called.
+The `loss` methods of Ultralytics' models are wrapped. A model that was not set up by a trainer of Ultralytics, as in a
+custom training loop or with a vendored trainer, gets its criterion equipped before the first call with gradients.
+`init_criterion` puts a `Guard` in place of the part that a criterion calls first, in case the criterion is used
+directly. Stock criteria and assigners that are called during training are equipped at their first call.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from yolo_losses.integration.equipment import Equipment
 from yolo_losses.monitor.gather import has_prompts, named_terms
 
 _equipment: weakref.WeakKeyDictionary[Any, Equipment] = weakref.WeakKeyDictionary()  # by model
-_in_runs: weakref.WeakSet[Any] = weakref.WeakSet()  # equipment that a trainer of Ultralytics' settles and commits
-_warned: weakref.WeakSet[Any] = weakref.WeakSet()  # models and criteria whose `loss_stats` was said to have no effect
+_in_runs: weakref.WeakSet[Any] = weakref.WeakSet()  # equipment that a trainer of Ultralytics settles and commits
+_warned: weakref.WeakSet[Any] = weakref.WeakSet()  # models and criteria with a warning that `loss_stats` has no effect
 _step_hook: Any = None
-_zero_grad: Any = None  # that of torch's optimizers, while models are followed
-RECHECK_EVERY = 100  # steps of a loop of one's own, which has no epochs for this package
+_zero_grad: Any = None  # the original `Optimizer.zero_grad`, while models are tracked
+RECHECK_EVERY = 100  # steps between checks in a custom training loop, whose epochs are unknown
 
 
 def register(model: Any, equipment: Equipment, *, in_run: bool) -> None:
-    """Follow a model from now on.
+    """Start to track a model.
 
     Args:
         model: the model.
         equipment: its losses.
-        in_run: whether a run logs what ran, and commits the losses' state.
+        in_run: whether a `Run` logs what ran and commits the state of the losses.
     """
     global _step_hook, _zero_grad
     equipment.arguments = _own(model)
@@ -51,23 +51,23 @@ def register(model: Any, equipment: Equipment, *, in_run: bool) -> None:
         _in_runs.add(equipment)
     if _step_hook is None:
         _step_hook = register_optimizer_step_pre_hook(_before_step)
-        # On the class: the gradients of a loop's first batch may be set to zero before its first step.
+        # Patched on the class, since a loop may set the gradients to zero before the first step.
         _zero_grad = torch.optim.Optimizer.zero_grad
         torch.optim.Optimizer.zero_grad = _clear_gradients  # type: ignore[method-assign, assignment]
 
 
 def is_in_run(equipment: Equipment) -> bool:
-    """Return whether a run's equipment is followed: not after `release`."""
+    """Return whether the equipment of a run is tracked, which ends with `release`."""
     return equipment in _in_runs
 
 
 def end_run(equipment: Equipment) -> None:
-    """Follow the model of a run that has ended as one that no trainer of Ultralytics' trains."""
+    """Track the model of a run that has ended like one that is not trained by a trainer of Ultralytics."""
     _in_runs.discard(equipment)
 
 
 def release() -> None:
-    """Follow no model any more."""
+    """Stop to track all models."""
     global _step_hook, _zero_grad
     if _in_runs:
         log("uninstalled while a training with a chosen loss runs: it ends with an error at its next batch", warn=True)
@@ -82,26 +82,26 @@ def release() -> None:
 
 
 def chooses_by_batch(model: Any) -> bool:
-    """Return whether a model chooses its criterion by its first batch."""
+    """Return whether a model chooses its criterion when it sees the first batch."""
     from ultralytics.nn import tasks
 
     kind = getattr(tasks, "YOLOEModel", None)
     return kind is not None and isinstance(model, kind)
 
 
-# -------------------------------------------------------------------------------------- what Ultralytics' classes call
+# --------------------------------------------------------------------------- called by the patched classes
 
 
 def compute_loss(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
-    """Stand around a model's `loss`.
+    """Wrap the `loss` method of a model.
 
     Raises:
         ValueError: if the head cannot use a chosen loss.
-        UnprovenError: if the loss was computed by other means.
+        UnprovenError: if the loss was computed without the equipped criterion.
     """
     running = context.current()
     if running is not None and running.model is model:
-        return original(model, *args, **kwargs)  # a run's own batch, or `super().loss()`
+        return original(model, *args, **kwargs)  # a batch of a `Run`, or `super().loss()`
     equipment = _up_to_date(model) if torch.is_grad_enabled() else None
     if equipment is None:
         with context.running(Context(model, None)):
@@ -120,14 +120,14 @@ def compute_loss(original: Callable[..., Any], model: Any, *args: Any, **kwargs:
 
 
 def _up_to_date(model: Any) -> Equipment | None:
-    """Return the equipment that a model's `args` ask for, `None` if they leave every term stock."""
+    """Return the equipment that a model's `args` ask for, `None` if every term is stock."""
     equipment = _find(model)
     if equipment is not None and (equipment in _in_runs or equipment.arguments == _own(model)):
         return equipment
     if _own(model).get("loss_stats"):
         _warn_of_statistics(model)
     criterion = getattr(model, "criterion", None)
-    # The keys have changed since, or the model is a copy of one that is followed, whose state is that one's.
+    # The keys have changed since, or the model is a copy of a tracked one and must not share its state.
     if any(branch.in_training for branch in criteria.branches_of(criterion).values()):
         criteria.equip(criterion, LossSettings())
     _equipment.pop(model, None)
@@ -138,11 +138,7 @@ def _up_to_date(model: Any) -> Equipment | None:
 
 
 def check_criterion(criterion: Any) -> None:
-    """Refuse a call with gradients of a stock criterion with anchors whose own `hyp` hold a chosen loss.
-
-    Raises:
-        UnprovenError: it would train a stock loss.
-    """
+    """Raise an `UnprovenError` if a stock criterion with anchors is about to train while its `hyp` choose a loss."""
     running = context.current()
     followed = running is not None and running.equipment is not None
     if followed or not torch.is_grad_enabled() or isinstance(getattr(criterion, "assigner", None), Part):
@@ -154,13 +150,13 @@ def check_criterion(criterion: Any) -> None:
 
 def _would_train_stock(criterion: Any) -> str:
     return (
-        f"{PREFIX}a {type(criterion).__name__} whose model's args hold a chosen loss would train a stock loss:"
+        f"{PREFIX}a {type(criterion).__name__} would train a stock loss, but its model's args choose another one:"
         " equip it with yolo_losses.equip(criterion, keys)"
     )
 
 
 def guard_criterion(model: Any, criterion: Any) -> None:
-    """Leave a guard in a criterion that a model has built, where the model's `args` hold a chosen loss."""
+    """Put a `Guard` into a criterion that a model has built, if the model's `args` choose a loss."""
     kind = criteria.kind_of(criterion)
     if kind is None or _chosen(model) is None:
         return
@@ -171,18 +167,18 @@ def guard_criterion(model: Any, criterion: Any) -> None:
 
 
 def call_assigner(original: Callable[..., Any], assigner: Any, *args: Any, **kwargs: Any) -> Any:
-    """Stand around the call of an assigner, or of a criterion without one: that of a stock criterion is noticed."""
+    """Wrap the call of an assigner, or of a criterion without one: equip a stock criterion when it is called."""
     running = context.current()
     if running is None or running.equipment is None or context.is_within_part():
         return original(assigner, *args, **kwargs)
     if not torch.is_grad_enabled() and running.role == "training":
         return original(assigner, *args, **kwargs)
-    part = running.equipment.notice(running, assigner)
+    part = running.equipment.equip_called(running, assigner)
     return original(assigner, *args, **kwargs) if part is None else part(*args, **kwargs)
 
 
 def end_call(criterion: Any, result: Any, *args: Any, **kwargs: Any) -> None:
-    """End a call of a criterion with anchors; hand the terms that it has returned to what `loss_stats` gathers."""
+    """End a call of a criterion with anchors, and add its terms to the statistics of `loss_stats`."""
     part = getattr(criterion, "assigner", None)
     if not isinstance(part, AssignerPart):
         return
@@ -195,7 +191,7 @@ def end_call(criterion: Any, result: Any, *args: Any, **kwargs: Any) -> None:
 
 
 class _Guarded:
-    """What a guard knows: the model, and the whole criterion."""
+    """The model and the criterion of a `Guard`."""
 
     def __init__(self, model: weakref.ref[Any], criterion: Any) -> None:
         self.model = model
@@ -203,13 +199,13 @@ class _Guarded:
 
 
 class Guard(Part):
-    """Stands for the part that a criterion calls first until the criterion is equipped."""
+    """Replaces the part that a criterion calls first until the criterion is equipped."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the stock part returns without gradients; with gradients, equip the criterion first.
+        """Call the stock part if gradients are disabled; otherwise equip the criterion and call the new part.
 
         Raises:
-            UnprovenError: if the criterion cannot be equipped any more.
+            UnprovenError: if the criterion cannot be equipped.
         """
         model, criterion = self.branch.model(), self.branch.criterion
         if not torch.is_grad_enabled() or (model is not None and _chosen(model) is None):
@@ -228,29 +224,26 @@ class Guard(Part):
         raise UnprovenError(_would_train_stock(criterion))
 
 
-# ------------------------------------------------------------------------------------------------------------- within
-
-
 def _warn_of_statistics(owner: Any) -> None:
-    """Log once that a model, or a criterion that is called directly, is in a loop that writes no statistics."""
+    """Warn once that `loss_stats` has no effect on a model, or a criterion, in a custom training loop."""
     if owner not in _warned:
         _warned.add(owner)
         log("loss_stats=True has no effect in this training loop: only a trainer of Ultralytics' writes it", warn=True)
 
 
 def _arguments(model: Any) -> Mapping[str, Any]:
-    """Return a model's `args`, which are a dictionary until a trainer had the model."""
+    """Return the `args` of a model; they are a dictionary until a trainer sets them."""
     arguments = getattr(model, "args", None)
     return arguments if isinstance(arguments, Mapping) else getattr(arguments, "__dict__", {})
 
 
 def _own(model: Any) -> dict[str, Any]:
-    """Return this package's keys among a model's `args`."""
+    """Return this package's keys among the `args` of a model."""
     return own_arguments(_arguments(model))
 
 
 def _chosen(model: Any) -> LossSettings | None:
-    """Return the losses that a model's `args` choose, `None` if every term is stock."""
+    """Return the settings in the `args` of a model, `None` if every term is stock."""
     given = _arguments(model)
     own = own_arguments(given)
     if not own or own.items() <= default_keys().items():
@@ -260,7 +253,7 @@ def _chosen(model: Any) -> LossSettings | None:
 
 
 def _find(model: Any) -> Equipment | None:
-    """Return the equipment of a model, or of the one whose criterion it has, as the student of a distillation."""
+    """Return the equipment of a model, or of the model that it shares its criterion with, as in distillation."""
     found = _equipment.get(model) if model is not None else None
     criterion = getattr(model, "criterion", None)
     if found is None and criterion is not None:
@@ -270,7 +263,7 @@ def _find(model: Any) -> Equipment | None:
 
 
 def _equip(model: Any, chosen: LossSettings | None, criterion: Any = None) -> Equipment:
-    """Equip a model that no trainer of Ultralytics' has set up, and log what runs where."""
+    """Equip a model that was not set up by a trainer of Ultralytics, and log the start line."""
     assert chosen is not None
     if getattr(model, "task", None):
         chosen.check_task(str(model.task))
@@ -289,7 +282,7 @@ def _equip(model: Any, chosen: LossSettings | None, criterion: Any = None) -> Eq
 
 
 def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
-    """Settle what the batch has shown before the optimizer takes its step."""
+    """Settle the calls of a batch before the step of an optimizer (a hook of torch)."""
     for model, equipment in list(_equipment.items()):
         if not equipment.trains(optimizer):
             continue
@@ -304,7 +297,7 @@ def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
 
 
 def _clear_gradients(optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-    """Note that an optimizer sets gradients to zero, and have it do so."""
+    """Replaces `Optimizer.zero_grad`: records that the gradients are set to zero."""
     for equipment in list(_equipment.values()):
         if equipment.trains(optimizer):
             equipment.clear()

@@ -1,9 +1,8 @@
-"""Whether the head that is to be trained has the chosen terms, asked before anything is written.
+"""Check that the head of a model has the chosen terms, before a run writes anything.
 
-A trainer builds its model after it has written `args.yaml`. Where the training began with `YOLO(...).train()`, as by
-the `yolo` command, there is a model of the same head by then: a criterion of it is built, equipped and thrown away.
-Elsewhere, as in the workers of a distributed training, whose parent has asked, the head is checked as the trainer's
-set-up ends.
+A trainer builds its model after it has written `args.yaml`. If training starts with `YOLO(...).train()`, as with the
+`yolo` command, a model with the same head exists already: a criterion of it is built, equipped and discarded. In other
+cases, such as the workers of a distributed training, the head is checked at the end of the trainer's set-up.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _engine: ContextVar[Any] = ContextVar("yolo_losses_engine", default=None)
 
 
 def remember(original: Callable[..., Any], engine: Any, *args: Any, **kwargs: Any) -> Any:
-    """Stand around `Model.train`: the trainer that it builds is for this model's head."""
+    """Call `Model.train`, and remember the model for the trainer that it builds."""
     token = _engine.set(engine)
     try:
         return original(engine, *args, **kwargs)
@@ -33,17 +32,14 @@ def remember(original: Callable[..., Any], engine: Any, *args: Any, **kwargs: An
 
 
 def check(trainer: Any) -> None:
-    """Raise where the head has no chosen term, or another number of keypoints than there are `pose_weights`.
-
-    Args:
-        trainer: whose arguments are checked, and which has no model yet.
+    """Check the chosen losses of a trainer, which has no model yet, against the head of the model to train.
 
     Raises:
-        ValueError: as equipping the criterion would.
+        ValueError: if the head lacks a chosen term, or its number of keypoints is not that of `pose_weights`.
     """
     chosen, engine = arguments.of(trainer), _engine.get()
     model = getattr(engine, "model", None)
-    resumed = bool(getattr(trainer, "resume", False))  # the head was checked as the run began
+    resumed = bool(getattr(trainer, "resume", False))  # the head was checked when the run was started
     if chosen.swaps_nothing or resumed or not hasattr(model, "init_criterion") or guard.chooses_by_batch(model):
         return
     if not _builds_the_head_of(engine, trainer):
@@ -62,14 +58,14 @@ def check(trainer: Any) -> None:
 
 
 def _builds_the_head_of(engine: Any, trainer: Any) -> bool:
-    """Return whether a trainer builds its model from what that of an engine was built from, by Ultralytics' method."""
+    """Return whether a trainer builds its model as the engine did, with Ultralytics' own method."""
     method = getattr(type(trainer), "get_model", None)
     upstream = str(getattr(method, "__module__", "")).startswith("ultralytics.")
     return upstream and str(trainer.args.model) == str(engine.overrides.get("model"))
 
 
 def _stock_criterion(model: Any, given: dict[str, Any]) -> Any:
-    """Return a criterion of a model as it would be with a trainer's arguments and without this package's keys."""
+    """Return the stock criterion of a model for a trainer's arguments, without the keys of this package."""
     own, kept = own_arguments(given), model.args
     model.args = SimpleNamespace(**{key: value for key, value in given.items() if key not in own})
     try:

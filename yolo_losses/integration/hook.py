@@ -1,9 +1,9 @@
-"""Patches Ultralytics: registers the training keys, and makes its engines call this package.
+"""Patches Ultralytics: adds the training keys, and makes its engines call this package.
 
-Nothing else touches Ultralytics' global state. Keys are checked as `BaseTrainer.check_resume` returns, before anything
-is read or written; `callbacks.CALLBACKS` are added to every trainer: the criterion is equipped at
+No other module changes Ultralytics' global state. Keys are checked when `BaseTrainer.check_resume` returns, before
+anything is read or written. `callbacks.CALLBACKS` are added to every trainer: the criterion is equipped at
 `on_pretrain_routine_end`, the last event of the set-up, and every batch, epoch and validation is checked. Models and
-criteria are followed where they compute a loss (`guard`). `uninstall` puts everything back.
+criteria are wrapped where they compute a loss (`guard`). `uninstall` undoes everything.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from yolo_losses.integration.context import CLASSIFY_CALL
 from yolo_losses.registry.parameters import Value
 
 _originals: list[tuple[Any, str, Any]] = []
-_own_keys: set[str] = set()  # this package's, those that a patched Ultralytics has in its default.yaml too
+_own_keys: set[str] = set()  # this package's, including those that a patched Ultralytics has in its default.yaml
 _added_keys: set[str] = set()
 
 
 def install() -> None:
-    """Patch those of Ultralytics' modules that are loaded, and the others as soon as they are. Idempotent."""
+    """Patch the modules of Ultralytics that are loaded, and all others when they are loaded. Idempotent."""
     if autoload.is_disabled():
         return
     _uninstall_other_copy()
     autoload.install()
     for name, patch in PATCHES.items():
         module = sys.modules.get(name)
-        # A module that is still running its body is left to the import hook.
+        # A module that is still being loaded is left to the import hook.
         if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
             patch(module)
 
 
 def uninstall() -> None:
-    """Put everything back that `install` changed; trainers that exist already keep their callbacks."""
+    """Undo everything that `install` changed; existing trainers keep their callbacks."""
     autoload.uninstall()
     if "yolo_losses.integration.guard" in sys.modules:
         _guard().release()
@@ -58,7 +58,7 @@ def uninstall() -> None:
 
 
 def _uninstall_other_copy() -> None:
-    """Put back what another copy of this package changed, as one that was imported before an upgrade."""
+    """Undo what another copy of this package changed, such as one that was imported before an upgrade."""
     trainer = sys.modules.get("ultralytics.engine.trainer")
     wrapper = getattr(getattr(trainer, "BaseTrainer", None), "__init__", None)
     other = getattr(wrapper, "yolo_losses_uninstall", None)
@@ -75,10 +75,10 @@ def is_active() -> bool:
 
 
 def require_active(args: Any) -> None:
-    """Refuse to train a chosen loss as stock: called by an Ultralytics that is patched to know the keys by itself.
+    """Raise if a chosen loss would train as stock. Called by an Ultralytics whose files are patched to have the keys.
 
     Args:
-        args: a trainer's `args`.
+        args: the `args` of a trainer.
 
     Raises:
         RuntimeError: if a key is not at its default and this package is not active.
@@ -90,13 +90,13 @@ def require_active(args: Any) -> None:
 
 
 def patch_cfg(module: Any) -> None:
-    """Make the training keys known: on the command line, in YAML, in Python and in subprocesses."""
+    """Add the training keys to Ultralytics' defaults."""
     if not _added_keys:
         _add_keys({**settings.CHOICES, class_weights.BETA.key: class_weights.BETA.default})
         registry.listen(_on_register, _on_remove)
         for problem in registry.problems():
             log(f"plugin left out: {problem}", warn=True)
-    if hasattr(module, "check_dict_alignment"):  # a function, whose first two arguments these are
+    if hasattr(module, "check_dict_alignment"):
         _wrap(module, "check_dict_alignment", before=_check_names)
 
 
@@ -105,17 +105,17 @@ def _check_names(known: Any, given: Any, *args: Any, **kwargs: Any) -> None:
 
 
 def patch_trainer(module: Any) -> None:
-    """Make every trainer check the keys and call this package, whatever callbacks it is given."""
+    """Make every trainer check the keys and call this package."""
     from ultralytics.utils import DEFAULT_CFG_DICT, torch_utils
 
     trainer = module.BaseTrainer
     needed = ("train", "check_resume", "_setup_train", "save_model")
     for owner, name in (*((trainer, name) for name in needed), (torch_utils, "DEFAULT_CFG_DICT")):
         if not hasattr(owner, name):
-            uninstall()  # the keys too: a trainer that takes them and never asks would train the stock loss
+            uninstall()  # removes the keys: a trainer that accepts them without checking would train a stock loss
             raise RuntimeError(f"this Ultralytics has no {owner.__name__}.{name}")
     _wrap(trainer, "__init__", after=lambda self, _, *args, **kwargs: _add_callbacks(self))
-    # Once more: the callbacks may have been replaced since the trainer was built.
+    # Again, since the callbacks may have been replaced after the trainer was built.
     _wrap_around(trainer, "train", _train)
     _wrap(trainer, "check_resume", after=_check)
     _wrap(trainer, "_setup_train", after=lambda self, _, *args, **kwargs: _callbacks().check_started(self))
@@ -126,8 +126,8 @@ def patch_trainer(module: Any) -> None:
             "__init__",
             before=lambda self, trainer, args, *_, **kwargs: arguments.check_shared(args),
         )
-    # strip_optimizer fills a checkpoint up with every default; it is to see those of Ultralytics alone, so that the
-    # checkpoint of a default run does not mention this package.
+    # strip_optimizer adds all defaults to a checkpoint. It must not see this package's, so that the checkpoint of a
+    # default run does not contain them.
     if not isinstance(torch_utils.DEFAULT_CFG_DICT, _UpstreamKeys):
         _originals.append((torch_utils, "DEFAULT_CFG_DICT", torch_utils.DEFAULT_CFG_DICT))
         torch_utils.DEFAULT_CFG_DICT = _UpstreamKeys(DEFAULT_CFG_DICT)
@@ -144,10 +144,10 @@ def patch_engine_model(module: Any) -> None:
 
 
 def patch_tuner(module: Any) -> None:
-    """Check the keys once in the tuner's own process, and keep whole numbers whole."""
+    """Check the keys once in the process of the tuner, and round integers after a mutation."""
 
     def rounded(self: Any, mutated: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        # The tuner rounds Ultralytics' own whole numbers alone; a run with `ghm_bins=12.3` would be refused.
+        # The tuner only rounds Ultralytics' own integers; a run with `ghm_bins=12.3` would fail.
         whole = arguments.whole_numbers()
         return {key: round(value) if key in whole else value for key, value in mutated.items()}
 
@@ -156,7 +156,7 @@ def patch_tuner(module: Any) -> None:
 
 
 def patch_models(module: Any) -> None:
-    """Follow the models where they build their criterion and compute their loss."""
+    """Wrap the methods of models that build the criterion and compute the loss."""
     for kind in list(vars(module).values()):
         if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "init_criterion"):
             if "loss" in vars(kind):
@@ -166,13 +166,13 @@ def patch_models(module: Any) -> None:
 
 
 def patch_assigners(module: Any) -> None:
-    """Follow the assigners: a stock one that is called in a batch's loss is noticed."""
+    """Wrap the assigners, so that a stock one that is called during training is equipped."""
     kind = module.TaskAlignedAssigner
     _wrap_around(kind, "forward", lambda *args, **kwargs: _guard().call_assigner(*args, **kwargs))
 
 
 def patch_criteria(module: Any) -> None:
-    """Follow the criteria with anchors to the end of their calls."""
+    """Wrap the calls of the criteria with anchors and of the tasks classify and semantic."""
     for kind in list(vars(module).values()):
         if isinstance(kind, type) and issubclass(kind, module.v8DetectionLoss):
             name = "loss" if "loss" in vars(kind) else "" if hasattr(kind, "loss") else "__call__"
@@ -193,7 +193,7 @@ def patch_criteria(module: Any) -> None:
 
 
 def _patch_classify(kind: Any) -> None:
-    """Make the call of the criterion of the task classify an attribute: it has no part that could be replaced."""
+    """Store the call of the criterion of the task classify as a method of its class, so that it can be replaced."""
     if hasattr(kind, CLASSIFY_CALL):
         return
     setattr(kind, CLASSIFY_CALL, kind.__call__)
@@ -206,7 +206,7 @@ def _patch_classify(kind: Any) -> None:
 
 
 def patch_queries(module: Any) -> None:
-    """Follow RT-DETR's criterion: a stock one that is called in a batch's loss is noticed."""
+    """Wrap RT-DETR's criterion, so that a stock one that is called during training is equipped."""
     kind = module.RTDETRDetectionLoss
     _wrap_around(kind, "forward", lambda *args, **kwargs: _guard().call_assigner(*args, **kwargs))
 
@@ -228,7 +228,7 @@ def _train(original: Callable[..., Any], trainer: Any, *args: Any, **kwargs: Any
     try:
         return original(trainer, *args, **kwargs)
     finally:
-        _callbacks().leave(trainer)  # a training may end in an error
+        _callbacks().leave(trainer)  # also if training ends with an error
 
 
 def _patch_engine(module: Any, kind: str, mode: str) -> None:
@@ -261,14 +261,14 @@ def patch(module: Any) -> None:
 def _wrap(
     owner: Any, name: str, before: Callable[..., None] | None = None, after: Callable[..., Any] | None = None
 ) -> None:
-    """Replace a method by itself with something done around it, once.
+    """Wrap a method with functions that are called before and after it, once.
 
     Args:
         owner: the class.
-        name: of the method.
-        before: called with the method's arguments.
-        after: called with `self`, the method's result and its other arguments; what it returns, unless `None`, is
-            returned in place of the result.
+        name: name of the method.
+        before: called with the arguments of the method.
+        after: called with `self`, the result of the method and its other arguments. Unless it returns `None`, its
+            result replaces that of the method.
     """
 
     def around(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -282,7 +282,7 @@ def _wrap(
 
 
 def _wrap_around(owner: Any, name: str, around: Callable[..., Any]) -> None:
-    """Replace a method by a function that is called with the method, `self` and its arguments, once."""
+    """Replace a method by a function that is called with the original method, `self` and its arguments, once."""
     original = getattr(owner, name)
     if hasattr(original, "yolo_losses_original"):
         return
@@ -298,7 +298,7 @@ def _wrap_around(owner: Any, name: str, around: Callable[..., Any]) -> None:
 
 
 class _UpstreamKeys(Mapping[str, Any]):
-    """A live view of a dictionary of defaults without this package's keys."""
+    """A view of a dictionary of defaults without this package's keys."""
 
     def __init__(self, defaults: dict[str, Any]) -> None:
         self.defaults = defaults
@@ -316,10 +316,10 @@ class _UpstreamKeys(Mapping[str, Any]):
 
 
 def _add_keys(keys: Mapping[str, Value]) -> None:
-    """Add keys to Ultralytics' defaults, as `yl_` + name where Ultralytics has one of that name for something else."""
+    """Add keys to Ultralytics' defaults, as `yl_` + name if Ultralytics has another key of that name."""
     from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT
 
-    # The patch kit writes the choices of its time into default.yaml, these three ever since.
+    # The patch kit writes keys into default.yaml, in all versions at least these three.
     patched = all(DEFAULT_CFG_DICT.get(key) == "stock" for key in ("cls_loss", "box_loss", "dfl_loss"))
     taken = {key for key in keys if key in DEFAULT_CFG_DICT and key not in _own_keys and not patched}
     renaming.rename({*renaming.renamed(), *taken})

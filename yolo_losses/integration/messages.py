@@ -1,4 +1,4 @@
-"""What a run logs about its losses: at the start, after the first batch with objects, and about `cls_scale=auto`."""
+"""The log of a run: its start line, the proof line after the first batch with objects, and `cls_scale=auto`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from yolo_losses.integration.criteria import schedule
 from yolo_losses.integration.criteria.branch import Branch
 from yolo_losses.integration.equipment import ROLES, Equipment
 
-EQUAL = 0.005  # a ratio that the log shows as 1
-GAIN_RATIO_WARNING = 3  # a class term that is larger or smaller by this is another task than the gains were tuned for
+EQUAL = 0.005  # deviation of a ratio that the log shows as 1
+GAIN_RATIO_WARNING = 3  # ratio of the class terms from which on the gains may not fit
 
 
 def log_start(equipment: Equipment, roles: Iterable[str] = ROLES) -> None:
-    """Log each term, its class and parameters, and what was equipped."""
+    """Log each term with its module and parameters, and which criteria were equipped."""
     branch = max(equipment.branches.values(), key=lambda branch: len(branch.expected))
     terms = [
         _format_term(equipment, branch, name, key)
@@ -42,7 +42,7 @@ def log_start(equipment: Equipment, roles: Iterable[str] = ROLES) -> None:
 
 
 def _format_term(equipment: Equipment, branch: Branch, name: str, key: LossKey) -> str:
-    """Return a term as the start line has it: its choice, its module, what else changes it."""
+    """Return a term for the start line: its key, its module, and other keys that change it."""
     settings, module = equipment.settings, branch.losses.get(key.term)
     words = f"{name}={getattr(settings, name)}"
     if module is not None:
@@ -62,7 +62,7 @@ def _format_term(equipment: Equipment, branch: Branch, name: str, key: LossKey) 
 
 
 def _criterion(equipment: Equipment) -> Any:
-    """Return one of the criteria that were equipped, of which all are alike; `None` if there is none."""
+    """Return one of the equipped criteria, which are all alike; `None` if there is none."""
     return next(iter(equipment.criteria.values()), None)
 
 
@@ -70,8 +70,8 @@ def log_proof(equipment: Equipment, criterion: Any) -> None:
     """Log which parts ran in batches with objects, and how the class term compares with the stock one.
 
     Args:
-        equipment: of the model.
-        criterion: the model's.
+        equipment: the equipment of the model.
+        criterion: the criterion of the model.
     """
     ran, ratios, unusual = [], [], ""
     for path, branch in equipment.branches.items():
@@ -108,7 +108,7 @@ def log_proof(equipment: Equipment, criterion: Any) -> None:
 
 
 def assigner_notes(equipment: Equipment) -> list[str]:
-    """Return what of each branch's assigner is not stock, with the positives per object where they are known."""
+    """Return the values of each branch's assigner that differ from stock, and the positives per object if known."""
     found = {path: branch for path, branch in equipment.branches.items() if branch.assigner}
     notes = []
     for path, branch in found.items():
@@ -119,7 +119,7 @@ def assigner_notes(equipment: Equipment) -> list[str]:
 
 
 def format_factors(branches: Mapping[str, Branch]) -> str:
-    """Return the running factor on the class term of each branch; this synchronises."""
+    """Return the running factors on the class terms of the branches as text; this synchronizes."""
     factors = {path: branch.scale for path, branch in branches.items() if branch.scale is not None}
     return ", ".join(
         f"{path} {float(scale.factor):.3g}".strip() + (" (its bound)" if scale.bounded else "")
@@ -128,7 +128,7 @@ def format_factors(branches: Mapping[str, Branch]) -> str:
 
 
 def log_final_factor(branches: Mapping[str, Branch]) -> None:
-    """Log the running factor on the class term as training ends, and how to fix it there."""
+    """Log the final value of the running factor on the class term, and the key that sets it to this value."""
     scales = [branch.scale for branch in branches.values() if branch.scale is not None]
     settled = len(scales) == 1 and float(scales[0].seen) > 0 and not scales[0].bounded
     fixed = f"; cls_scale={float(scales[0].factor):.3g} fixes it there" if settled else ""

@@ -1,4 +1,4 @@
-"""One training run of an Ultralytics trainer: its criteria stay equipped, its batches are proven, its state is kept."""
+"""One training run of an Ultralytics trainer: keeps its criteria equipped, proves its batches, saves its state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from yolo_losses.registry.retired import RETIRED
 
 ATTRIBUTE = "yolo_losses_run"
 TRAINER = "yolo_losses_trainer"
-WARMUP_BATCHES = 100  # Ultralytics' warm-up takes as many at least
+WARMUP_BATCHES = 100  # Ultralytics' warm-up takes at least as many
 
 
 class Run:
@@ -35,11 +35,11 @@ class Run:
 
     Args:
         trainer: an Ultralytics trainer whose set-up is done.
-        settings: the parsed keys, of which at least one is not at its default.
+        settings: the parsed keys, at least one of which is not at its default.
 
     Raises:
         ValueError: if the head cannot use a chosen loss.
-        RuntimeError: if nothing could be swapped.
+        RuntimeError: if nothing could be replaced.
     """
 
     def __init__(self, trainer: Any, settings: LossSettings) -> None:
@@ -58,8 +58,8 @@ class Run:
         self.built = False
         self.statistics = Statistics(trainer, settings) if settings.loss_stats else None
         if not guard.chooses_by_batch(model):
-            # Now, so that a loss that the head cannot use is refused here. That of the EMA is built as it validates:
-            # gains and class weights are its own by then.
+            # Built here, so that a loss that the head cannot use is rejected early. The criterion of the EMA is built
+            # at validation, when its gains and class weights are set.
             if getattr(model, "criterion", None) is None:
                 model.criterion, self.built = model.init_criterion(), True
             self.equipment.equip("training", model.criterion)
@@ -76,12 +76,12 @@ class Run:
         return self.equipment.branches
 
     def start(self, trainer: Any) -> None:
-        """Log what runs where, and restore the state of a resumed run."""
+        """Log the start line, and restore the state of a resumed run."""
         self.started = True
         if not self.branches:
             raise RuntimeError(f"{PREFIX}{self.settings.describe()} is set, but nothing was swapped")
         if self.statistics is not None:
-            log(f"statistics of the losses, an epoch at a time: {self.statistics.table.path}")
+            log(f"statistics of the losses by epoch: {self.statistics.table.path}")
         if self.settings.swaps_nothing:
             return
         messages.log_start(self.equipment)
@@ -96,14 +96,19 @@ class Run:
     # ---------------------------------------------------------------------------------------------------- criteria
 
     def keep_equipped(self, trainer: Any, *wanted: str) -> None:
-        """Equip the criteria that were replaced or rebuilt since they were equipped, and log so."""
+        """Equip criteria that were replaced or rebuilt since they were equipped, and log it.
+
+        Args:
+            trainer: the trainer.
+            *wanted: the roles to check; all by default.
+        """
         for role, model in zip(ROLES, models_of(trainer), strict=True):
             if model is None or (wanted and role not in wanted):
                 continue
             criterion = getattr(model, "criterion", None)
             if criterion is None:
                 if guard.chooses_by_batch(model) or (role == "validation" and role not in wanted):
-                    continue  # it is built by the first batch, or as it validates
+                    continue  # it is built by the first batch or at validation
                 criterion = model.criterion = model.init_criterion()
             if not self.equipment.is_equipped(criterion):
                 replaced = role in self.equipment.criteria
@@ -113,7 +118,7 @@ class Run:
             self.equipment.criteria[role] = criterion
 
     def _rebuild(self, trainer: Any) -> None:
-        """Build the model's criterion anew before the first batch, when upstream does: callbacks may have set it up."""
+        """Rebuild the model's criterion before the first batch, when Ultralytics builds it: callbacks may affect it."""
         model = models_of(trainer)[0]
         if self.built and getattr(model, "criterion", None) is self.equipment.criteria["training"]:
             model.criterion = model.init_criterion()
@@ -123,16 +128,16 @@ class Run:
     # ----------------------------------------------------------------------------------------------------- batches
 
     def begin_epoch(self, trainer: Any) -> None:
-        """Have the first batch of the epoch compared."""
+        """Compare the first batch of the epoch."""
         self.calls_before_epoch = self.equipment.calls_proven
         for branch in self.branches.values():
             branch.begin_epoch(trainer.epoch, trainer.epochs)
 
     def before_batch(self, trainer: Any) -> None:
-        """Check that the model's criterion is the one that was equipped, and follow what the batch's loss calls.
+        """Check that the model's criterion is equipped, and track what the loss of the batch calls.
 
         Raises:
-            RuntimeError: if the package was uninstalled since the training began.
+            RuntimeError: if the package was uninstalled during training.
         """
         if not guard.is_in_run(self.equipment):
             raise RuntimeError(
@@ -142,11 +147,11 @@ class Run:
         if not self.batches:
             self._rebuild(trainer)
         self.keep_equipped(trainer, "training")
-        self.equipment.discard()  # of a batch that ended in an error, as one without memory does
+        self.equipment.discard()  # records of a batch that ended in an error, such as out of memory
         context.enter(Context(models_of(trainer)[0], self.equipment))
 
     def after_batch(self, trainer: Any) -> None:
-        """Check that the batch trained the chosen losses; after the first one with objects, log what ran.
+        """Check that the batch trained the chosen losses; after the first batch with objects, log what ran.
 
         Raises:
             UnprovenError: if a part did not run, or its result was not used.
@@ -166,7 +171,7 @@ class Run:
             messages.log_proof(self.equipment, getattr(unwrap(trainer.model), "criterion", None))
 
     def end_epoch(self, trainer: Any) -> None:
-        """Warn if no batch had objects; write statistics; log the running factor after warm-up."""
+        """Warn if no batch had objects, write statistics, and log the running factor after warm-up."""
         if self.equipment.calls_proven == self.calls_before_epoch and not self.settings.swaps_nothing:
             log(
                 f"no batch of epoch {trainer.epoch + 1} had objects: nothing shows that the chosen losses ran",
@@ -176,22 +181,22 @@ class Run:
             self.statistics.write(trainer, self.branches)
         self.log_factor_after_warmup(trainer)
         if getattr(getattr(trainer, "validator", None), "callbacks", None) is not trainer.callbacks:
-            self.keep_equipped(trainer, "validation")  # a validator that would not say when it starts
+            self.keep_equipped(trainer, "validation")  # the validator does not call our callbacks
 
     # -------------------------------------------------------------------------------------------------- validation
 
     def before_validation(self, trainer: Any) -> None:
-        """Equip the EMA's criterion, or follow the EMA where it chooses its criterion by its first batch."""
+        """Equip the EMA's criterion, or track the EMA if it chooses its criterion when it sees the first batch."""
         self.keep_equipped(trainer, "validation")
         context.enter(Context(models_of(trainer)[1], self.equipment, "validation"))
         self.validations = self._validation_calls()
 
     def after_validation(self, validator: Any) -> None:
-        """Warn where a validation that computed a loss did not call the equipped criterion."""
+        """Warn if a validation computed a loss without the equipped criterion."""
         context.enter(None)
         computed = float(torch.as_tensor(sum(_items(getattr(validator, "loss", 0.0)))).abs()) > 0
         if computed and self._validation_calls() == self.validations:
-            log("validation did not call the criterion that was equipped: its losses are of another one", warn=True)
+            log("validation did not call the equipped criterion: its losses are those of another one", warn=True)
 
     def _validation_calls(self) -> int:
         return sum(branch.ledger.validations for branch in self.branches.values())
@@ -199,7 +204,7 @@ class Run:
     # ------------------------------------------------------------------------------------------- factor, state, metrics
 
     def log_factor_after_warmup(self, trainer: Any) -> None:
-        """Log the running factor on the class term at the end of the epoch in which warm-up ended."""
+        """Log the running factor on the class term at the end of the epoch in which warm-up ends."""
         if self.settings.cls_scale != "auto" or self.warmed_up:
             return
         batches, epochs = len(trainer.train_loader), float(trainer.args.warmup_epochs)
@@ -208,39 +213,39 @@ class Run:
             log(f"cls_scale=auto is {messages.format_factors(self.branches)} after warm-up")
 
     def log_final_factor(self) -> None:
-        """Log the running factor on the class term as training ends."""
+        """Log the running factor on the class term at the end of training."""
         if self.settings.cls_scale == "auto":
             messages.log_final_factor(self.branches)
 
     def state(self) -> State:
-        """Return the losses' state by branch and term, empty if none of them has any."""
+        """Return the state of the losses by branch and term; empty if there is none."""
         return state_of(self.branches)
 
     def save_state(self, trainer: Any) -> None:
-        """Write the losses' state beside the checkpoint."""
+        """Save the state of the losses next to the checkpoint."""
         self.state_file.save(self.branches, Path(trainer.last), trainer.epoch)
 
     def hide_statistics(self, trainer: Any) -> None:
-        """Put an epoch's metrics back."""
+        """Restore the metrics of an epoch."""
         if self.statistics is not None:
             self.statistics.hide(trainer)
 
 
 class Statistics:
-    """What `loss_stats` writes of a run, and shows to the loggers."""
+    """Writes `loss_stats` of a run, and shows them to the loggers."""
 
     def __init__(self, trainer: Any, settings: LossSettings) -> None:
         epochs = trainer.start_epoch if getattr(trainer, "resume", False) else 0
         self.table = LossStats(Path(trainer.save_dir), epochs, settings.describe())
         self.unlogged = False
         self.metrics: dict[str, Any] | None = None
-        # Ahead of all others, the loggers' among them.
+        # Before all other callbacks, such as those of the loggers.
         for event, callback in (("on_fit_epoch_end", show_statistics), ("on_train_end", draw_statistics)):
             listed = trainer.callbacks.setdefault(event, [])
             listed[:] = [callback, *(other for other in listed if other is not callback)]
 
     def write(self, trainer: Any, branches: Mapping[str, Branch]) -> None:
-        """Write what the losses did in an epoch; every rank has to call this, since their sums are added up."""
+        """Write the statistics of an epoch; every rank must call this, since the sums are all-reduced."""
         names = trainer.data["names"]
         classes = plain_names(names[key] for key in sorted(names)) if isinstance(names, dict) else plain_names(names)
         columns = read(branches, classes, getattr(trainer, "loss_names", ()))
@@ -249,26 +254,26 @@ class Statistics:
             self.unlogged = True
 
     def show(self, trainer: Any) -> None:
-        """Let the loggers, which come after this, find an epoch's statistics among its metrics."""
+        """Add the statistics of an epoch to its metrics, for the loggers that are called after this."""
         if self.unlogged:
             self.metrics, self.unlogged = trainer.metrics, False
             trainer.metrics = {**trainer.metrics, **self.table.logged()}
 
     def hide(self, trainer: Any) -> None:
-        """Put an epoch's metrics back."""
+        """Restore the metrics of an epoch."""
         if self.metrics is not None:
             trainer.metrics, self.metrics = self.metrics, None
 
 
 def show_statistics(trainer: Any) -> None:
-    """Let the loggers find an epoch's statistics among its metrics."""
+    """Add the statistics of an epoch to its metrics, for the loggers."""
     run: Run | None = getattr(trainer, ATTRIBUTE, None)
     if run is not None and run.statistics is not None:
         run.statistics.show(trainer)
 
 
 def draw_statistics(trainer: Any) -> None:
-    """Draw the statistics of a training that has ended, for the loggers to find the picture."""
+    """Plot the statistics at the end of training, for the loggers."""
     run: Run | None = getattr(trainer, ATTRIBUTE, None)
     picture = run.statistics.table.draw() if run is not None and run.statistics is not None else None
     if picture is not None:
@@ -276,14 +281,14 @@ def draw_statistics(trainer: Any) -> None:
 
 
 def with_balanced_weights(trainer: Any, chosen: LossSettings) -> LossSettings:
-    """Return the settings with the numbers that `cls_weights=balanced` means for the training set, for good.
+    """Return the settings with the weights of `cls_weights=balanced` computed from the training set.
 
     Raises:
-        ValueError: if class channels are no classes, or a resumed run is asked for other numbers than it keeps.
+        ValueError: if the channels are not classes, or the weights differ from those of a resumed run.
     """
     if chosen.cls_weights == class_weights.NONE:
         return chosen
-    # There a channel is a prompt of the current image, not a class of the data set.
+    # With these trainers, a channel is a prompt of the current image, not a class of the data set.
     if {kind.__name__ for kind in type(trainer).__mro__} & {"WorldTrainer", "YOLOETrainer"}:
         raise ValueError(
             f"{class_weights.format_option(chosen.cls_weights)} cannot be used with"
@@ -303,15 +308,15 @@ def with_balanced_weights(trainer: Any, chosen: LossSettings) -> LossSettings:
 
 
 def _label_counts(trainer: Any) -> list[int]:
-    """Return the number of labels of each class in the training set, which every rank has whole.
+    """Return the number of labels of each class in the training set, which is complete on every rank.
 
     Raises:
-        ValueError: if the data set does not tell its labels.
+        ValueError: if the data set does not provide its labels.
     """
     dataset = trainer.train_loader.dataset
     classes = []
     for part in getattr(dataset, "datasets", [dataset]):
-        if hasattr(part, "samples"):  # of the task classify: a file and the number of its folder
+        if hasattr(part, "samples"):  # in the task classify: a file and the index of its class
             classes.append(np.array([sample[1] for sample in part.samples]))
             continue
         if not hasattr(part, "labels"):
@@ -326,7 +331,7 @@ def _label_counts(trainer: Any) -> list[int]:
 
 
 def unwrap(model: Any) -> Any:
-    """Return the model inside DDP's and `torch.compile`'s wrappers."""
+    """Return the model inside the wrappers of DDP and `torch.compile`."""
     while True:
         inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
         if inner is None:
@@ -335,49 +340,49 @@ def unwrap(model: Any) -> Any:
 
 
 def _items(losses: Any) -> list[Any]:
-    """Return the terms of a validator's loss, which is a dictionary or a tensor by release."""
+    """Return the terms of a validator's loss, which is a dictionary or a tensor, depending on the release."""
     if isinstance(losses, dict):
         return list(losses.values())
     return list(torch.as_tensor(losses).flatten())
 
 
 def models_of(trainer: Any) -> tuple[Any, Any]:
-    """Return a trainer's model and its EMA, `None` if a rank has none."""
+    """Return the model of a trainer and its EMA, `None` on ranks that have none."""
     return unwrap(trainer.model), unwrap(getattr(trainer.ema, "ema", None))
 
 
 def _follow_image_size(trainer: Any, branch: Any) -> None:
-    """Set `image_size` of a branch to that of each batch, which multi-scale training changes."""
+    """Set `image_size` of a branch to the size of each batch, which varies in multi-scale training."""
 
-    def following(preprocess: Callable[..., Any]) -> Callable[..., Any]:
-        def preprocess_and_look(batch: Any) -> Any:
+    def setting_image_size(preprocess: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(batch: Any) -> Any:
             batch = preprocess(batch)
             branch.image_size = float(batch["img"].shape[-1])
             return batch
 
-        return preprocess_and_look
+        return wrapper
 
-    trainer.preprocess_batch = following(trainer.preprocess_batch)
+    trainer.preprocess_batch = setting_image_size(trainer.preprocess_batch)
     if getattr(trainer, "validator", None) is not None:
-        trainer.validator.preprocess = following(trainer.validator.preprocess)
+        trainer.validator.preprocess = setting_image_size(trainer.validator.preprocess)
 
 
 def log_checkpoint_losses(trainer: Any) -> None:
-    """Log that a stock run starts from a checkpoint that was trained with other losses."""
+    """Log if a stock run starts from a checkpoint that was trained with other losses."""
     sources = (Path(str(source)) for source in (trainer.args.model, trainer.args.pretrained))
     path = next((source for source in sources if source.suffix == ".pt" and source.is_file()), None)
     if path is None or not is_first_rank() or getattr(trainer, "resume", False):
         return
     try:
-        saved = torch_safe_load(path)[0]  # as Ultralytics has loaded the same file
+        saved = torch_safe_load(path)[0]  # Ultralytics has already loaded the same file
     except (OSError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
         log(
-            f"which losses {path.name} was trained with cannot be read ({type(error).__name__}); this run is stock",
+            f"cannot read which losses {path.name} was trained with ({type(error).__name__}); this run is stock",
             warn=True,
         )
         return
     trained = saved.get("train_args")
-    # As they stand: the loss may be one that is not known here.
+    # Not parsed, since the loss may be unknown here.
     defaults = default_keys()
     keys = {key: value for key, value in own_arguments(trained or {}).items() if value != defaults[key]}
     keys |= {key: value for key, value in (trained or {}).items() if key in RETIRED}

@@ -1,4 +1,4 @@
-"""The losses' state on disk, beside a run's checkpoint: Ultralytics keeps no criterion in one."""
+"""Saves and loads the state of the losses next to a checkpoint, which does not contain the criterion."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ State = dict[str, dict[str, Any]]
 
 
 class _UnusableError(Exception):
-    """A state file that can be read but not used."""
+    """A state file can be read but does not match."""
 
 
 class StateFile:
-    """Saves and loads the state of the losses of one run.
+    """The file with the state of the losses of one run.
 
     Args:
         settings: the parsed keys.
@@ -36,13 +36,13 @@ class StateFile:
         self.failed = False
 
     def save(self, branches: Mapping[str, Branch], checkpoint: Path, epoch: int) -> None:
-        """Write the state beside a checkpoint. A full disk or a read-only folder is logged once; training continues."""
+        """Save the state next to a checkpoint. A full disk or a read-only folder is logged once; training continues."""
         state = state_of(branches)
         if not state:
             return
         path = checkpoint.with_name(STATE_FILE)
         try:
-            # Through memory: of a full disk torch's own writer says no more than "iostream error".
+            # Via memory: on a full disk, torch's writer only reports "iostream error".
             content = io.BytesIO()
             torch.save({"epoch": epoch, "losses": self.losses, "state": state}, content)
             write_whole(path, lambda part: part.write_bytes(content.getvalue()))
@@ -52,14 +52,14 @@ class StateFile:
             self.failed = True
 
     def load(self, branches: Mapping[str, Branch], checkpoint: Path, epochs: int) -> None:
-        """Restore the state of a resumed run; where it is missing or does not match, log so and start afresh.
+        """Restore the state of a resumed run; if it is missing or does not match, log it and start from scratch.
 
-        The first rank reads it for all of them: on several machines, the file may be on one alone.
+        The first rank reads the file for all ranks, since it may only exist on one machine.
 
         Args:
-            branches: whose losses' state is set.
-            checkpoint: that the run is resumed from.
-            epochs: how many the checkpoint has done.
+            branches: the branches whose state is set.
+            checkpoint: the checkpoint that the run is resumed from.
+            epochs: number of epochs that the checkpoint has been trained for.
         """
         state = state_of(branches)
         if not state:
@@ -70,7 +70,7 @@ class StateFile:
             try:
                 found[0] = self._read(path, state, epochs)
             except Exception as error:
-                log(f"the losses' state starts afresh: {path} {_reason(error)}", warn=True)
+                log(f"the losses' state starts from scratch: {path} {_reason(error)}", warn=True)
         if dist.is_available() and dist.is_initialized():
             dist.broadcast_object_list(found, 0)
         if found[0] is not None:
@@ -79,13 +79,13 @@ class StateFile:
                     tensor.copy_(found[0][name][key])
 
     def _read(self, path: Path, wanted: State, epochs: int) -> dict[str, dict[str, Tensor]]:
-        """Return the state in a file, all of it looked at before any of it is used.
+        """Return the state in a file after checking all of it.
 
-        A run that is killed after its checkpoint is written, but before its state is, leaves one of the epoch before:
-        still a good start, which is logged.
+        A run that is killed between writing its checkpoint and its state leaves the state of the previous epoch, which
+        is used and logged.
 
         Raises:
-            Exception: if it cannot be read; an `_UnusableError` if it is of something else.
+            Exception: if it cannot be read; an `_UnusableError` if it does not match.
         """
         saved = torch.load(path, map_location="cpu", weights_only=True)
         if saved["losses"] != self.losses:
@@ -104,7 +104,7 @@ class StateFile:
 
 
 def state_of(branches: Mapping[str, Branch]) -> State:
-    """Return the losses' state by branch and term, empty if none of them has any."""
+    """Return the state of the losses by branch and term; empty if there is none."""
     states = {
         f"{path}/{term}": module.state_dict()
         for path, branch in branches.items()

@@ -1,4 +1,4 @@
-"""Ultralytics' criteria of each task, as classes that are equipped as they are built."""
+"""Ultralytics' criteria of each task as classes with the chosen losses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from yolo_losses.integration.criteria.branch import Branch
 
 
 class _Equipped:
-    """Equips a stock criterion as it is built; pickled as the stock class, so that no checkpoint needs this package."""
+    """Equips a stock criterion on construction; pickled as the stock class, so that checkpoints load without us."""
 
     stock_class: type
 
@@ -38,7 +38,7 @@ class _Equipped:
         arguments: Any = model.args
         given = arguments if isinstance(arguments, Mapping) else vars(arguments)
         super().__init__(model, *args, **kwargs)  # type: ignore[call-arg]
-        if isinstance(arguments, Mapping):  # of a model that no trainer has had
+        if isinstance(arguments, Mapping):  # the model has not been set up by a trainer
             self.hyp = IterableSimpleNamespace(**{**DEFAULT_CFG_DICT, **given})
         if settings is None:
             settings = LossSettings.from_arguments(given)
@@ -55,7 +55,7 @@ class _Equipped:
         return branches_of(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # `copyreg.__newobj__` insists on the class of the object itself.
+        # `copyreg.__newobj__` requires the class of the object itself.
         return copyreg._reconstructor, (self.stock_class, object, None), self.__dict__  # type: ignore[attr-defined]
 
     def __copy__(self) -> Any:
@@ -73,13 +73,13 @@ class DetectionLoss(_Equipped, v8DetectionLoss):
     """Ultralytics' `v8DetectionLoss` with the chosen losses.
 
     Args:
-        model: the model, whose `args` hold the training keys where `settings` is not given.
+        model: the model, whose `args` contain the training keys unless `settings` is given.
         *args: passed on to the stock class.
         settings: a `LossSettings`, or a mapping of training keys.
         **kwargs: passed on to the stock class.
 
     Raises:
-        ValueError: on a key's value that is not valid, or that this head cannot use; on an end-to-end head.
+        ValueError: on an invalid value of a key, a loss that this head cannot use, or an end-to-end head.
     """
 
     stock_class = v8DetectionLoss

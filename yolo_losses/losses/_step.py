@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Step:
-    """The positives of a step, as scalar tensors on the device, computed when a loss asks for them; none synchronises.
+    """The positives of a step, as scalar tensors on the device, computed when a loss asks for them; none synchronizes.
 
     Args:
         iou: IoU of each positive's predicted box with its object, detached, or what computes it.

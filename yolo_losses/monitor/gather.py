@@ -1,9 +1,8 @@
-"""What the losses of a branch did in an epoch, for `loss_stats=True`: sums on the device that are read once at its end.
+"""Statistics of the losses of a branch for `loss_stats=True`: sums on the device that are read at the end of an epoch.
 
-Every `EVERY`-th batch of an epoch is measured, the first among them, so that the cost is below 1 % of a training. What
-takes a pass over all class scores (the class term against the reference, and by predicted score) is that of the first
-images of such a batch, as many as have `ELEMENTS` scores; the rest is that of all of its images. Nothing that is
-measured enters the training.
+Every `EVERY`-th batch of an epoch is measured, starting with the first, so that the cost is below 1 % of training.
+Statistics that require a pass over all class scores (the class term against the reference, and by predicted score) use
+the first images of the batch, with up to `ELEMENTS` scores; all others use the whole batch. Training is not affected.
 """
 
 from __future__ import annotations
@@ -20,20 +19,23 @@ from yolo_losses.losses._step import sum_over_ranks
 
 EVERY = 10
 ELEMENTS = 2**20
-EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the predicted scores
-SIDES = (16, 32, 96)  # of the objects, in pixels: the square root of their area
+EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # bins of the predicted scores
+SIDES = (16, 32, 96)  # bins of the objects' sizes, the square root of the area in pixels
 SIZES = ("0-16", "16-32", "32-96", "over 96")
 LOGITS = tuple(math.log(p / (1 - p)) for p in EDGES[1:-1])
 
 
 class Statistics:
-    """Sums over the measured batches of an epoch of one branch.
+    """Sums over the measured batches of an epoch, for one branch.
 
     Attributes:
+        calls: number of training calls in the epoch.
         measuring: whether the current call is measured.
-        term: its class term by class, in the last dimension, as the criterion got it: that weights it in place.
-        found: what the current call was found to be, by name.
-        sums: of all measured calls of the epoch; `None` before the first.
+        term: the class term of the current call, with classes in the last dimension. The criterion may multiply it by
+            class weights in place.
+        found: the statistics of the current call by name.
+        sums: the sums of all measured calls of the epoch, `None` before the first.
+        sizes: the number of values of each statistic in `sums`.
         terms: the names of the criterion's terms.
     """
 
@@ -47,23 +49,23 @@ class Statistics:
         self.terms: tuple[str, ...] = ()
 
     def begin_epoch(self) -> None:
-        """Start afresh."""
+        """Reset the sums."""
         self.calls = 0
         self.sums = None
 
     def begin(self) -> None:
-        """Start a call of the criterion, which is measured in training if it is its turn."""
+        """Begin a call of the criterion; every `EVERY`-th call in training is measured."""
         self.measuring = torch.is_grad_enabled() and self.calls % EVERY == 0
         self.calls += torch.is_grad_enabled()
         self.found = {}
         self.term = None
 
     def sample(self, logits: Tensor) -> int:
-        """Return how many of a batch's images take part in a pass over all class scores."""
+        """Return how many images of a batch are used for a pass over all class scores."""
         return min(len(logits), max(1, ELEMENTS // max(logits[0].numel(), 1))) if len(logits) else 0
 
     @torch.no_grad()
-    def take_class_term(
+    def add_class_term(
         self,
         logits: Tensor,
         values: Tensor,
@@ -73,16 +75,16 @@ class Statistics:
         positive: Tensor,
         factor: Tensor | float = 1.0,
     ) -> None:
-        """Take the class term of some images per element, against the reference's.
+        """Add the class term of some images per element, compared with the reference.
 
         Args:
             logits: shape `(b, anchors, C)`.
-            values: the loss of each, of the same shape.
-            gradient: of the sum of the loss by the logits, of the same shape; `None`: none flows.
-            reference: the sum of the stock loss toward its own targets.
-            reference_gradient: of the same shape as the logits.
-            positive: which of them are the class of a positive, of the same shape.
-            factor: what the loss and its gradient are multiplied by.
+            values: the loss per element, same shape.
+            gradient: gradient of the sum of the loss at the logits, same shape, or `None`.
+            reference: the sum of the stock loss with its own targets.
+            reference_gradient: same shape as the logits.
+            positive: which elements are the class of a positive, same shape.
+            factor: the factor on the loss and its gradient.
         """
         own, stock = (torch.zeros_like(logits) if g is None else g.float() for g in (gradient, reference_gradient))
         squares = torch.stack((own.square() * (factor * factor), stock.square()))
@@ -94,22 +96,22 @@ class Statistics:
         self.found["by_score"] = torch.stack([more - less for more, less in pairwise(above)])
 
     @torch.no_grad()
-    def take_positives(self, images: int, positives: Tensor, mean_iou: Tensor, more: Mapping[str, Tensor]) -> None:
-        """Take the number of images and of positives, the mean IoU of these, and what a loss has to show besides."""
+    def add_positives(self, images: int, positives: Tensor, mean_iou: Tensor, more: Mapping[str, Tensor]) -> None:
+        """Add the number of images and of positives, the mean IoU of the positives, and statistics of the loss."""
         self.found["images"] = positives.new_full((), images)
         self.found["positives"] = positives
         self.found["iou"] = mean_iou * positives
         self.found.update(more)
 
     @torch.no_grad()
-    def take_objects(self, sides: Tensor, valid: Tensor, positives: Tensor, targets: Tensor) -> None:
-        """Take what the assigner did for the objects, by their size.
+    def add_objects(self, sides: Tensor, valid: Tensor, positives: Tensor, targets: Tensor) -> None:
+        """Add the assignment of the objects by their size.
 
         Args:
             sides: the square root of each object's area in training pixels, shape `(b, n)`.
-            valid: which of them are objects, not padding, of the same shape.
-            positives: the number of positives of each, of the same shape.
-            targets: the sum of their target scores, of the same shape.
+            valid: which of them are objects rather than padding, same shape.
+            positives: number of positives of each object, same shape.
+            targets: sum of their target scores, same shape.
         """
         size = torch.stack([sides >= side for side in SIDES]).sum(0).view(-1)
         each = torch.stack((torch.ones_like(positives), (positives == 0).to(positives), positives, targets)) * valid
@@ -131,7 +133,7 @@ class Statistics:
         term, self.term, self.found = self.term, None, {}
         if term is not None:
             sums = term.detach().reshape(-1, term.shape[-1]).sum(0)
-            # The shares by score are of some images, and may lack the criterion's weights of the classes.
+            # The shares by score are those of the first images, and may lack the class weights of the criterion.
             share = found["by_score"] / found["by_score"].sum(0).clamp_min(torch.finfo(sums.dtype).tiny)
             found["by_score"] = (share * sums).sum(1)
             if by_class:
@@ -139,35 +141,36 @@ class Statistics:
         found["batches"] = torch.ones_like(found["terms"][0])
         sizes = {name: tensor.numel() for name, tensor in found.items()}
         if self.sums is not None and sizes != self.sizes:
-            return  # another number of classes than in the epoch's first batch
+            return  # the number of classes differs from that in the first batch of the epoch
         self.sizes = sizes
         dtype = torch.float32 if found["terms"].device.type == "mps" else torch.float64  # Metal has no float64
         vector = torch.cat([tensor.reshape(-1).to(dtype) for tensor in found.values()])
-        # A batch that overflowed would spoil the epoch.
+        # A batch that overflowed does not count.
         vector = torch.where(vector.isfinite().all(), vector, 0)
         self.sums = vector if self.sums is None else self.sums + vector
 
 
 def named_terms(items: Any) -> Mapping[str, Tensor]:
-    """Return the detached terms of a criterion's result by name; before Ultralytics 8.4.104 they have none."""
+    """Return the detached terms of a criterion by name; before Ultralytics 8.4.104 they have no names, only numbers."""
     return items if isinstance(items, Mapping) else {str(number): term for number, term in enumerate(items)}
 
 
 def has_prompts(*candidates: Any) -> bool:
-    """Return whether a class stands for a prompt of the current batch, found among a criterion's arguments."""
+    """Return whether the arguments of a criterion contain a batch with prompts, whose classes differ by batch."""
     return any(isinstance(batch, Mapping) and ("texts" in batch or "visuals" in batch) for batch in candidates)
 
 
 def read(branches: Mapping[str, Any], classes: Sequence[str] = (), terms: Sequence[str] = ()) -> dict[str, float]:
-    """Return the columns of an epoch for every branch, summed over ranks; this synchronises, once.
+    """Return the columns of an epoch for every branch, summed over ranks; this synchronizes once.
 
     Args:
-        branches: by their path.
-        classes: the names of the classes, used where there are as many.
-        terms: the names of the terms, where the criterion has none for them.
+        branches: the branches by path.
+        classes: names of the classes, used if their number fits.
+        terms: names of the terms, used if the criterion has none.
 
     Returns:
-        By column, see `docs/loss-stats.md`: the branch's path, where there is one, a slash, and what is counted.
+        The values by column: the path of the branch, if any, a slash, and the name of the statistic, see
+        `docs/loss-stats.md`.
     """
     measured = {path: b for path, b in branches.items() if b.statistics is not None and b.statistics.sums is not None}
     joined = {path: b.statistics.sums for path, b in measured.items() if b.joined}

@@ -107,7 +107,7 @@ def test_a_part_that_does_not_run_is_an_error() -> None:
     criterion = criterion_of("v8-obb")
     equip(criterion, {"angle_loss": "cos2"})
     delattr(criterion, METHOD)
-    with pytest.raises(UnprovenError, match=r"computed its angle term without the part that holds angle_loss=cos2"):
+    with pytest.raises(UnprovenError, match=r"computed its angle term without the part for angle_loss=cos2"):
         run(criterion, predictions("v8-obb"), made_up_batch("v8-obb"))
 
 

@@ -78,7 +78,7 @@ def class_term(criterion: Any, branch: Any, device: str) -> tuple[Tensor, Tensor
     positive = torch.zeros(batch, count, dtype=torch.bool, device=device)
     points = torch.rand(count, 2, device=device)
     branch.assignment = Assignment(boxes, points, (labels, boxes, scores, positive), True)
-    branch.taken = ()
+    branch.consumers = ()
     term: Tensor = criterion.bce(logits, scores)
     assert term.device.type == device
     assert term.shape == (batch, count, classes)

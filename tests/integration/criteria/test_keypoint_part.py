@@ -263,7 +263,7 @@ def test_a_part_that_is_replaced_after_set_up_is_noticed() -> None:
     criterion = criterion_with_keypoints("v8-pose")
     equip(criterion, {"pose_loss": "l1"})
     criterion.keypoint_loss = KeypointLoss(criterion.keypoint_loss.sigmas)
-    with pytest.raises(RuntimeError, match=r"computed its pose term without the part that holds pose_loss=l1"):
+    with pytest.raises(RuntimeError, match=r"computed its pose term without the part for pose_loss=l1"):
         run(criterion, outputs_of("v8-pose"), batch_of("v8-pose"))
 
 

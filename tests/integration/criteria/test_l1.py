@@ -98,7 +98,7 @@ def test_a_box_part_that_does_not_run_is_an_error() -> None:
     criterion = criterion_of("26")
     equip(criterion, {"l1_loss": "smooth_l1"})
     criterion.one2one.bbox_loss = criterion.one2one.bbox_loss.stock
-    with pytest.raises(UnprovenError, match=r"computed its l1 term without the part that holds l1_loss=smooth_l1"):
+    with pytest.raises(UnprovenError, match=r"computed its l1 term without the part for l1_loss=smooth_l1"):
         run(criterion, predictions("26"), made_up_batch("26"))
 
 

@@ -117,7 +117,7 @@ def criterion_of(kind: Callable[..., Any]) -> Any:
 def test_a_known_kind_with_a_class_term_of_its_own_ends_in_its_first_batch() -> None:
     criterion = criterion_of(OwnClassTerm)
     yolo_losses.equip(criterion, {"cls_loss": "mal"})
-    with pytest.raises(RuntimeError, match="OwnClassTerm computed its class term without the part that holds"):
+    with pytest.raises(RuntimeError, match="OwnClassTerm computed its class term without the part for"):
         call(criterion)
 
 

@@ -249,7 +249,7 @@ def test_a_distribution_part_that_is_replaced_is_an_error() -> None:
     yolo_losses.equip(criterion, {"dfl_loss": "dfl"})
     criterion.bbox_loss.dfl_loss = stock
     criterion.bbox_loss.__dict__.pop("dfl_loss", None)
-    with pytest.raises(RuntimeError, match="computed its distribution term without the part that holds dfl_loss=dfl"):
+    with pytest.raises(RuntimeError, match="computed its distribution term without the part for dfl_loss=dfl"):
         step(criterion)
 
 

@@ -79,7 +79,7 @@ def test_a_model_whose_own_loss_ignores_the_criterion_ends_at_its_first_batch(tm
             return Own("yolov8n.yaml", nc=self.data["nc"], verbose=False)
 
     overrides = {**TINY, "model": "yolov8n.yaml", "data": str(data), "project": str(tmp_path)}
-    with pytest.raises(RuntimeError, match="calls a TaskAlignedAssigner of a criterion that is no attribute"):
+    with pytest.raises(RuntimeError, match="calls a TaskAlignedAssigner of a criterion that is not an attribute"):
         Trainer(overrides={**overrides, "cls_loss": "slide"}).train()
 
 

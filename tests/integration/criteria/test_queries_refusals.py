@@ -130,7 +130,7 @@ def test_part_that_is_never_called_is_an_error() -> None:
     criterion = equipped(cls_loss="mal")
     criterion._get_loss_class = lambda scores, labels, iou, count, postfix="": {f"loss_class{postfix}": scores.sum()}
     with pytest.raises(
-        RuntimeError, match="RTDETRDetectionLoss computed its class term without the part that holds cls_loss=mal"
+        RuntimeError, match="RTDETRDetectionLoss computed its class term without the part for cls_loss=mal"
     ):
         call(criterion)
 

@@ -120,7 +120,7 @@ def test_a_criterion_that_computes_its_masks_by_other_means_is_noticed_in_the_ba
     assert all(branch.expected == ("mask",) for branch in branches.values())
     leaf = getattr(criterion, "one2many", criterion)
     leaf.calculate_segmentation_loss = lambda *args, **kwargs: args[5].sum() * 0
-    with pytest.raises(RuntimeError, match=r"computed its mask term without the part that holds seg_loss=dice"):
+    with pytest.raises(RuntimeError, match=r"computed its mask term without the part for seg_loss=dice"):
         run(criterion, predictions(name), made_up_batch(name))
 
 
@@ -128,7 +128,7 @@ def test_a_part_that_is_replaced_after_set_up_is_noticed() -> None:
     criterion = criterion_of("v8-seg")
     equip(criterion, {"seg_loss": "dice"})
     criterion.single_mask_loss = v8SegmentationLoss.single_mask_loss
-    with pytest.raises(RuntimeError, match=r"computed its mask term without the part that holds seg_loss=dice"):
+    with pytest.raises(RuntimeError, match=r"computed its mask term without the part for seg_loss=dice"):
         run(criterion, predictions("v8-seg"), made_up_batch("v8-seg"))
 
 

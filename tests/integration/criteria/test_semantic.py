@@ -114,7 +114,7 @@ def test_a_method_that_is_replaced_after_set_up_is_an_error() -> None:
     preds, batch = made_up(5)
     criterion = equipped({"ce_loss": "focal", "dice_loss": "lovasz"}, 5)
     del criterion._dice_loss
-    with pytest.raises(UnprovenError, match=r"computed its dice term without the part that holds dice_loss=lovasz"):
+    with pytest.raises(UnprovenError, match=r"computed its dice term without the part for dice_loss=lovasz"):
         criterion(preds, batch)
 
 

@@ -172,7 +172,7 @@ def test_a_part_that_is_replaced_after_set_up_is_noticed() -> None:
     criterion = criterion_of("26-seg")
     equip(criterion, {"sem_loss": "dice"})
     criterion.one2many.bcedice_loss = upstream.BCEDiceLoss()
-    with pytest.raises(RuntimeError, match="computed its sem term without the part that holds sem_loss=dice"):
+    with pytest.raises(RuntimeError, match="computed its sem term without the part for sem_loss=dice"):
         run(criterion)
 
 

@@ -74,5 +74,5 @@ def test_a_side_on_a_bound_belongs_to_the_larger_size_and_padding_to_none() -> N
     ones = torch.ones_like(sides)
     valid = ones.bool()
     valid[0, 0] = False
-    statistics.take_objects(sides, valid, ones * 2, ones)
+    statistics.add_objects(sides, valid, ones * 2, ones)
     assert statistics.found["by_size"].tolist() == [[1, 2, 2, 2], [0, 0, 0, 0], [2, 4, 4, 4], [1, 2, 2, 2]]

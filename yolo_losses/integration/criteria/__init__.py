@@ -1,24 +1,24 @@
-"""The chosen losses inside Ultralytics' criteria, one file for each kind of head.
+"""Chosen losses in Ultralytics' criteria, one file for each kind of head.
 
-Every module of this package that has a function `matches` is a kind. It has
+Every module of this package that has a function `matches` is a kind. It defines
 
 - `matches(criterion)`: whether a criterion is of this kind;
-- `equip(criterion, settings, branches, image_size)`: puts in a part for every term of `settings.terms` or raises, and
-  returns a `Branch` for each criterion, whose `expected` are these terms. The part that is called first calls
-  `Branch.begin`, and each part returns `self.record(term, output)`: a part that does not run, or whose result is not
-  used, is then an error before the optimizer's step (`ledger`). Parts are pickled as the stock ones (`parts`);
+- `equip(criterion, settings, branches, image_size)`: puts a part in place for every term in `settings.terms`, or
+  raises, and returns a `Branch` for each criterion, whose `expected` are these terms. The part that is called first
+  calls `Branch.begin`, and each part returns `self.record(term, output)`. A part that does not run, or whose result is
+  not used, is then an error before the optimizer's step (`ledger`). Parts are pickled as stock parts (`parts`);
 - `first_parts(criterion)`: yields, for each criterion in it, its path, the criterion, and the name of the attribute
-  that it calls first, which holds a part of the branch once the criterion is equipped.
+  that it calls first. In an equipped criterion, this attribute is a part that refers to the branch.
 
 Optional are
 
 - `logged_branch(criterion)`: which of several losses the log shows;
-- `TASK`: the task of the head, where it is another one than those with boxes: `classify`, `semantic`;
-- `LAST = True`: the kind is asked after all others, because it also matches criteria that hold one of its own.
+- `TASK`: the task of the head, if it has no boxes: `classify`, `semantic`;
+- `LAST = True`: the kind is tried after all others, because it also matches criteria that contain one of its kind.
 
-Most criteria call parts that can be replaced. Those of the tasks classify and semantic compute their loss in their own
-body: there the part runs that body with another function in place of the one that computes the loss (`classify`), or
-methods of the criterion are replaced (`semantic`).
+Most criteria call parts that can be replaced. Those of the tasks classify and semantic compute their loss themselves:
+the part of `classify` runs the criterion with another function in place of `F.cross_entropy`, and the parts of
+`semantic` replace methods of the criterion.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ KINDS: list[ModuleType] = sorted(
 
 
 def kind_of(criterion: Any) -> ModuleType | None:
-    """Return the module for a criterion's kind of head, `None` if none of them knows it."""
+    """Return the module for the kind of a criterion, `None` if it is unknown."""
     return next((kind for kind in KINDS if kind.matches(criterion)), None)
 
 
@@ -52,21 +52,21 @@ def equip(
     branches: Mapping[str, Branch] | None = None,
     image_size: float | None = None,
 ) -> dict[str, Branch]:
-    """Swap the chosen losses into a criterion that exists already, in place.
+    """Put the chosen losses into an existing criterion, in place.
 
     Args:
-        criterion: a `v8DetectionLoss` or one made of several (`E2ELoss`, `E2EDetectLoss`, `TVPDetectLoss`); or an
-            `RTDETRDetectionLoss`.
+        criterion: a `v8DetectionLoss`, a criterion that consists of several (`E2ELoss`, `E2EDetectLoss`,
+            `TVPDetectLoss`), an `RTDETRDetectionLoss`, a `v8ClassificationLoss`, or a `SemanticSegmentationLoss`.
         settings: the parsed keys, or a mapping of keys.
-        branches: those of a criterion equipped before, to share losses and state with.
-        image_size: side of the training images in pixels; only RT-DETR's criterion does not see it for itself.
+        branches: the branches of a criterion that was equipped before, whose losses and state are shared.
+        image_size: side of the training images in pixels, which only RT-DETR's criterion needs to be told.
 
     Returns:
-        The equipped branches by their path, `""` for a criterion that has none. Empty where every term is stock.
+        The equipped branches by path, which is `""` for a single branch. Empty if every term is stock.
 
     Raises:
-        ValueError: if the head cannot use a chosen loss, or on a key that is not this package's.
-        RuntimeError: if this Ultralytics lacks a part, which is named.
+        ValueError: if the head cannot use a chosen loss, or on an unknown key.
+        RuntimeError: if this Ultralytics lacks an attribute that is to be replaced; the message names it.
     """
     kind = kind_of(criterion)
     if not isinstance(settings, LossSettings):
@@ -91,7 +91,7 @@ def equip(
 
 
 def branches_of(criterion: Any) -> dict[str, Branch]:
-    """Return the branches of a criterion that is equipped, by path; empty for a stock one."""
+    """Return the branches of an equipped criterion by path; empty for a stock criterion."""
     kind = kind_of(criterion)
     first = kind.first_parts(criterion) if kind is not None else ()
     parts = {path: vars(owner).get(name) for path, owner, name in first}
@@ -101,5 +101,5 @@ def branches_of(criterion: Any) -> dict[str, Branch]:
 
 
 def logged_branch(criterion: Any) -> str:
-    """Return which of several losses of a criterion the log shows, "" if there is one."""
+    """Return which of several losses of a criterion the log shows, "" if there is only one."""
     return str(getattr(kind_of(criterion), "logged_branch", lambda criterion: "")(criterion))

@@ -1,4 +1,4 @@
-"""The class term of a batch beside the stock one on the same predictions."""
+"""Comparison of the class term of a batch with the stock one on the same predictions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Against:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """The ratios of the values and of the gradients' norms; empty if a batch overflowed; this synchronises."""
+        """The ratios of the values and of the gradient norms; empty if the batch overflowed. This synchronizes."""
         found = {"value": float(self.value / self.reference.clamp_min(1e-12))}
         if self.gradient.any():
             found["gradient"] = float(self.gradient.norm() / self.reference_gradient.norm().clamp_min(1e-12))
@@ -35,10 +35,12 @@ class Against:
 
     @torch.no_grad()
     def sums(self, positive: Tensor) -> Tensor:
-        """Return what `loss_stats` adds up, shape `(6,)`: values, squared gradients, and those of the labels' logits.
+        """Return the sums for `loss_stats`, shape `(6,)`.
+
+        They are the two values, the two sums of squared gradients, and the same at the labels' logits.
 
         Args:
-            positive: which logits are those of a label, of the gradients' shape.
+            positive: mask of the labels' logits, of the gradients' shape.
         """
         own, stock = self.gradient.square(), self.reference_gradient.square()
         sums = (self.value, self.reference, own.sum(), stock.sum(), own[positive].sum(), stock[positive].sum())

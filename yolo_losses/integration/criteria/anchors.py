@@ -1,6 +1,6 @@
-"""Heads whose anchors are assigned to objects (v8, v10, 11, 26; detect, segment, pose, obb): `v8DetectionLoss` and kin.
+"""Heads with anchors (v8, v10, 11, 26; detect, segment, pose, obb): `v8DetectionLoss` and similar criteria.
 
-Puts the parts into a criterion, and finds the criteria that it is made of.
+Finds the criteria that a criterion consists of, and replaces their parts.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ GAINS = {
     "l1": "dfl",
     "angle": "angle",
 }
-TASK_PARTS = (masks, semantic_mask_part, keypoint_part, angle_part)  # the parts of terms that one task has
-SKIPPED = ("hyp", "assigner", "bbox_loss", "bce", "_modules")  # hold no criterion
+TASK_PARTS = (masks, semantic_mask_part, keypoint_part, angle_part)  # the parts of terms of a single task
+SKIPPED = ("hyp", "assigner", "bbox_loss", "bce", "_modules")  # attributes that contain no criterion
 NO_L1_TERM = "this Ultralytics computes no L1 term here, allowed is stock"
-LAST = True  # matches by what a criterion holds: a kind that knows the criterion itself comes first
+LAST = True  # `matches` also looks into a criterion: kinds that match the criterion itself come first
 
 
 def matches(criterion: Any) -> bool:
-    """Return whether a criterion, or one that it holds, is of this kind."""
+    """Return whether a criterion, or one that it contains, is of this kind."""
     return any(True for _ in leaves(criterion))
 
 
 def leaves(criterion: Any, path: str = "", depth: int = 12, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """Yield the criteria that a criterion is made of, by their path, auxiliary ones included."""
+    """Yield the criteria that a criterion consists of, including auxiliary ones, with their path."""
     seen = set() if seen is None else seen
     if depth == 0 or id(criterion) in seen or isinstance(criterion, Part | Tensor | str | bytes | type):
         return
-    if isinstance(criterion, FunctionType):  # `functools.wraps` gives it the attributes of what it calls
+    if isinstance(criterion, FunctionType):  # `functools.wraps` copies the attributes of the wrapped function
         yield from leaves(getattr(criterion, "__wrapped__", None), path, depth - 1, seen)
         return
-    seen.add(id(criterion))  # a criterion may know its model, and the model its criterion
+    seen.add(id(criterion))  # a criterion may refer to its model, and the model to its criterion
     if isinstance(criterion, Mapping):
         inner = {str(name): value for name, value in criterion.items()}
     elif isinstance(criterion, list | tuple):
@@ -79,7 +79,7 @@ def leaves(criterion: Any, path: str = "", depth: int = 12, seen: set[int] | Non
 def equip(
     criterion: Any, settings: LossSettings, branches: Mapping[str, Branch], image_size: float | None = None
 ) -> dict[str, Branch]:
-    """Swap the chosen losses into a criterion with anchors in place; arguments and errors as `criteria.equip`."""
+    """Put the chosen losses into a criterion with anchors, in place; see `criteria.equip`."""
     found = dict(leaves(criterion))
     schedule.restore(criterion)
     if settings.is_default:
@@ -127,7 +127,7 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
             criterion,
             plain_bce=plain,
             expected=settings.parts,
-            # A rank whose batch has the classes' own prompts returns before this criterion: ranks must not wait there.
+            # A rank whose batch has text prompts does not reach this criterion, so ranks must not synchronize in it.
             joined="vp_criterion" not in path.split("."),
             assigner=assigner.describe(criterion.assigner, settings),
         )
@@ -150,14 +150,14 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
 
 
 def check_release(settings: LossSettings) -> None:
-    """Raise a `ValueError` if no head of the installed Ultralytics has a term."""
+    """Raise a `ValueError` if no head of the installed Ultralytics has a chosen term."""
     angle_part.check(v8OBBLoss, settings)
     if settings.l1_loss != "stock" and not calls_l1(BboxLoss):
         raise ValueError(f"'l1_loss={settings.l1_loss}' is not valid: {NO_L1_TERM}")
 
 
 def _check_distances(criterion: Any, settings: LossSettings) -> None:
-    """Raise a `ValueError` if the head has no such term: it predicts a distribution of each distance, or none."""
+    """Raise a `ValueError` if the head lacks a chosen term: it has either a distribution term or an L1 term."""
     predicts_distribution = bool(distribution_name(criterion.bbox_loss))
     if settings.dfl_loss != "stock" and not predicts_distribution:
         other = "; its term is l1_loss" if has_l1_term(criterion.bbox_loss) else ""
@@ -172,7 +172,7 @@ def _check_distances(criterion: Any, settings: LossSettings) -> None:
 
 
 def _check_class_part(criterion: Any, settings: LossSettings, plain: bool) -> None:
-    """Refuse what the class part in place has no meaning for; log that it is replaced."""
+    """Raise a `ValueError` on keys that need plain BCE if the class part is another one; log that it is replaced."""
     if plain or not settings.swaps_cls:
         return
     part = type(criterion.bce).__name__
@@ -188,7 +188,7 @@ def _check_class_part(criterion: Any, settings: LossSettings, plain: bool) -> No
 
 
 def _weak(thing: Any) -> Callable[[], Any]:
-    """Return what returns a thing as long as it lives."""
+    """Return a weak reference, or a function that returns `None` for an object without weak references."""
     try:
         return weakref.ref(thing)
     except TypeError:  # a list or a tuple of criteria
@@ -196,12 +196,12 @@ def _weak(thing: Any) -> Callable[[], Any]:
 
 
 def _gains(root: Callable[[], Any], leaf: Callable[[], Any], path: str) -> Callable[[str], float]:
-    """Return what gives the gain of a term: of the criterion, times that of its branch in an end-to-end head."""
+    """Return a function of a term that returns its gain: that of the criterion times the weight of the branch."""
 
     def gain(term: str) -> float:
         hyp = getattr(leaf(), "hyp", None)
         if "vp_criterion" in path.split(".") and term != "class":
-            return 0.0  # of visual prompts, Ultralytics trains the class term alone
+            return 0.0  # for visual prompts, Ultralytics only trains the class term
         name = GAINS[term]
         own = hyp.get(name, 1.0) if isinstance(hyp, Mapping) else getattr(hyp, name, 1.0)
         weight = {"one2many": "o2m", "one2one": "o2o"}.get(path.partition(".")[0], "")
@@ -223,7 +223,7 @@ def first_parts(criterion: Any) -> Iterator[tuple[str, Any, str]]:
 
 
 def restore(criterion: Any) -> None:
-    """Put a criterion's stock parts back."""
+    """Restore the stock parts of a criterion."""
     for name in PARTS:
         parts.put_back(criterion, name)
     box = getattr(criterion, "bbox_loss", None)

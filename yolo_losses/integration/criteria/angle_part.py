@@ -1,7 +1,7 @@
-"""The angle term of rotated heads: a loss in place of `v8OBBLoss.calculate_angle_loss`.
+"""The angle term of rotated heads: a part that replaces `v8OBBLoss.calculate_angle_loss`.
 
-Upstream calls that where a batch has positives, and multiplies what it returns by the gain `angle`. What stands in for
-it keeps upstream's weights, the sums of the targets' scores, and its divisor.
+Ultralytics calls this method for batches with positives and multiplies the result by the gain `angle`. The part keeps
+Ultralytics' weights, the sums of the target scores, and its divisor.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def check(criterion: Any, settings: LossSettings) -> None:
 
     Raises:
         InvalidValueError: one line with the key.
-        RuntimeError: if the method in place takes other arguments than are known.
+        RuntimeError: if the stock method has unknown arguments.
     """
     if "angle" not in settings.terms:
         return
@@ -49,25 +49,25 @@ def check(criterion: Any, settings: LossSettings) -> None:
 
 
 def put(criterion: Any, branch: Branch) -> None:
-    """Put the angle part of a branch in place, where its term is swapped."""
+    """Put the angle part in place, if the term is chosen."""
     if "angle" in branch.expected:
         setattr(criterion, METHOD, AnglePart(getattr(criterion, METHOD), branch))
 
 
 def restore(criterion: Any) -> None:
-    """Put the stock method back."""
+    """Restore the stock method."""
     put_back(criterion, METHOD)
 
 
 class AnglePart(Part):
-    """The angle term in place of `calculate_angle_loss`."""
+    """Replaces `calculate_angle_loss`, the angle term."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the weighted sum of the losses of the positives over the divisor, a scalar.
+        """Return the weighted sum of the losses of the positives, divided by the divisor, a scalar.
 
         Args:
-            *args: predicted and target boxes `xywhr`, shape `(b, anchors, 5)`; which of them are positives, shape
-                `(b, anchors)`; the weights of these, shape `(N,)`; the divisor; lambda.
+            *args: predicted and target boxes `xywhr`, shape `(b, anchors, 5)`; mask of the positives, shape
+                `(b, anchors)`; their weights, shape `(N,)`; the divisor; lambda.
             **kwargs: the same by name.
         """
         settings: LossSettings = self.branch.settings

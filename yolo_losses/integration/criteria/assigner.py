@@ -1,6 +1,6 @@
-"""The keys of the task-aligned assigner: attributes that its stock code reads, set while it is called.
+"""The keys of the task-aligned assigner: attributes of the stock assigner that are set while it is called.
 
-No body is copied. Outside its calls an assigner has its stock values, so that pickles of it are stock ones.
+Outside its calls, an assigner has its stock values, so that its pickles are stock ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from yolo_losses.losses.boxes.iou import iou_loss
 from yolo_losses.losses.boxes.nwd import nwd_loss
 from yolo_losses.registry import InvalidValueError
 
-# What each key needs of an assigner.
+# The attribute of an assigner that each key needs.
 ATTRIBUTES: Mapping[str, str] = MappingProxyType(
     {
         "tal_topk": "topk",
@@ -40,7 +40,7 @@ def check(assigner: Any, settings: LossSettings) -> None:
     """Raise a `ValueError` if an assigner cannot use a key.
 
     Args:
-        assigner: a stock one of the release that is installed.
+        assigner: a stock assigner.
         settings: the parsed keys.
     """
     for key, attribute in ATTRIBUTES.items():
@@ -67,15 +67,15 @@ def check_release(settings: LossSettings) -> None:
 
 
 def values(assigner: Any, settings: LossSettings) -> dict[str, Any]:
-    """Return the attributes of an assigner that are not stock, by name.
+    """Return the attributes of an assigner that differ from stock, by name.
 
-    An assigner of one candidate per object, that of a one-to-one branch, keeps it. A second, smaller `topk2`, by which
-    YOLO26 filters the candidates of its one-to-one branch, is kept too.
+    An assigner with one candidate per object, as in a one-to-one branch, keeps its `topk`. A smaller `topk2`, by which
+    YOLO26 filters the candidates of its one-to-one branch, is also kept.
     """
     found: dict[str, Any] = {}
     if settings.tal_topk != "stock" and assigner.topk != 1:
         found["topk"] = settings.tal_topk
-        if getattr(assigner, "topk2", None) == assigner.topk:  # the constructor's copy; another one filters again
+        if getattr(assigner, "topk2", None) == assigner.topk:  # a copy made by the constructor, not a filter
             found["topk2"] = settings.tal_topk
     if settings.tal_alpha != "stock":
         found["alpha"] = settings.tal_alpha
@@ -86,21 +86,19 @@ def values(assigner: Any, settings: LossSettings) -> dict[str, Any]:
         found["iou_calculation"] = functools.partial(_overlap, FORMULAS[settings.tal_overlap], constants)
     if settings.tal_min_side != "stock":
         found["stride_val"] = settings.tal_min_side
-        found["stride"] = [
-            settings.tal_min_side,
-            *assigner.stride[1:],
-        ]  # up to 8.4.50 sides are compared with the first
+        # Up to 8.4.50, sides are compared with the first stride.
+        found["stride"] = [settings.tal_min_side, *assigner.stride[1:]]
     return found
 
 
 @contextmanager
 def applied(assigner: Any, changed: Mapping[str, Any], anchors: int) -> Iterator[None]:
-    """Give an assigner other values within a `with` block.
+    """Set attributes of an assigner within a `with` block.
 
     Args:
-        assigner: a stock one.
-        changed: its attributes by name, as `values` returns them.
-        anchors: number of anchors of the call, of which no more can be candidates.
+        assigner: a stock assigner.
+        changed: the attributes by name, as returned by `values`.
+        anchors: number of anchors of the call, which limits the number of candidates.
     """
     own = assigner.__dict__
     before = {name: own[name] for name in changed if name in own}
@@ -114,7 +112,7 @@ def applied(assigner: Any, changed: Mapping[str, Any], anchors: int) -> Iterator
 
 
 def describe(assigner: Any, settings: LossSettings) -> str:
-    """Return what of an assigner is not stock, such as `topk=20 (stock 10), overlap=nwd (nwd_constant=12.8)`."""
+    """Return the values that differ from stock as text: `topk=20 (stock 10), overlap=nwd (nwd_constant=12.8)`."""
     words = []
     if settings.tal_topk != "stock":
         words.append(f"topk={settings.tal_topk} (stock {assigner.topk})")
@@ -137,5 +135,5 @@ def describe(assigner: Any, settings: LossSettings) -> str:
 def _overlap(
     formula: Callable[..., Tensor], constants: Mapping[str, Any], gt_bboxes: Tensor, pd_bboxes: Tensor
 ) -> Tensor:
-    """Return the overlap of pairs of boxes `xyxy` in pixels, shape `(N,)`, at least 0; as `iou_calculation` does."""
+    """Replaces `iou_calculation`: returns the overlap of pairs of boxes `xyxy` in pixels, shape `(N,)`, at least 0."""
     return (1 - formula(pd_bboxes, gt_bboxes, **constants)).clamp_(0).to(pd_bboxes.dtype)

@@ -1,4 +1,4 @@
-"""What an assigner returned in one call of a criterion, and what follows from it."""
+"""The result of an assigner in one call of a criterion, and quantities derived from it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from yolo_losses.losses.classification._batch import Batch, fits_one_chunk
 
 
 class Assignment:
-    """What the assigner returned in this call; what follows from it is computed on demand.
+    """The result of the assigner in one call; derived quantities are computed on demand.
 
-    What has a value per positive has shape `(N, 1)` where the positives are selected, else `(b, anchors, 1)`, of which
-    those count that are `valid`.
-
-    Attributes:
-        scores: the target scores, shape `(b, anchors, C)`.
-        anchors: the anchor points in pixels, shape `(anchors, 2)`.
-        selects: whether the positives are selected, where that pays: on the CPU, where the class term takes more than
-            one chunk. On a GPU selecting synchronises.
+    Quantities per positive have shape `(N, 1)` if the positives are selected, else `(b, anchors, 1)`, of which the
+    `valid` ones count.
 
     Args:
-        pred_boxes: the predicted boxes in pixels, shape `(b, anchors, 4 or 5)`.
-        anchors: see above.
-        assigned: what the assigner returned: labels, boxes, scores and which anchors are positives.
-        training: whether the losses' state moves in this call.
+        pred_boxes: predicted boxes in pixels, shape `(b, anchors, 4 or 5)`.
+        anchors: anchor points in pixels, shape `(anchors, 2)`.
+        assigned: the output of the assigner: labels, boxes, scores, and the mask of the positives.
+        training: whether this call updates the state of the losses.
+
+    Attributes:
+        scores: target scores, shape `(b, anchors, C)`.
+        selects: whether the positives are selected. This saves time on the CPU if the class term takes more than one
+            chunk; on a GPU, selecting synchronizes.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class Assignment:
         self.selects = self.scores.device.type == "cpu" and not fits_one_chunk(self.scores)
 
     def first(self, images: int) -> Assignment:
-        """Return what was assigned to the first images of the batch."""
+        """Return the assignment of the first images of the batch."""
         if images >= len(self.scores):
             return self
         assigned = [tensor[:images] for tensor in (self._labels, self._boxes, self.scores, self._foreground)]
@@ -60,41 +59,41 @@ class Assignment:
 
     @cached_property
     def mask(self) -> Tensor:
-        """Which anchors are positives, shape `(b, anchors, 1)`."""
+        """Mask of the positives, shape `(b, anchors, 1)`."""
         return self._foreground.unsqueeze(-1).bool()
 
     @property
     def any(self) -> bool:
-        """Whether there are positives with a score; this synchronises."""
+        """Whether there are positives with a score above 0; this synchronizes."""
         return bool(self.scores.any())
 
     @cached_property
     def index(self) -> Tensor:
-        """The positives' anchors, numbered over the batch; all anchors unless positives are selected."""
+        """Indices over the batch of the anchors of the positives; of all anchors if positives are not selected."""
         if self.selects:
             return self.mask.view(-1).nonzero()
         return torch.arange(self.mask.numel(), device=self.mask.device).view_as(self.mask)
 
     @property
     def valid(self) -> Tensor | None:
-        """Which of `index` are positives; `None`: all."""
+        """Which of `index` are positives, `None` if all are."""
         return None if self.selects else self.mask
 
     @cached_property
     def label(self) -> Tensor:
         """The class of each."""
         labels = self._labels.reshape(-1)[self.index] if self.selects else self._labels.unsqueeze(-1)
-        # Without objects the assigner labels every anchor with the number of classes, as a float.
+        # Without objects, the assigner labels every anchor with the number of classes, as a float.
         return labels.long().clamp(0, max(self.scores.shape[-1] - 1, 0))
 
     @cached_property
     def element(self) -> Tensor:
-        """Their positions in the flattened logits."""
+        """The position of each in the flattened logits."""
         return self.index * self.scores.shape[-1] + self.label
 
     @cached_property
     def score(self) -> Tensor:
-        """The target score of each at its class, float32 or more."""
+        """The target score of each at its class, in float32 or float64."""
         if not self.scores.shape[-1]:
             return self.scores.new_zeros(self.index.shape)
         (score,) = upcast(self.scores.reshape(-1)[self.element])
@@ -102,7 +101,7 @@ class Assignment:
 
     @cached_property
     def boxes(self) -> tuple[Tensor, Tensor]:
-        """The predicted boxes and their objects in pixels, shape `(N, 4 or 5)` or `(b, anchors, 4 or 5)`."""
+        """Predicted boxes and boxes of their objects in pixels, shape `(N, 4 or 5)` or `(b, anchors, 4 or 5)`."""
         pred, target = self._pred_boxes, self._boxes
         if self.selects:
             index = self.index.squeeze(1)
@@ -112,7 +111,7 @@ class Assignment:
     @cached_property
     @torch.no_grad()
     def iou(self) -> Tensor:
-        """IoU of each one's predicted box with its object (probiou of rotated boxes), detached, in [0, 1]."""
+        """IoU (ProbIoU for rotated boxes) of each predicted box with its object, detached, in [0, 1]."""
         if self.rotated:
             return (1 - probiou_loss(*self.boxes)).clamp_(0, 1).unsqueeze(-1)
         return plain_iou(*self.boxes)
@@ -120,16 +119,16 @@ class Assignment:
     @cached_property
     @torch.no_grad()
     def ciou(self) -> Tensor:
-        """CIoU of each one's predicted box with its object, detached, in [1e-6, 1], as tutorials' losses take it."""
+        """CIoU of each predicted box with its object, detached, clamped to [1e-6, 1] as in the tutorials' losses."""
         return (1 - ciou_loss(*self.boxes)).clamp_(1e-6, 1).unsqueeze(-1)
 
     def batch(self, logits: Tensor, scores: Tensor, target: str) -> Batch:
-        """Return what a class loss is given.
+        """Return the input of a class loss.
 
         Args:
             logits: shape `(b, anchors, C)`.
-            scores: the assigner's scores as the criterion hands them on, of the same shape.
-            target: what a positive is trained toward: `tal` (its score), `iou`, `ciou` or `hard`.
+            scores: the scores of the assigner as passed on by the criterion, same shape.
+            target: the target of a positive: `tal` (its score), `iou`, `ciou` or `hard`.
         """
         if target != "tal":
             rows = self.index.squeeze(1) if self.selects else None
@@ -139,13 +138,13 @@ class Assignment:
         if not self.selects:
             return Batch(logits, scores, lambda: self.assigned_elements | (scores > 0))
         scores = scores.reshape(-1, scores.shape[-1])
-        # Positives of score 0 as well, and what a fork adds to the scores; a sum is several times faster than `any`.
+        # Includes positives with score 0, and scores that a fork adds. A sum is several times faster than `any`.
         rows = (self.mask.view(-1) | (scores.sum(-1) != 0)).nonzero().squeeze(1)
         scores = scores[rows]
         return Batch(logits, scores, lambda: self._assigned(rows) | (scores > 0), rows)
 
     def _assigned(self, rows: Tensor) -> Tensor:
-        """Return which elements of some anchors, numbered over the batch, are the class of a positive."""
+        """Return which elements of the given anchors, indexed over the batch, are the class of a positive."""
         classes = torch.arange(self.scores.shape[-1], device=self.scores.device, dtype=self._labels.dtype)
         labels, mask = self._labels.reshape(-1, 1)[rows], self.mask.view(-1, 1)[rows]
         return (labels == classes).logical_and_(mask)
@@ -158,7 +157,7 @@ class Assignment:
 
     @cached_property
     def divisor(self) -> Tensor:
-        """What the criterion divides its terms by: the sum of all target scores, at least 1."""
+        """The divisor of the criterion: the sum of all target scores, at least 1."""
         return upcast(self.scores)[0].sum().clamp_min_(1)
 
     @cached_property
@@ -170,24 +169,24 @@ class Assignment:
 
     @cached_property
     def step(self) -> Step:
-        """The step as the losses see it."""
+        """The input of the losses' `prepare` methods."""
         return Step(lambda: self.iou, self.valid, self._training)
 
     @cached_property
     def ciou_step(self) -> Step:
-        """The same with CIoU in place of IoU."""
+        """The same as `step`, with CIoU in place of IoU."""
         return Step(lambda: self.ciou, self.valid, self._training)
 
     def step_of(self, target: str) -> Step:
-        """Return the step of a loss that is trained toward `target`."""
+        """Return the step of a loss whose target is `target`."""
         return self.ciou_step if target == "ciou" else self.step
 
     def by_object(self, objects: Tensor, most: int) -> tuple[Tensor, Tensor]:
-        """Return the number of positives of each object, and the sum of their target scores, shape `(b, most)`.
+        """Return the number of positives of each object and the sum of their target scores, shape `(b, most)`.
 
         Args:
-            objects: the number in its image of each anchor's object, shape `(b, anchors)`.
-            most: how many objects an image has, padding included.
+            objects: index of each anchor's object in its image, shape `(b, anchors)`.
+            most: number of objects per image, including padding.
         """
         images = len(self.scores)
         found = self.score.new_zeros(2, images * most)
@@ -201,12 +200,12 @@ class Assignment:
         return positives, targets
 
     def release(self) -> None:
-        """Drop the steps, which refer back to this: memory is not to wait for Python's collector of cycles."""
+        """Drop the steps, which refer back to this object, so that its memory is freed without garbage collection."""
         for name in ("step", "ciou_step"):
             self.__dict__.pop(name, None)
 
     def strides(self, points: Tensor) -> Tensor:
-        """Return the pixels per unit of each anchor, shape `(anchors, 1)`; `points` are the anchors in these units."""
+        """Return the stride of each anchor in pixels, shape `(anchors, 1)`; `points` are the anchors in grid units."""
         return (self.anchors / points).mean(-1, keepdim=True)
 
     def image_wh(self, strides: Tensor) -> Tensor:
@@ -215,10 +214,10 @@ class Assignment:
 
 
 def plain_iou(pred: Tensor, target: Tensor) -> Tensor:
-    """Return the IoU of boxes `xyxy` in pixels, shape `(..., 1)`, in few operations; 0 where there is no union.
+    """Return the IoU of boxes `xyxy` in pixels, shape `(..., 1)`, in few operations; 0 for an empty union.
 
-    An intersection is no larger than either box, rounded or not, and that with an inverted box is 0: the IoU is in
-    [0, 1] without a clamp.
+    An intersection is never larger than either box, even after rounding, and the intersection with an inverted box is
+    0, so the IoU is in [0, 1] without a clamp.
     """
     top_left, bottom_right = torch.stack((pred, target)).split(2, -1)
     shared = (bottom_right.amin(0) - top_left.amax(0)).clamp_min_(0).prod(-1, keepdim=True)

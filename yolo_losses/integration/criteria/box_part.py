@@ -1,6 +1,6 @@
-"""The part in place of `bbox_loss`: its own body, in which the functions for the IoU and the L1 term are replaced.
+"""The part that replaces `bbox_loss`: it runs the same body with other functions for the IoU and the L1 term.
 
-So weights, divisors and the distribution term stay the criterion's own.
+Weights, divisors and the distribution term remain those of the criterion.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from yolo_losses.integration.criteria.distribution_part import distribution_name
 from yolo_losses.integration.criteria.parts import Part, full_precision, functional_with, with_globals
 from yolo_losses.losses.distances._base import DistanceLoss
 
-IOU_FUNCTIONS = {False: "bbox_iou", True: "probiou"}  # what `bbox_loss` calls for its IoU: axis-aligned, rotated boxes
-L1_FUNCTION = "l1_loss"  # what it calls, of `torch.nn.functional`, where the head predicts no distribution
+IOU_FUNCTIONS = {False: "bbox_iou", True: "probiou"}  # what `bbox_loss` calls for axis-aligned and for rotated boxes
+L1_FUNCTION = "l1_loss"  # the function of `torch.nn.functional` that it calls if the head predicts no distribution
 
 
 class BoxPart(Part):
-    """The box term, the L1 term or both in place of `bbox_loss`."""
+    """Replaces `bbox_loss`: its box term, its L1 term, or both."""
 
     def __init__(self, stock: nn.Module, branch: AnchorBranch) -> None:
         super().__init__(stock, branch)
@@ -39,13 +39,13 @@ class BoxPart(Part):
     def __call__(
         self, pred_dist: Tensor, pred_bboxes: Tensor, anchor_points: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Return the box term and the distribution's or the L1 term, weighted and divided as upstream does."""
+        """Return the box term and the distribution or L1 term, weighted and divided as by Ultralytics."""
         branch: AnchorBranch = self.branch
         if branch.box is not None:
-            at = self.__dict__["_at"] = branch.take("box")
+            at = self.__dict__["_at"] = branch.consume_assignment("box")
             if branch.box.wanted & {"stride", "image_wh"}:
-                # Further columns of the boxes: upstream selects the positives' rows, and a second selection
-                # synchronises.
+                # Appended as columns of the boxes: Ultralytics selects the rows of the positives, and a second
+                # selection would synchronize.
                 strides = at.strides(anchor_points)
                 columns = torch.cat((strides, at.image_wh(strides).expand(len(strides), 2)), -1)
                 pred_bboxes = torch.cat((pred_bboxes.float(), columns.expand(len(pred_bboxes), -1, -1)), -1)
@@ -58,13 +58,13 @@ class BoxPart(Part):
         return result
 
     def _overlap(self, pred: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return `1 - loss` per pair, where upstream's body expects an overlap.
+        """Return `1 - loss` per pair in place of the overlap.
 
         Args:
-            pred: boxes of the positives in units of their stride, shape `(N, 4)` or `(N, 5)`, and further columns.
-            target: their objects, shape `(N, 4)` or `(N, 5)`.
-            *args: which overlap upstream would compute.
-            **kwargs: the same.
+            pred: boxes of the positives in units of their stride, shape `(N, 4)` or `(N, 5)`, and appended columns.
+            target: boxes of their objects, shape `(N, 4)` or `(N, 5)`.
+            *args: options of the overlap, which are ignored.
+            **kwargs: options of the overlap, which are ignored.
         """
         branch: AnchorBranch = self.branch
         loss = branch.box
@@ -82,13 +82,13 @@ class BoxPart(Part):
         return self.record("box", overlap)
 
     def _distance(self, pred: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the loss per side, where upstream's body expects an absolute difference.
+        """Return the loss per side in place of the absolute difference.
 
         Args:
-            pred: distances of the positives' sides as shares of the image's, shape `(N, 4)`.
-            target: those of their objects, shape `(N, 4)`.
-            *args: the reduction, which is none.
-            **kwargs: the same.
+            pred: distances to the sides of the positives' boxes as fractions of the image size, shape `(N, 4)`.
+            target: distances to the sides of their objects, shape `(N, 4)`.
+            *args: the reduction, which is ignored.
+            **kwargs: the reduction, which is ignored.
         """
         loss = cast("DistanceLoss | None", self.branch.losses.get("l1"))
         with full_precision(pred):
@@ -97,27 +97,27 @@ class BoxPart(Part):
 
 
 def zeros_like(pred: Tensor) -> Tensor:
-    """Return zeros of a prediction's shape in its graph, whatever its values; their gradient is 0."""
+    """Return zeros of a prediction's shape that stay in its graph, with gradient 0."""
     return pred[..., :0].sum(-1, keepdim=True).expand_as(pred)
 
 
 def has_l1_term(bbox_loss: Any) -> bool:
-    """Return whether a box part has an L1 term: the head predicts no distribution, and the release computes one."""
+    """Return whether a box part has an L1 term: the head predicts no distribution, and the release has the term."""
     return not distribution_name(bbox_loss) and calls_l1(type(bbox_loss))
 
 
 def calls_l1(kind: type) -> bool:
-    """Return whether the body of a class of box parts computes an L1 term."""
+    """Return whether a class of box parts computes an L1 term."""
     return L1_FUNCTION in _names(kind.forward)  # type: ignore[attr-defined]
 
 
 def _names(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Return the names that the body of a function refers to."""
+    """Return the names that a function refers to."""
     return getattr(getattr(function, "__code__", None), "co_names", ())
 
 
 def _check_calls(stock: nn.Module, name: str, what: str, key: str) -> None:
-    """Raise a `RuntimeError` if a box part does not compute something by a function of this name in its forward."""
+    """Raise a `RuntimeError` if the forward method of a box part does not call the function of this name."""
     kind = type(stock)
     forward = kind.forward
     changed = (

@@ -1,4 +1,4 @@
-"""The losses of one branch of a head, their state, and the ledger of its calls."""
+"""The losses of one branch of a head, their state, and the records of its calls."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ STATE_NAMES = {"class": "cls", "mask": "seg"}  # what state files call the modul
 
 @dataclass
 class Branch:
-    """The losses of one branch of the head, their state, and what its calls have shown.
+    """The losses of one branch of a head, their state, and the records of its calls.
 
-    The parts in a criterion hold it; the criteria of a model and of its EMA share it.
+    The parts of a criterion refer to it. The criteria of a model and of its EMA share it.
 
     Attributes:
         settings: the parsed keys.
-        losses: the module of each term whose loss was chosen; of the others the part in place is kept.
-        scale: the running factor of `cls_scale=auto`; `None`: a fixed one.
-        weights: weights of the classes, shape `(C,)`; `None`: none.
-        statistics: what `loss_stats` gathers; `None`: nothing.
-        expected: the terms whose part was swapped, by the names that `LossSettings.terms` has.
-        joined: whether statistics are added up over ranks.
-        name: of the criterion's class, for errors.
-        in_training: whether a training that follows the model settles the calls and commits the state; otherwise each
-            call commits at once, and is settled by the next one.
-        training: whether the state of the losses moves in the current call.
-        ledger: of its calls.
-        ratios: the class term against the reference's on the same predictions, in `value` and in gradient on the
-            positives, `gradient`, of the first batch with objects.
-        assigner: what of the assigner is not stock, for the log.
-        positives_per_object: of the first batch with objects, where the assigner is not stock.
+        losses: the module of each term for which a loss was chosen. The other terms keep the stock part.
+        scale: the running factor of `cls_scale=auto`, `None` for a fixed factor.
+        weights: weights of the classes, shape `(C,)`, or `None`.
+        statistics: what `loss_stats` gathers, `None` if it is off.
+        expected: the terms whose part was replaced, named as in `LossSettings.terms`.
+        joined: whether statistics are all-reduced over ranks.
+        name: the qualified name of the criterion's class, for error messages.
+        in_training: whether a training loop settles the calls and commits the state. Otherwise each call commits
+            immediately and is settled by the next one.
+        training: whether the current call updates the state of the losses.
+        ledger: the records of its calls.
+        ratios: the class term over the reference on the same predictions, in the first batch with objects: the ratio
+            `value`, and `gradient`, that of the gradient norms on the positives.
+        assigner: the values of the assigner that differ from stock, for the log.
+        positives_per_object: in the first batch with objects, if the assigner is not stock.
     """
 
     settings: LossSettings
@@ -69,23 +69,23 @@ class Branch:
 
     reference: ClassVar[str] = "BCE"  # the stock class loss of this kind of head, for which the gains were tuned
     always_logged: ClassVar[tuple[str, ...]] = ("class", "box", "distribution")  # in the start line, stock ones too
-    where_compared: ClassVar[str] = " on the positives"
+    where_compared: ClassVar[str] = " on the positives"  # where the gradients are compared, for the log
 
     def __post_init__(self) -> None:
         self.ledger.expected = self.expected
 
     @classmethod
     def build(cls: type[B], settings: LossSettings, criterion: Any, *, plain_bce: bool = True, **options: Any) -> B:
-        """Return a branch with modules of its own, built from the parsed keys.
+        """Return a new branch with modules built from the parsed keys.
 
         Args:
             settings: the parsed keys.
-            criterion: the criterion, which errors name.
-            plain_bce: whether the class term in place is plain BCE, which this project's `bce` equals.
+            criterion: the criterion, for error messages.
+            plain_bce: whether the stock class term is plain BCE, which the loss `bce` equals.
             **options: further fields.
 
         Raises:
-            ValueError: if a third party's loss is not usable; it is named.
+            ValueError: if a third-party loss cannot be used; the message names it.
         """
         losses: dict[str, nn.Module] = {}
         class_loss = cls.build_class_loss(settings, plain_bce)
@@ -111,8 +111,8 @@ class Branch:
 
     @classmethod
     def build_class_loss(cls, settings: LossSettings, plain_bce: bool) -> nn.Module | None:
-        """Return the module of the class term, `None` if the part in place is kept."""
-        # A factor or weights alone multiply what the part in place returns; a target or `auto` need a loss.
+        """Return the module of the class term, `None` if the stock part is kept."""
+        # A factor or weights only multiply the output of the stock part; a target or `auto` requires a loss.
         needs_loss = settings.cls_loss != "stock" or (
             plain_bce and (settings.cls_target != "auto" or settings.cls_scale == "auto")
         )
@@ -126,17 +126,17 @@ class Branch:
 
     @property
     def cls(self) -> ClassificationLoss | None:
-        """The module of the class term; `None`: what the part in place returns."""
+        """The module of the class term, `None` if the stock part is kept."""
         return cast("ClassificationLoss | None", self.losses.get("class"))
 
     @property
     def box(self) -> BoxLoss | None:
-        """The module of the box term; `None`: stock."""
+        """The module of the box term, `None` if the stock part is kept."""
         return cast("BoxLoss | None", self.losses.get("box"))
 
     @property
     def seg(self) -> MaskLoss | None:
-        """The module of the mask term; `None`: what the method in place returns."""
+        """The module of the mask term, `None` if the stock method is kept."""
         return cast("MaskLoss | None", self.losses.get("mask"))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Branch:
@@ -144,23 +144,23 @@ class Branch:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """The modules of the swapped terms, and the running factor; their buffers are the state of the branch."""
+        """The modules of the losses and of the running factor; their buffers are the state of the branch."""
         found = {STATE_NAMES.get(term, term): module for term, module in self.losses.items()}
         return found if self.scale is None else {**found, "scale": self.scale}
 
     def stateful(self) -> Iterator[Stateful]:
-        """Yield the modules whose state moves once per step, in the same order on every rank."""
+        """Yield the modules whose state is updated once per step, in the same order on every rank."""
         for module in self.modules.values():
             yield from (inner for inner in module.modules() if isinstance(inner, Stateful))
 
     def join_training(self) -> None:
-        """Leave the proof, and the commit of the state, to a training that follows the model."""
+        """Let a training loop settle the calls and commit the state."""
         self.in_training = True
         for module in self.stateful():
             module.deferred = True
 
     def describe_term(self, term: str) -> list[str]:
-        """Return what the start line says of a term beside its loss and its keys."""
+        """Return what the start line says about a term in addition to its loss and its keys."""
         if term == "class" and isinstance(self.cls, ClassificationLoss):
             return [f"target: {TARGET_NAMES[self.settings.target]}"]
         note = getattr(self.losses.get(term), "note", "")
@@ -168,12 +168,12 @@ class Branch:
 
     @property
     def needs_image_size(self) -> bool:
-        """Whether `image_size` is to be set before each batch: a loss counts in pixels that the criterion has not."""
+        """Whether `image_size` must be set before each batch, for a loss in pixels that the criterion does not know."""
         return False
 
     @property
     def cls_factor(self) -> Tensor | float:
-        """The factor on the class term, a tensor on the device where it is a running one."""
+        """The factor on the class term; a running factor is a tensor on the device."""
         return float(self.settings.cls_scale) if self.scale is None else self.scale.factor
 
     def class_weights(self, like: Tensor) -> Tensor | None:
@@ -183,18 +183,18 @@ class Branch:
         return self.weights
 
     def weighted(self, loss: Tensor) -> Tensor:
-        """Return a class loss, whose last dimension is the classes, times their weights."""
+        """Multiply a class loss, whose last dimension is the classes, by the weights of the classes."""
         weights = self.class_weights(loss)
         return loss if weights is None else loss * weights
 
     # ------------------------------------------------------------------------------------------------ the calls
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Begin an epoch, whose first batch is compared.
+        """Begin an epoch. Its first batch is compared with the reference.
 
         Args:
-            epoch: its number, from 0.
-            epochs: how many the training has.
+            epoch: index of the epoch, from 0.
+            epochs: number of epochs of the training.
         """
         self.ledger.due = True
         if self.statistics is not None:
@@ -204,31 +204,31 @@ class Branch:
         """Begin a call of the criterion.
 
         Args:
-            objects: returns whether there are objects, on the device or not; called with whether the call is compared.
+            objects: returns whether there are objects, as a bool or a tensor; called with whether the call is compared.
         """
-        owes = context.is_training_mode()
+        required = context.is_training_mode()
         if not self.in_training and not is_recomputing():
-            self.settle(stepping=False, lenient=True)
-        self.ledger.open(objects, owes)
-        # A module that commits at once must not see a batch a second time.
+            self.settle(stepping=False, allow_unused=True)
+        self.ledger.open(objects, required)
+        # A module that commits immediately must not see a batch twice.
         again = not self.in_training and is_recomputing()
-        self.training = torch.is_grad_enabled() and owes and not again
+        self.training = torch.is_grad_enabled() and required and not again
         if self.statistics is not None:
             self.statistics.begin()
 
     @property
     def compares(self) -> bool:
-        """Whether the current call has objects and is compared with the reference; this synchronises, in such calls."""
+        """Whether the current call has objects and is compared with the reference; synchronizes if it is compared."""
         record = self.ledger.current
         return record is not None and torch.is_grad_enabled() and record.compared and record.has_objects
 
     def record(self, term: str, output: Tensor) -> Tensor:
-        """Enter what the part of a term returns, and return it."""
+        """Record the output of the part of a term, and return it."""
         self.ledger.enter(term, output)
         return output
 
     def end(self) -> None:
-        """End a call of the criterion, of a branch that no training settles.
+        """End a call of the criterion, if no training loop settles it.
 
         Raises:
             UnprovenError: if a part did not run.
@@ -238,40 +238,40 @@ class Branch:
             self.ledger.discard()
             raise UnprovenError(self._unproven(term, "not called"))
 
-    def settle(self, stepping: bool, lenient: bool = False) -> None:
+    def settle(self, stepping: bool, allow_unused: bool = False) -> None:
         """Close the open records, before the optimizer's step or at the end of a batch without one.
 
         Args:
             stepping: whether the optimizer is about to step.
-            lenient: whether a call whose result was not used is no error.
+            allow_unused: whether to accept a call whose result was not used.
 
         Raises:
             UnprovenError: if a part did not run, or its result was not used.
         """
-        problem = self.ledger.settle(stepping, lenient)
+        problem = self.ledger.settle(stepping, allow_unused)
         if problem is not None:
             raise UnprovenError(self._unproven(*problem))
         if self.cls is not None and not self.ratios:
-            self.ledger.due = True  # a batch that overflowed says nothing: the next one is compared
+            self.ledger.due = True  # the batch overflowed: compare the next one
 
     def commit(self, joined: bool = True) -> None:
-        """Commit what the losses collected in a batch; with `joined` every rank has to call this."""
+        """Commit what the losses collected in a batch; with `joined`, every rank must call this."""
         commit_collected(self.stateful(), joined)
 
     @property
     def calls(self) -> int:
-        """Number of training calls with objects in which every swapped part ran and its result was used."""
+        """Number of training calls with objects in which every replaced part ran and its result was used."""
         if not self.in_training:
-            self.settle(stepping=False, lenient=True)
+            self.settle(stepping=False, allow_unused=True)
         return self.ledger.calls
 
     @property
     def proven(self) -> bool:
-        """Whether every swapped part ran in a batch with objects, and the class term was compared."""
+        """Whether every replaced part ran in a batch with objects, and the class term was compared."""
         return self.calls > 0 and (self.cls is None or bool(self.ratios))
 
     def key_of(self, term: str) -> str:
-        """Return the key and the value that swapped a term."""
+        """Return the key that a term was chosen by, with its value."""
         chosen = self.settings.non_default()
         own = [name for name, key in KEYS.items() if key.term == term]
         name = next((name for name in own if name in chosen), own[0])
@@ -281,9 +281,9 @@ class Branch:
         what = self.key_of(term)
         if why == "not called":
             return (
-                f"{PREFIX}{self.name} computed its {term} term without the part that holds {what}, which did not"
-                " run: a subclass or a fork computes it by other means, or the part was replaced after set-up. Remove"
-                f" that change, or leave {what.partition('=')[0]} at its default"
+                f"{PREFIX}{self.name} computed its {term} term without the part for {what}, which did not run: a"
+                " subclass or a fork computes the term differently, or the part was replaced after set-up. Remove that"
+                f" change, or leave {what.partition('=')[0]} at its default"
             )
         return (
             f"{PREFIX}the {term} term with {what} was computed in {self.name}, but no gradient reached it before"

@@ -1,4 +1,4 @@
-"""The part for the class term of a criterion with anchors, in place of `bce`."""
+"""The part that replaces `bce`, the class term of a criterion with anchors."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from yolo_losses.integration.criteria.scale import squared_norms
 
 
 class ClassPart(Part):
-    """The class term in place of `bce`."""
+    """Replaces `bce`, the class term."""
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the class term of a batch per element.
 
         Args:
             logits: shape `(b, anchors, C)`.
-            targets: the assigner's scores in the logits' precision, of the same shape.
+            targets: the scores of the assigner in the precision of the logits, same shape.
 
         Returns:
-            Of the same shape, float32 or more: a fresh tensor, since upstream multiplies it by class weights in place.
-            Upstream sums it, and divides by the sum of the scores where that is above 1.
+            A new tensor of the same shape, in float32 or float64. Ultralytics multiplies it by class weights in place,
+            sums it, and divides by the sum of the scores or 1, whichever is larger.
         """
         branch: AnchorBranch = self.branch
         loss, statistics = branch.cls, branch.statistics
         if loss is None:
-            return self._in_place(logits, targets)
-        at = branch.take("class")
+            return self._stock_term(logits, targets)
+        at = branch.consume_assignment("class")
         target = branch.settings.target
         trains = torch.is_grad_enabled() and logits.requires_grad
         compares = branch.compares
@@ -41,7 +41,7 @@ class ClassPart(Part):
             term, gradient = loss.per_element(at.batch(logits, targets, target), at.step_of(target))
             if gradient is None and trains and (branch.scale is not None or measuring or compares):
                 (gradient,) = torch.autograd.grad(term.sum(), logits, retain_graph=True)
-            # What cancels upstream's divisor where the loss has another one.
+            # Cancels Ultralytics' divisor if the loss has another one.
             factor: Tensor | float = 1.0
             if loss.own_divisor:
                 factor = at.divisor / max(logits.numel(), 1)
@@ -64,14 +64,14 @@ class ClassPart(Part):
                 statistics.term = term
         return self.record("class", term)
 
-    def _in_place(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return what the part in place returns, times the factor and the weights; `loss_stats` looks at it."""
+    def _stock_term(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the output of the stock part, multiplied by the factor and the class weights."""
         branch: AnchorBranch = self.branch
         term: Tensor = self.stock(logits, targets)
         statistics, at = branch.statistics, branch.assignment
         swapped = "class" in branch.expected
         if swapped:
-            at = branch.take("class")
+            at = branch.consume_assignment("class")
         measures = statistics is not None and statistics.measuring and at is not None and term.shape == logits.shape
         if at is not None and measures:
             gradient = None
@@ -105,7 +105,7 @@ class _Scaled(torch.autograd.Function):
 
 
 def is_plain_bce(part: Any) -> bool:
-    """Return whether a class part is the stock one: BCE per element, without weights of its own."""
+    """Return whether a class part is the stock one: BCE per element, without weights."""
     return (
         type(part) is nn.BCEWithLogitsLoss
         and part.reduction == "none"
@@ -123,21 +123,21 @@ def _measure(
     at: Assignment,
     factor: Tensor | float,
 ) -> None:
-    """Measure the class term of a call.
+    """Add the class term of a call to the statistics of `loss_stats`.
 
     Args:
-        branch: of the call.
+        branch: the branch of the call.
         term: the loss per element, without factors, shape `(b, anchors, C)`.
-        gradient: of its sum at the logits, of the same shape; `None`: none flows.
-        logits: of the same shape.
-        at: what was assigned.
-        factor: what the loss is multiplied by.
+        gradient: gradient of its sum at the logits, same shape, or `None`.
+        logits: same shape.
+        at: the assignment of the call.
+        factor: the factor on the loss.
     """
     statistics, step = branch.statistics, at.step_of(branch.settings.target)
     assert statistics is not None
     some = statistics.sample(logits)
     sample, z = at.first(some), logits.detach()[:some].float()
-    statistics.take_class_term(
+    statistics.add_class_term(
         z,
         term.detach()[:some],
         None if gradient is None else gradient[:some],
@@ -147,18 +147,18 @@ def _measure(
         factor,
     )
     more = {} if branch.cls is None else branch.cls.step_statistics(step)
-    statistics.take_positives(len(logits), at.mask.sum(), at.step.mean_iou, more)
+    statistics.add_positives(len(logits), at.mask.sum(), at.step.mean_iou, more)
 
 
 def _against_bce(
     term: Tensor, gradient: Tensor | None, logits: Tensor, targets: Tensor, at: Assignment, factor: Tensor | float
 ) -> dict[str, float]:
-    """Return the class term over BCE's on the same predictions, in value and in gradient norm on the positives.
+    """Return the class term over BCE on the same predictions, in value and in gradient norm on the positives.
 
-    A batch that overflowed says nothing: then the result is empty.
+    The result is empty if the batch overflowed.
     """
     ratios = {"value": float(term.detach().sum() * factor / bce_sum(logits, targets).clamp_min(1e-12))}
-    if gradient is not None:  # not where the head is frozen
+    if gradient is not None:  # the head is not frozen
         own = gradient.reshape(-1)[at.element].float()
         stock = logits.detach().reshape(-1)[at.element].float().sigmoid() - at.score.float()
         if at.valid is not None:

@@ -1,8 +1,8 @@
-"""The head of the task classify: `v8ClassificationLoss`, which calls `F.cross_entropy` in its own body.
+"""The head of the task classify: `v8ClassificationLoss`, which calls `F.cross_entropy` itself.
 
-It has no parts. As it is hooked, its call becomes an attribute of the class, `CALL`, which an attribute of the instance
-stands in for: the part, which runs the same body with the chosen loss in place of `F.cross_entropy`. So the predictions
-that the body picks, and the form of what it returns, stay its own.
+It has no part that could be replaced. When Ultralytics is patched, its call becomes a method `CALL` of the class. In an
+equipped instance, an attribute of this name is the part, which runs the same body with the chosen loss in place of
+`F.cross_entropy`. How predictions are selected and what is returned does not change.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ClassifyBranch(Branch):
 
     @classmethod
     def build_class_loss(cls, settings: LossSettings, plain_bce: bool) -> nn.Module:
-        """Return the module of the class term: a stock loss that is scaled, weighted or smoothed is cross-entropy."""
+        """Return the module of the class term; a stock loss that is scaled, weighted or smoothed is cross-entropy."""
         spec = registry.find("classify", "ce" if settings.cls_loss == "stock" else settings.cls_loss)
         assert spec is not None
         module: nn.Module = spec.build(settings.parameters)
@@ -52,10 +52,10 @@ class ClassifyBranch(Branch):
 
 
 class ClassifyPart(Part):
-    """The loss of a batch of images in place of a criterion's call."""
+    """Replaces the call of a criterion."""
 
     def __call__(self, preds: Any, batch: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Return what the stock criterion returns: the loss and its items."""
+        """Return the loss and its items, as the stock criterion does."""
         branch: ClassifyBranch = self.branch
         branch.begin(lambda compared: bool(len(batch["cls"])))
         stock = self.stock
@@ -66,13 +66,13 @@ class ClassifyPart(Part):
         return result
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the mean of the chosen loss over the images of a batch, in place of torch's cross-entropy.
+        """Return the mean of the chosen loss over the images of a batch.
 
         Args:
             logits: shape `(N, C)`.
             targets: labels, shape `(N,)`, or probabilities, shape `(N, C)`.
-            *args: what upstream would pass on to torch; the mean is the mean of the chosen loss.
-            **kwargs: the same.
+            *args: options of `F.cross_entropy`, which are ignored.
+            **kwargs: options of `F.cross_entropy`, which are ignored.
         """
         branch: ClassifyBranch = self.branch
         loss = cast(ClassifyLoss, branch.losses["class"])
@@ -94,15 +94,15 @@ class ClassifyPart(Part):
 
 
 def _as_items(items: Any) -> Any:
-    """Return the loss items of a criterion that has one; before they are a dictionary they are a scalar."""
+    """Return the loss items as a dictionary or a vector; older releases have a scalar."""
     return items.reshape(1) if isinstance(items, Tensor) else items
 
 
 def _body(call: Any, cross_entropy: Any) -> Any:
-    """Return the body of a criterion's call in which `F.cross_entropy` is another function.
+    """Return the call of a criterion with another function in place of `F.cross_entropy`.
 
     Raises:
-        RuntimeError: if it calls none.
+        RuntimeError: if it does not call `F.cross_entropy`.
     """
     while hasattr(call, "__wrapped__"):
         call = call.__wrapped__
@@ -127,7 +127,7 @@ def _against_cross_entropy(term: Tensor, logits: Tensor, targets: Tensor) -> Aga
 
 @torch.no_grad()
 def _measure(statistics: Any, per_image: Tensor, logits: Tensor, targets: Tensor, against: Against) -> None:
-    """Hand what `loss_stats` writes of a batch to the statistics: the ratios, and the loss by class."""
+    """Add the ratios and the loss by class to the statistics of `loss_stats`."""
     labels = targets.long() if targets.dim() == 1 else targets.argmax(-1)
     hot = nn.functional.one_hot(labels, logits.shape[1]).bool()
     statistics.found["against"] = against.sums(hot)
@@ -137,7 +137,7 @@ def _measure(statistics: Any, per_image: Tensor, logits: Tensor, targets: Tensor
 def equip(
     criterion: Any, settings: LossSettings, branches: Mapping[str, Branch], image_size: float | None = None
 ) -> dict[str, Branch]:
-    """Put the chosen loss into a criterion in place; arguments and errors as `criteria.equip`."""
+    """Put the chosen loss into a criterion, in place; see `criteria.equip`."""
     restore(criterion)
     if settings.is_default:
         return {}
@@ -146,7 +146,7 @@ def equip(
     if not isinstance(branch, ClassifyBranch):
         branch = ClassifyBranch.build(settings, criterion, expected=settings.terms)
     part = ClassifyPart(getattr(criterion, CALL), branch)
-    _body(part.stock.__func__, None)  # refuses a body that is not known
+    _body(part.stock.__func__, None)  # raises if the criterion is not known
     setattr(criterion, CALL, part)
     return {"": branch}
 
@@ -157,5 +157,5 @@ def first_parts(criterion: Any) -> Iterator[tuple[str, Any, str]]:
 
 
 def restore(criterion: Any) -> None:
-    """Put a criterion's own call back."""
+    """Restore the stock call of a criterion."""
     vars(criterion).pop(CALL, None)

@@ -1,4 +1,4 @@
-"""The part in place of the distribution term of `bbox_loss`."""
+"""The part that replaces the distribution term of `bbox_loss`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from yolo_losses.losses.distribution.dfl import distribution_focal_loss
 
 
 class DistributionPart(Part):
-    """This project's distribution focal loss in place of `bbox_loss.dfl_loss`, or none at all: a zero in the graph."""
+    """Replaces `bbox_loss.dfl_loss` by this package's distribution focal loss, or by zeros in the graph for `off`."""
 
     def __call__(self, pred_dist: Tensor, target: Tensor) -> Tensor:
-        """Return the mean over the four sides of every positive, shape `(N, 1)`.
+        """Return the mean over the four sides of each positive, shape `(N, 1)`.
 
         Args:
             pred_dist: logits, shape `(4 N, bins)`.
@@ -30,7 +30,7 @@ class DistributionPart(Part):
 
 
 def distribution_name(bbox_loss: Any) -> str:
-    """Return what a box part calls its distribution's term, "" if the head predicts no distribution."""
+    """Return the name of the distribution term of a box part, "" if the head predicts no distribution."""
     if getattr(bbox_loss, "dfl_loss", None) is not None:
         return "dfl_loss"
     return "_df_loss" if getattr(bbox_loss, "use_dfl", False) else ""  # a static method, before Ultralytics 8.2.48

@@ -1,11 +1,11 @@
-"""The keypoint terms of pose heads: a loss in place of `keypoint_loss`, and of the visibility in place of `bce_pose`.
+"""The terms of pose heads: parts that replace `keypoint_loss`, and `bce_pose` for the visibility.
 
-Upstream's keypoint term is, over the positives, the mean of
+Ultralytics' keypoint term is the mean over the positives of
 
     K / (visible keypoints) * sum over the visible keypoints of the loss of each, over K keypoints,
 
-which is the mean over an object's visible keypoints. `pose_weights` multiplies the losses of the keypoints, and the
-weights that YOLO26 has in its RLE term; a keypoint of weight 0 counts as one that is not visible.
+which is the mean over the visible keypoints of an object. `pose_weights` multiplies the losses of the keypoints, and
+the weights in the RLE term of YOLO26. A keypoint with weight 0 counts as not visible.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RLE_WEIGHTS = "target_weights"
 
 
 def check(criterion: Any, settings: LossSettings) -> None:
-    """Raise a `ValueError` if a keypoint term is chosen and the head has none, or another number of keypoints."""
+    """Raise a `ValueError` if a keypoint term is chosen that does not fit the head."""
     for term, name in TERMS.items():
         check_term(criterion, settings, term, name)
     if not set(TERMS).intersection(settings.terms):
@@ -50,10 +50,10 @@ def check(criterion: Any, settings: LossSettings) -> None:
 
 
 def put(criterion: Any, branch: AnchorBranch) -> None:
-    """Put the parts of a branch in place, of the terms that are swapped.
+    """Put the parts of the chosen terms in place.
 
     Raises:
-        RuntimeError: if this Ultralytics has no method that a part needs.
+        RuntimeError: if this Ultralytics lacks a method that a part needs.
     """
     if "pose" in branch.expected:
         criterion.keypoint_loss = part = KeypointPart(criterion.keypoint_loss, branch)
@@ -69,32 +69,32 @@ def put(criterion: Any, branch: AnchorBranch) -> None:
 
 
 def restore(criterion: Any) -> None:
-    """Put the stock parts back."""
+    """Restore the stock parts."""
     for name in (*TERMS.values(), METHOD):
         put_back(criterion, name)
 
 
 class KeypointPart(Part):
-    """The keypoint term in place of `keypoint_loss`."""
+    """Replaces `keypoint_loss`, the keypoint term."""
 
     @property
     def loss(self) -> KeypointLoss | None:
-        """The chosen loss; `None`: what the part in place returns."""
+        """The chosen loss, `None` if the stock part is kept."""
         return cast("KeypointLoss | None", self.branch.losses.get("pose"))
 
     @property
     def counts_in_pixels(self) -> bool:
-        """Whether the loss counts in pixels, for which the stride of each positive is needed."""
+        """Whether the loss counts in pixels, which requires the stride of each positive."""
         return self.loss is not None and self.loss.in_pixels
 
     def __call__(self, pred_kpts: Tensor, gt_kpts: Tensor, kpt_mask: Tensor, area: Tensor) -> Tensor:
         """Return the term, a scalar.
 
         Args:
-            pred_kpts: the predicted keypoints of the positives in units of their stride, shape `(N, K, 2)` or wider.
-            gt_kpts: the keypoints of their objects, in the same unit, shape `(N, K, 2)` or wider.
-            kpt_mask: which of these are visible, shape `(N, K)`.
-            area: of the objects' boxes, in the square of that unit, shape `(N, 1)`.
+            pred_kpts: predicted keypoints of the positives in units of their stride, shape `(N, K, 2)` or wider.
+            gt_kpts: keypoints of their objects in the same unit, shape `(N, K, 2)` or wider.
+            kpt_mask: which keypoints are visible, shape `(N, K)`.
+            area: area of the objects' boxes in the square of that unit, shape `(N, 1)`.
         """
         loss, weights = self.loss, self.branch.keypoint_weights
         if weights is not None:
@@ -111,15 +111,15 @@ class KeypointPart(Part):
 
 
 class PositivesPart(Part):
-    """Stands around `calculate_keypoints_loss`: notes the strides of the positives, weighs the keypoints of the RLE."""
+    """Wraps `calculate_keypoints_loss`: stores the strides of the positives and applies `pose_weights` to the RLE."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the stock method returns."""
+        """Return the output of the stock method."""
         branch: AnchorBranch = self.branch
         criterion, weights = self.stock.__self__, branch.keypoint_weights
         given = inspect.signature(self.stock).bind(*args, **kwargs).arguments
         mask, strides = given["masks"], given["stride_tensor"]
-        # In the order of the keypoint part's rows, which upstream selects by the same mask.
+        # In the order of the rows of `keypoint_loss`, which Ultralytics selects by the same mask.
         branch.strides = strides.view(1, -1).expand_as(mask)[mask.bool()].view(-1, 1, 1)
         own = getattr(criterion, RLE_WEIGHTS, None)
         if own is None or weights is None:
@@ -132,14 +132,14 @@ class PositivesPart(Part):
 
 
 class VisibilityPart(Part):
-    """The visibility term in place of `bce_pose`."""
+    """Replaces `bce_pose`, the visibility term."""
 
     def __call__(self, logits: Tensor, visible: Tensor) -> Tensor:
         """Return the mean over all keypoints of the positives, a scalar.
 
         Args:
             logits: shape `(N, K)`.
-            visible: 1 where the object's keypoint is visible, else 0, of the same shape.
+            visible: 1 where the keypoint of the object is visible, else 0, same shape.
         """
         with full_precision(logits):
             term: Tensor = self.branch.losses["kobj"](logits, visible)

@@ -1,14 +1,14 @@
-"""The mask term of segment heads: a loss in place of `v8SegmentationLoss.single_mask_loss`.
+"""The mask term of segment heads: a part that replaces `v8SegmentationLoss.single_mask_loss`.
 
-Upstream calls that for every image with positives, adds the results up, divides by the number of positives of the
-batch, and multiplies by the gain `box` and the number of images. What stands in for it returns, for one image,
+Ultralytics calls this method for every image with positives, sums the results, divides by the number of positives of
+the batch, and multiplies by the gain `box` and the number of images. The part returns for one image
 
     seg_scale * sum over the positives of the loss of the predicted mask, cropped to the object's box.
 
-With a loss per pixel (`bce`, `focal`) a positive's loss is the mean over the whole grid, divided by the share of the
-grid that the box covers: the mean over the pixels of the box, up to those that its edge cuts. With a loss per region
-(`dice`, `tversky`, `lovasz`) it is that of the pixels in the box and is not divided by the area: it is relative to the
-object's size already. `bce_dice` has its BCE divided and its dice not.
+For a loss per pixel (`bce`, `focal`), the loss of a positive is the mean over the whole grid divided by the fraction of
+the grid that the box covers, which is the mean over the pixels of the box, except for those cut by its edge. For a loss
+per region (`dice`, `tversky`, `lovasz`), it is the loss of the pixels in the box, not divided by the area, since it is
+already relative to the size of the object. In `bce_dice` only the BCE is divided.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from yolo_losses.integration.criteria.parts import Part, check_term, full_precis
 from yolo_losses.losses.masks._base import cropped
 
 METHOD = "single_mask_loss"
-# An eighth of an image's masks at a time: what is made on the way, up to 60 bytes per pixel, then takes no more memory
-# than the masks that stock keeps for the backward pass.
+# An eighth of the masks of an image at a time: the intermediate tensors, up to 60 bytes per pixel, then take no more
+# memory than the masks that stock keeps for the backward pass.
 SHARE = 8
 LEAST_PIXELS = 2**16
 MOST_PIXELS = 2**22
@@ -40,28 +40,28 @@ def check(criterion: Any, settings: LossSettings) -> None:
 
 
 def put(criterion: Any, branch: Branch) -> None:
-    """Put the mask part of a branch in place, where its term is swapped."""
+    """Put the mask part in place, if the term is chosen."""
     if "mask" in branch.expected:
         setattr(criterion, METHOD, MaskPart(getattr(criterion, METHOD), branch))
 
 
 def restore(criterion: Any) -> None:
-    """Put the stock method back."""
+    """Restore the stock method."""
     put_back(criterion, METHOD)
 
 
 class MaskPart(Part):
-    """The mask term of one image in place of `single_mask_loss`."""
+    """Replaces `single_mask_loss`, the mask term of one image."""
 
     def __call__(self, gt_mask: Tensor, pred: Tensor, proto: Tensor, xyxy: Tensor, area: Tensor) -> Tensor:
-        """Return the sum of the losses of an image's positives, a scalar in float32 or more.
+        """Return the sum of the losses of the positives of an image, a scalar in float32 or float64.
 
         Args:
-            gt_mask: the mask of each positive's object, shape `(N, H, W)`.
-            pred: the predicted coefficients, shape `(N, prototypes)`.
-            proto: the prototypes, shape `(prototypes, H, W)`.
-            xyxy: the object's box in pixels of the grid, shape `(N, 4)`.
-            area: the share of the image that the box covers, shape `(N,)`.
+            gt_mask: mask of each positive's object, shape `(N, H, W)`.
+            pred: predicted coefficients, shape `(N, prototypes)`.
+            proto: prototypes, shape `(prototypes, H, W)`.
+            xyxy: box of the object in pixels of the grid, shape `(N, 4)`.
+            area: fraction of the image that the box covers, shape `(N,)`.
         """
         loss, scale = self.branch.seg, self.branch.settings.seg_scale
         if loss is None:
@@ -84,10 +84,10 @@ class MaskPart(Part):
 
 
 class _Summed(torch.autograd.Function):
-    """The sum of a loss over masks, a few at a time, whose gradient is computed with the value.
+    """Sums a loss over masks, a few at a time, and computes the gradient together with the value.
 
-    Kept for the backward pass is the gradient by coefficients and prototypes alone, no mask. In half precision the
-    gradient of a mean over many pixels would vanish, so it is of float32 or more.
+    Only the gradients with respect to coefficients and prototypes are kept for the backward pass, no masks. They are in
+    float32 or float64, since the gradient of a mean over many pixels would vanish in half precision.
     """
 
     @staticmethod
@@ -114,6 +114,6 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise RuntimeError(f"{PREFIX}the mask term has no second derivative, for which masks would be kept")
+            raise RuntimeError(f"{PREFIX}the mask term has no second derivative, which would need the masks to be kept")
         gradients = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         return *((grad_output * gradient).to(dtype) for gradient, dtype in gradients), None, None

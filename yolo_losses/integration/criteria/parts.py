@@ -1,4 +1,4 @@
-"""What stands in for a stock part of a criterion, in every kind of head."""
+"""Replacements of the stock parts of a criterion, shared by all kinds of heads."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from yolo_losses.config.settings import KEYS, LossSettings
 
 
 class Part:
-    """A part in place of a stock part, whose attributes stay readable and settable through it.
+    """Replaces a stock part of a criterion. Attributes of the stock part can be read and set through it.
 
-    A copy is a part with the same branch (NaN recovery rebuilds the EMA by a deep copy); a pickle is the stock part's,
-    so that a checkpoint that holds a criterion loads where this package is not installed.
+    A copy has the same branch, since NaN recovery rebuilds the EMA by a deep copy. A pickle is that of the stock part:
+    a checkpoint that contains a criterion also loads without this package.
     """
 
     def __init__(self, stock: Any, branch: Any) -> None:
         self.__dict__.update(stock=stock, branch=branch)
 
     def record(self, term: str, output: Tensor) -> Tensor:
-        """Enter in the branch's ledger that the part of a term was called, and return its output."""
+        """Record in the branch that the part of a term was called, and return its output."""
         result: Tensor = self.branch.record(term, output)
         return result
 
@@ -49,16 +49,16 @@ class Part:
 
 
 def full_precision(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Return a context without autocast on a tensor's device, for what a sum or a power in half precision overflows."""
+    """Return a context that disables autocast on a tensor's device: sums and powers overflow in half precision."""
     try:
         return torch.autocast(tensor.device.type, enabled=False)
-    except RuntimeError:  # a device that this torch has no autocast for, such as Metal in 2.3
+    except RuntimeError:  # this torch has no autocast for the device, such as Metal in 2.3
         return contextlib.nullcontext()
 
 
 def put(owner: Any, name: str, part: Any) -> None:
-    """Set a part on its owner, which may be an `nn.Module`."""
-    # In an nn.Module, a child cannot be replaced by something that is none, nor hide a method of the class.
+    """Set a part as an attribute of its owner, which may be an `nn.Module`."""
+    # A child of an nn.Module can only be replaced by a module, and does not hide a method of the class.
     getattr(owner, "_modules", {}).pop(name, None)
     if isinstance(part, nn.Module) and hasattr(type(owner), name):
         owner.__dict__[name] = part
@@ -67,7 +67,7 @@ def put(owner: Any, name: str, part: Any) -> None:
 
 
 def with_globals(function: Any, replaced: Mapping[str, Any]) -> Callable[..., Any]:
-    """Return a function with the same body in which some global names are replaced; the function is left alone."""
+    """Return a copy of a function in which some global names are replaced."""
     body = FunctionType(
         function.__code__,
         {**function.__globals__, **replaced},
@@ -80,12 +80,12 @@ def with_globals(function: Any, replaced: Mapping[str, Any]) -> Callable[..., An
 
 
 def functional_with(**replaced: Callable[..., Any]) -> SimpleNamespace:
-    """Return `torch.nn.functional` in which some functions are replaced."""
+    """Return a namespace like `torch.nn.functional` in which some functions are replaced."""
     return SimpleNamespace(**{**vars(nn.functional), **replaced})
 
 
 def put_back(owner: Any, name: str) -> None:
-    """Put the stock part back: an attribute of the owner, a module in it, or a method of its class."""
+    """Restore the stock part: an attribute of the owner, a module in it, or a method of its class."""
     part = vars(owner).get(name)
     if isinstance(part, Part):
         del vars(owner)[name]
@@ -95,20 +95,20 @@ def put_back(owner: Any, name: str) -> None:
 
 @torch.no_grad()
 def bce_sum(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the sum of BCE, an image at a time: the first batch is to need no more memory than the others."""
+    """Return the sum of BCE, computed image by image so that the first batch needs no more memory than the others."""
     pairs = zip(logits.detach(), targets, strict=True)
     sums = [nn.functional.binary_cross_entropy_with_logits(z.float(), t.float(), reduction="sum") for z, t in pairs]
     return torch.stack(sums).sum() if sums else logits.new_zeros(())
 
 
 def check_term(criterion: Any, settings: LossSettings, term: str, part: str) -> None:
-    """Raise a `ValueError` if a chosen term has no part in a criterion, as in a head that does not predict it."""
+    """Raise a `ValueError` if a term was chosen that a criterion does not have."""
     if term in settings.terms and not hasattr(criterion, part):
         raise missing_term(type(criterion).__name__, settings, term)
 
 
 def missing_term(head: str, settings: LossSettings, term: str) -> ValueError:
-    """Return the error for a chosen term that a head or a criterion of that name does not have."""
+    """Return the error for a chosen term that the named head or criterion does not have."""
     own = {name: key for name, key in KEYS.items() if key.term == term}
     name, value = next((name, value) for name, value in settings.non_default().items() if name in own)
     allowed = " and ".join(f"{name}={key.default}" for name, key in own.items())
@@ -119,7 +119,7 @@ def missing_term(head: str, settings: LossSettings, term: str) -> ValueError:
 
 
 def check_class_weights(criterion: Any, settings: LossSettings) -> None:
-    """Raise a `ValueError` if class weights are not numbers, one per class, or Ultralytics weights classes too."""
+    """Raise a `ValueError` if class weights are not one number per class, or Ultralytics also weights the classes."""
     if settings.cls_weights == class_weights.NONE:
         return
     what = class_weights.format_option(settings.cls_weights)
@@ -138,14 +138,14 @@ def check_class_weights(criterion: Any, settings: LossSettings) -> None:
 
 
 def check_attributes(criterion: Any, names: Iterable[str]) -> None:
-    """Raise a `RuntimeError` if a criterion lacks one of the attributes that parts are put in place of."""
+    """Raise a `RuntimeError` if a criterion lacks one of the attributes that are to be replaced."""
     for name in names:
         if not hasattr(criterion, name):
             raise unknown_release(criterion, name)
 
 
 def unknown_release(criterion: Any, missing: str) -> RuntimeError:
-    """Return the error for a criterion of an Ultralytics release that lacks a part."""
+    """Return the error for a criterion that lacks an attribute in this Ultralytics release."""
     import ultralytics
 
     return RuntimeError(

@@ -1,8 +1,7 @@
 """Heads that match queries to objects (RT-DETR): `RTDETRDetectionLoss`.
 
-It calls its `vfl` (its `fl` where the batch has no object) for the class term and its `_get_loss_bbox` for the L1 and
-GIoU terms, once for every decoder layer and again for the denoising queries. These are replaced by parts that keep the
-stock part inside; matching and every divisor stay its own.
+It calls `vfl` (`fl` if the batch has no objects) for the class term and `_get_loss_bbox` for the L1 and GIoU terms, for
+every decoder layer and for the denoising queries. Parts replace these; the matching and all divisors do not change.
 """
 
 from __future__ import annotations
@@ -49,11 +48,10 @@ def matches(criterion: Any) -> bool:
 
 
 def check(settings: LossSettings) -> LossSettings:
-    """Return the settings as RT-DETR understands them: the target is the IoU of the matched pairs.
+    """Return the settings for RT-DETR, whose target is the IoU of the matched pairs.
 
     Raises:
-        ValueError: on what makes no sense where queries are matched; one line with the key, its value, and
-            what is allowed.
+        ValueError: on a key that RT-DETR cannot use; one line with the key, its value, and what is allowed.
     """
     if settings.swaps_nothing:
         return settings
@@ -87,11 +85,10 @@ def check(settings: LossSettings) -> LossSettings:
 
 
 def _fits(spec: LossSpec) -> bool:
-    """Return whether a class loss is one value per element, by its logit and target alone.
+    """Return whether each element of a class loss depends only on its logit and its target.
 
-    What weights elements by the mean IoU of the positives (slide), by the density over all anchors (ghm), or by the
-    gradients that a class had (efl, eqfl) has another meaning for a few hundred queries of which a handful are matched,
-    layer by layer.
+    Weights by the mean IoU of the positives (slide), by the density over all anchors (ghm), or by the accumulated
+    gradients of a class (efl, eqfl) are not meaningful for a few hundred queries per layer, of which few are matched.
     """
     module: type[ClassificationLoss] = spec.module
     return not module.own_divisor and not {"mean_iou", "pos_neg_ratio"}.intersection(formula_arguments(module.formula))
@@ -102,10 +99,10 @@ class QueryBranch(Branch):
     """The branch of an RT-DETR criterion.
 
     Attributes:
-        image_size: side of the square images of this batch in pixels; `None`: not known.
-        step: the current call, by the last decoder layer's pairs; `None` before these are seen.
-        supplied: what the losses' formulas are supplied with in it, by term.
-        layers: how many class terms of it were computed; the first is that of the last decoder layer.
+        image_size: side of the square images of this batch in pixels, or `None` if it is not known.
+        step: the pairs of the last decoder layer in the current call, `None` before they are known.
+        supplied: arguments that the current call supplies to the formulas, by term.
+        layers: number of class terms computed in the current call; the first is that of the last decoder layer.
     """
 
     image_size: float | None = None
@@ -117,17 +114,17 @@ class QueryBranch(Branch):
 
     @property
     def needs_image_size(self) -> bool:
-        """Whether the box loss counts in pixels, while the criterion sees boxes in parts of the image."""
+        """Whether the box loss counts in pixels; the boxes of the criterion are relative to the image."""
         return self.box is not None and "stride" in self.box.wanted
 
     def forget(self) -> None:
-        """Drop what belongs to the call that has ended."""
+        """Drop the data of a call that has ended."""
         self.step = None
         self.supplied = {}
         self.layers = 0
 
     def observe(self, iou: Tensor, matched: Tensor | None) -> None:
-        """Take the IoUs of a call's first pairs, those of the last decoder layer: state is updated once a step."""
+        """Prepare the losses with the IoUs of the first pairs of a call, so that state is updated once per step."""
         if self.step is not None:
             return
         self.step = Step(iou, matched, self.training)
@@ -137,10 +134,10 @@ class QueryBranch(Branch):
 
 
 class ForwardPart(Part):
-    """The criterion's `forward`, which opens a record of its call."""
+    """Wraps the `forward` method of the criterion and opens a record of the call."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the stock criterion returns."""
+        """Return the output of the stock criterion."""
         branch: QueryBranch = self.branch
         batch = kwargs["batch"] if "batch" in kwargs else args[1]
         branch.forget()
@@ -157,27 +154,27 @@ class ForwardPart(Part):
 
 
 def _summed(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the terms summed over decoder layers and denoising queries, by the name that the trainer logs."""
+    """Return the terms summed over decoder layers and denoising queries, by their name in the log."""
     names = {"giou_loss": "loss_giou", "cls_loss": "loss_class", "l1_loss": "loss_bbox"}
     own = {name: [terms[k].detach() for k in terms if k.startswith(start)] for name, start in names.items()}
     return {name: torch.stack([term.float() for term in found]).sum() for name, found in own.items() if found}
 
 
 class MatchedClassPart(Part):
-    """The class term in place of `vfl`, and of `fl` where the batch has no object."""
+    """Replaces `vfl`, the class term, and `fl`, which is called if the batch has no objects."""
 
     def __call__(self, logits: Tensor, targets: Tensor, one_hot: Tensor | None = None) -> Tensor:
         """Return the class term, summed over images and classes and averaged over the queries.
 
-        Upstream multiplies it by the number of queries and divides it by that of the objects.
+        Ultralytics multiplies it by the number of queries and divides it by the number of objects.
 
         Args:
             logits: shape `(b, queries, C)`.
-            targets: the IoU of a matched query's box with its object, at the object's class; 0 elsewhere.
-            one_hot: 1 at every matched query's class, also where its IoU is 0.
+            targets: IoU of each matched query's box with its object, at the class of the object; 0 elsewhere.
+            one_hot: 1 at the class of each matched query, even if its IoU is 0.
 
         Returns:
-            A fresh scalar.
+            A scalar.
         """
         branch: QueryBranch = self.branch
         first = branch.layers == 0
@@ -189,7 +186,7 @@ class MatchedClassPart(Part):
             if measuring:
                 with parts.full_precision(logits):
                     self._measure(logits, targets, one_hot, None)
-            # By class: stock is a sum over them.
+            # With class weights, by class: the stock loss sums over classes.
             loss = self.stock(*given) if branch.weights is None else torch.vmap(self.stock, in_dims=-1)(*given)
             return self.record("class", branch.weighted(loss).sum() * branch.cls_factor)
         with parts.full_precision(logits):
@@ -217,7 +214,7 @@ class MatchedClassPart(Part):
     ) -> dict[str, float]:
         """Return the class term over the stock one on the same predictions, in value and in gradient norm on the pairs.
 
-        A batch that overflowed says nothing: then the result is empty.
+        The result is empty if the batch overflowed.
         """
         (own,), (stock, value) = (
             torch.autograd.grad(term, logits, retain_graph=True),
@@ -230,13 +227,13 @@ class MatchedClassPart(Part):
         return ratios if all(map(math.isfinite, ratios.values())) else {}
 
     def _measure(self, logits: Tensor, targets: Tensor, one_hot: Tensor | None, values: Tensor | None) -> None:
-        """Measure the class term of a call.
+        """Add the class term of a call to the statistics of `loss_stats`.
 
         Args:
             logits: shape `(b, queries, C)`.
-            targets: of the same shape.
-            one_hot: of the same shape.
-            values: the chosen loss of each, of the same shape; `None`: it is the stock loss.
+            targets: same shape.
+            one_hot: same shape.
+            values: the chosen loss per element, same shape; `None` for the stock loss.
         """
         branch: QueryBranch = self.branch
         statistics = branch.statistics
@@ -252,7 +249,7 @@ class MatchedClassPart(Part):
         with torch.no_grad():
             matched = targets > 0 if one_hot is None else one_hot > 0
             step = Step(targets.detach().float().clamp(0, 1).amax(-1), matched.any(-1), training=False)
-            statistics.take_class_term(
+            statistics.add_class_term(
                 logits.detach().float(),
                 values.detach() / logits.shape[1],
                 own,
@@ -261,26 +258,26 @@ class MatchedClassPart(Part):
                 matched,
                 branch.cls_factor,
             )
-            statistics.take_positives(len(logits), matched.any(-1).sum(), step.mean_iou, {})
+            statistics.add_positives(len(logits), matched.any(-1).sum(), step.mean_iou, {})
             statistics.term = branch.weighted(values.detach())
 
     def _stock(self, logits: Tensor, targets: Tensor, one_hot: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the stock loss's gradient at the same logits, and its value."""
+        """Return the gradient of the stock loss at the logits, and its value."""
         leaf = logits.detach().requires_grad_()
         value = self.stock(leaf, targets) if one_hot is None else self.stock(leaf, targets, one_hot)
         return torch.autograd.grad(value, leaf)[0], value.detach()
 
 
 class MatchedBoxPart(Part):
-    """The box term in place of GIoU in `_get_loss_bbox`, and the L1 term in place of its own, one of them or both."""
+    """Replaces `_get_loss_bbox`: its GIoU term, its L1 term, or both."""
 
     def __call__(self, pred_bboxes: Tensor, gt_bboxes: Tensor, postfix: str = "") -> dict[str, Tensor]:
         """Return the terms of the matched pairs.
 
         Args:
-            pred_bboxes: centre, width and height in parts of the image, shape `(N, 4)`.
-            gt_bboxes: of the same shape.
-            postfix: ends the terms' names.
+            pred_bboxes: center, width and height relative to the image, shape `(N, 4)`.
+            gt_bboxes: same shape.
+            postfix: suffix of the names of the terms.
         """
         branch: QueryBranch = self.branch
         terms: dict[str, Tensor] = self.stock(pred_bboxes, gt_bboxes, postfix)
@@ -314,18 +311,17 @@ def _corners(boxes: Tensor) -> Tensor:
 def equip(
     criterion: Any, settings: LossSettings, branches: Mapping[str, Branch], image_size: float | None = None
 ) -> dict[str, Branch]:
-    """Swap the chosen losses into an RT-DETR criterion in place, as `criteria.equip` does.
+    """Put the chosen losses into an RT-DETR criterion, in place; see `criteria.equip`.
 
     Args:
         criterion: an `RTDETRDetectionLoss`.
         settings: the parsed keys.
-        branches: those of a criterion equipped before, to share losses and state with.
-        image_size: side of the training images in pixels, for the losses that count in pixels; the criterion itself
-            sees boxes in parts of the image.
+        branches: the branches of a criterion that was equipped before, whose losses and state are shared.
+        image_size: side of the training images in pixels, required by losses that count in pixels.
 
     Raises:
-        ValueError: on what makes no sense for RT-DETR, or a loss in pixels without an `image_size`.
-        RuntimeError: if this Ultralytics lacks a part, which is named.
+        ValueError: on a key that RT-DETR cannot use, or a loss that counts in pixels without `image_size`.
+        RuntimeError: if this Ultralytics lacks an attribute that is to be replaced; the message names it.
     """
     restore(criterion)
     settings = check(settings)
@@ -339,7 +335,7 @@ def equip(
         branch = QueryBranch.build(
             settings,
             criterion,
-            plain_bce=False,  # stock is varifocal here: it is only scaled
+            plain_bce=False,  # the stock loss is varifocal loss, which is only scaled
             expected=settings.terms,
             image_size=image_size,
         )
@@ -359,7 +355,7 @@ def equip(
 
 
 def _check_class_parts(criterion: Any, settings: LossSettings) -> None:
-    """Raise a `ValueError` if a criterion has no class part that could be replaced."""
+    """Raise a `ValueError` if a criterion has no class part to replace."""
     lacks = "fl" if not criterion.fl else "vfl" if settings.cls_loss != "stock" and not criterion.vfl else ""
     if settings.swaps_cls and lacks:
         key, value = next((key, value) for key, value in settings.non_default().items() if key.startswith("cls_"))
@@ -381,6 +377,6 @@ def first_parts(criterion: Any) -> Iterator[tuple[str, Any, str]]:
 
 
 def restore(criterion: Any) -> None:
-    """Put a criterion's stock parts back."""
+    """Restore the stock parts of a criterion."""
     for name in (*CLASS_PARTS, *METHODS):
         parts.put_back(criterion, name)

@@ -1,4 +1,4 @@
-"""The factor of `cls_scale=auto`: it keeps the class term at the strength that the stock loss would have."""
+"""The factor of `cls_scale=auto`, which keeps the class term as strong as the stock loss would be."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from yolo_losses.losses._state import Stateful
 from yolo_losses.losses.classification._batch import rows_in_a_chunk
 
 DECAY = 0.98  # of the running means: some 50 batches
-LARGEST_STEP = math.log(1.05)  # the factor moves by 5 % a batch at most
-LARGEST_BATCH = 2.0  # a batch counts as this many times the running mean at most: one outlier would dominate it
-LIMIT = 100.0  # the factor stays within 1/LIMIT and LIMIT
+LARGEST_STEP = math.log(1.05)  # the factor changes by at most 5 % per batch
+LARGEST_BATCH = 2.0  # a batch counts at most this many times the running mean, so that no outlier dominates it
+LIMIT = 100.0  # the factor stays between 1/LIMIT and LIMIT
 
 
 class ClassScale(Stateful, nn.Module):
     """A running factor on the class term.
 
-    It is the ratio of the gradient norms at the logits, stock loss over chosen loss, on the same predictions: running
-    means of the squared norms over some 50 batches. It starts at 1 and moves by at most 5 % a batch, within [0.01,
-    100]. All elements are multiplied by the same number, so their relative weights stay those of the chosen loss.
+    It is the ratio of the gradient norms at the logits, stock loss over chosen loss, on the same predictions, from
+    running means of the squared norms over about 50 batches. It starts at 1, changes by at most 5 % per batch, and
+    stays in [0.01, 100]. All elements are multiplied by the same factor, which keeps the relative weights of the chosen
+    loss.
     """
 
     own: Tensor
@@ -41,31 +42,31 @@ class ClassScale(Stateful, nn.Module):
 
     @property
     def bounded(self) -> bool:
-        """Whether the factor is at its bound; this synchronises."""
+        """Whether the factor is at its bound; this synchronizes."""
         return bool(self.log_factor.abs() > math.log(LIMIT) - 1e-3)
 
     def no_sums(self) -> Tensor:
-        """Return the sums of no batch: the two squared norms, and the number of batches with objects."""
+        """Return zeros for the two squared norms and the number of batches with objects."""
         return self.own.new_zeros(3)
 
     @torch.no_grad()
     def advance(self, squared_norms: Tensor, objects: Tensor) -> Tensor:
-        """Take a step's gradients into the running means, and return the factor of this step.
+        """Collect the gradients of a step for the running means, and return the factor of this step.
 
         Args:
-            squared_norms: of the gradients at the logits, of the chosen loss and of the stock loss, shape `(2,)`, as
-                the criterion divides them.
-            objects: whether the batch has objects; without any on all ranks, nothing changes.
+            squared_norms: squared norms of the gradients at the logits, of the chosen loss and of the stock loss, after
+                the criterion's division, shape `(2,)`.
+            objects: whether the batch has objects; if no rank has any, nothing changes.
         """
         sums = torch.cat((squared_norms.to(self.own), objects.view(1).to(self.own)))
-        # A batch that overflowed must not reach the state: the training recovers from it, a running mean would not.
+        # A batch that overflowed must not reach the state: training recovers from it, a running mean would not.
         sums = torch.where(sums.sum().isfinite(), sums, 0)
         factor = self.moved(sums)[-1].exp()
         self.collect(sums)
         return factor
 
     def moved(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the buffers after a step with these sums: `own`, `stock`, `seen` and `log_factor`."""
+        """Return the buffers `own`, `stock`, `seen` and `log_factor` after a step with these sums."""
         own, stock, batches = sums.to(self.own).unbind()
         counts = (batches > 0) & (own > 0) & (stock > 0)
         weight = torch.where(counts, 1 - DECAY, 0)
@@ -73,7 +74,7 @@ class ClassScale(Stateful, nn.Module):
         share = torch.where(self.seen > 0, (most / (own + stock)).clamp_max(1), 1)
         mean_own = self.own.lerp(torch.where(counts, own * share, 0), weight)
         mean_stock = self.stock.lerp(torch.where(counts, stock * share, 0), weight)
-        # The means start at 0: `seen` is what a constant 1 would have come to; it cancels in their ratio.
+        # The means start at 0. `seen` is the running mean of a constant 1; it cancels in their ratio.
         seen = self.seen.lerp(torch.ones_like(self.seen), weight)
         target = (torch.log(mean_stock / mean_own) / 2).clamp(-math.log(LIMIT), math.log(LIMIT))
         change = (target - self.log_factor).clamp(-LARGEST_STEP, LARGEST_STEP)
@@ -81,19 +82,19 @@ class ClassScale(Stateful, nn.Module):
 
     @torch.no_grad()
     def commit(self, sums: Tensor) -> None:
-        """Move the running means and the factor by a step's sums."""
+        """Update the running means and the factor with the sums of a step."""
         for name, buffer in zip(("own", "stock", "seen", "log_factor"), self.moved(sums), strict=True):
             getattr(self, name).copy_(buffer)
 
 
 @torch.no_grad()
 def squared_norms(gradient: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the squared norms of a gradient at the logits and of that of BCE, shape `(2,)`.
+    """Return the squared norms of a gradient at the logits and of the gradient of BCE, shape `(2,)`.
 
     Args:
-        gradient: of the chosen loss, shape `(b, anchors, C)`.
-        logits: of the same shape.
-        targets: what BCE trains toward, of the same shape.
+        gradient: gradient of the chosen loss, shape `(b, anchors, C)`.
+        logits: same shape.
+        targets: targets of BCE, same shape.
     """
     rows, own, wanted = (tensor.detach().reshape(-1, tensor.shape[-1]) for tensor in (logits, gradient, targets))
     step = rows_in_a_chunk(logits)

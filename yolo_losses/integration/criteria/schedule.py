@@ -1,9 +1,9 @@
 """The weight of the one-to-many branch of an end-to-end head, from the first epoch to the last.
 
-Ultralytics' `E2ELoss` (YOLO26, and YOLOv10 since 8.4.0) has a weight that falls linearly over the epochs; the
-one-to-one branch has the rest. A part stands in for its `decay`, which computes the weight of an epoch. Before that
-YOLOv10's `E2EDetectLoss` adds both branches up: there the gains of the one-to-many branch are scaled, and the
-one-to-one branch stays at 1.
+Ultralytics' `E2ELoss` (YOLO26, and YOLOv10 since 8.4.0) decreases this weight linearly over the epochs; the one-to-one
+branch has the rest. A part replaces its `decay`, which computes the weight of an epoch. The older `E2EDetectLoss` of
+YOLOv10 adds the two branches: there, the gains of the one-to-many branch are scaled, and the one-to-one branch keeps
+weight 1.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from yolo_losses.registry import InvalidValueError
 
 TERM = "schedule"
 METHOD = "decay"
-GAINS = frozenset({"box", "cls", "dfl"})  # of a detection head, the only one that E2EDetectLoss is for
+GAINS = frozenset({"box", "cls", "dfl"})  # of a detection head: E2EDetectLoss is for no other
 STOCK_WEIGHT = 1.0  # of the one-to-many branch in E2EDetectLoss
 
 
 def check(criterion: Any, settings: LossSettings) -> None:
-    """Raise an `InvalidValueError` if a head has one branch."""
+    """Raise an `InvalidValueError` if a head has only one branch."""
     if not (hasattr(criterion, "one2many") and hasattr(criterion, "one2one")):
         key = "o2m_start" if settings.o2m_start != "stock" else "o2m_end"
         raise InvalidValueError(key, getattr(settings, key), "is not valid: this head has one branch, allowed is stock")
 
 
 def put(criterion: Any, branch: AnchorBranch) -> None:
-    """Give a criterion's one-to-many branch the weights that the settings of `branch` have."""
+    """Replace the schedule of a criterion by that of the settings of `branch`."""
     if hasattr(criterion, METHOD):
         setattr(criterion, METHOD, DecayPart(getattr(criterion, METHOD), branch))
         _recompute(criterion)
@@ -41,7 +41,7 @@ def put(criterion: Any, branch: AnchorBranch) -> None:
 
 
 def restore(criterion: Any) -> None:
-    """Put the stock schedule back."""
+    """Restore the stock schedule."""
     if isinstance(getattr(criterion, "__dict__", {}).get(METHOD), DecayPart):
         delattr(criterion, METHOD)
         _recompute(criterion)
@@ -51,7 +51,7 @@ def restore(criterion: Any) -> None:
 
 
 def describe(criterion: Any, settings: LossSettings) -> str:
-    """Return what the start line says of the weights, "" if they are stock."""
+    """Return what the start line says about the weights, "" if they are stock."""
     if TERM not in settings.terms:
         return ""
     start, end = (format_number(weight) for weight in ends(criterion, settings))
@@ -62,7 +62,7 @@ def describe(criterion: Any, settings: LossSettings) -> str:
 
 
 def describe_epoch(criterion: Any, settings: LossSettings) -> str:
-    """Return the weights of the epoch that a criterion is in, "" if they are stock."""
+    """Return the weights in the current epoch of a criterion as text, "" if they are stock."""
     if TERM not in settings.terms:
         return ""
     if hasattr(criterion, METHOD):
@@ -80,7 +80,7 @@ def ends(criterion: Any, settings: LossSettings) -> tuple[float, float]:
 
 
 def _recompute(criterion: Any) -> None:
-    """Set the weights of the epoch that a criterion is in, which a resumed run has moved on already."""
+    """Set the weights of the current epoch of a criterion, which is not the first one in a resumed run."""
     own = vars(criterion).get(METHOD)
     start = ends(criterion, own.branch.settings)[0] if isinstance(own, DecayPart) else criterion.o2m_copy
     criterion.o2m = criterion.decay(criterion.updates) if criterion.updates else start
@@ -88,10 +88,10 @@ def _recompute(criterion: Any) -> None:
 
 
 class DecayPart(Part):
-    """The weight of the one-to-many branch in place of `E2ELoss.decay`: its own body, with other ends."""
+    """Replaces `E2ELoss.decay`: runs its body with other weights for the first and the last epoch."""
 
     def __call__(self, epochs: int) -> float:
-        """Return the weight after a number of epochs."""
+        """Return the weight of the one-to-many branch after a number of epochs."""
         criterion = self.stock.__self__
         start, end = ends(criterion, self.branch.settings)
         weight: float = self.stock.__func__(
@@ -101,7 +101,7 @@ class DecayPart(Part):
 
 
 class WeightedGains(Part):
-    """The gains of the one-to-many branch of `E2EDetectLoss`, times its weight in the current epoch."""
+    """The gains of the one-to-many branch of `E2EDetectLoss`, multiplied by its weight in the current epoch."""
 
     def __getattr__(self, name: str) -> Any:
         value = super().__getattr__(name)

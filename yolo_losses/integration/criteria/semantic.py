@@ -1,9 +1,9 @@
-"""The head of the task semantic: `SemanticSegmentationLoss`, by releases that have it.
+"""The head of the task semantic: `SemanticSegmentationLoss`, in releases that have it.
 
-It calls its `_ce_loss` for the class term, once more for the auxiliary head's where there is one, and its `_dice_loss`.
-Attributes of the instance stand in for these methods; what it does with the predictions' size, pixels that are ignored,
-the auxiliary term's factor, and the form of what it returns stay its own. A sigmoid over one class is the softmax over
-two, the background's logit being 0: so one class needs no formulas of its own.
+It calls its methods `_ce_loss` for the class term, again for that of an auxiliary head, and `_dice_loss`. Attributes of
+the instance replace these methods. How it resizes predictions, ignores pixels, scales the auxiliary term, and what it
+returns do not change. A sigmoid over one class equals a softmax over two classes whose background logit is 0, so one
+class needs no separate formulas.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class SemanticBranch(Branch):
     """The branch of a criterion of the task semantic.
 
     Attributes:
-        compared: whether the class term of the current call was compared, or did not have to be; the auxiliary head's,
-            which comes later, is not.
+        compared: whether the class term of the head was called in the current call; that of the auxiliary head, which
+            comes later, is not compared.
     """
 
     compared: bool = False
@@ -56,7 +56,7 @@ class SemanticBranch(Branch):
 
     @classmethod
     def build_class_loss(cls, settings: LossSettings, plain_bce: bool) -> nn.Module | None:
-        """Return the module of the class term: a stock loss that is weighted is cross-entropy."""
+        """Return the module of the class term; a stock loss with class weights is cross-entropy."""
         if settings.ce_loss == "stock" and settings.cls_weights == class_weights.NONE:
             return None
         spec = registry.find("ce", "ce" if settings.ce_loss == "stock" else settings.ce_loss)
@@ -66,10 +66,10 @@ class SemanticBranch(Branch):
 
 
 class ForwardPart(Part):
-    """The criterion's `forward`, which opens a record of its call."""
+    """Wraps the `forward` method of the criterion and opens a record of the call."""
 
     def __call__(self, preds: Any, batch: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Return what the stock criterion returns: the loss and its items."""
+        """Return the loss and its items, as the stock criterion does."""
         branch: SemanticBranch = self.branch
         branch.begin(lambda compared: (batch["semantic_mask"] != IGNORED).any())
         branch.compared = False
@@ -82,7 +82,7 @@ class ForwardPart(Part):
 
 
 class PixelPart(Part):
-    """The class term in place of `_ce_loss`, of the head and of the auxiliary head."""
+    """Replaces `_ce_loss`, the class term of the head and of the auxiliary head."""
 
     def __call__(self, preds: Tensor, masks: Tensor, *valid: Tensor) -> Tensor:
         """Return the mean of the chosen loss over the valid pixels of a batch.
@@ -90,7 +90,7 @@ class PixelPart(Part):
         Args:
             preds: logits, shape `(B, C, H, W)`.
             masks: labels, shape `(B, H, W)`.
-            *valid: which pixels are not ignored, shape `(B * H * W,)`, in releases that pass it on.
+            *valid: mask of the pixels that are not ignored, shape `(B * H * W,)`, in releases that pass it.
         """
         branch: SemanticBranch = self.branch
         loss = branch.losses.get("class")
@@ -103,7 +103,7 @@ class PixelPart(Part):
         return branch.record("class", term)
 
     def _mean(self, preds: Tensor, masks: Tensor) -> Tensor:
-        """Return the mean of the chosen loss, of cross-entropy where it is stock."""
+        """Return the mean of the chosen loss, or of cross-entropy if the loss is stock."""
         loss = self._loss
         with full_precision(preds):
             rows, labels = _pixels(preds, masks)
@@ -114,7 +114,7 @@ class PixelPart(Part):
         return cast(PixelLoss, self.branch.losses.get("class") or PixelCrossEntropyLoss())
 
     def _weights(self, like: Tensor) -> Tensor | None:
-        """Return the weights of the classes: the key's, or else those that upstream has."""
+        """Return the weights of the classes: those of the key, else those of Ultralytics."""
         own: Tensor | None = self.branch.class_weights(like)
         return getattr(self.stock.__self__.ce, "weight", None) if own is None else own
 
@@ -140,7 +140,7 @@ class PixelPart(Part):
 
     @torch.no_grad()
     def _by_class(self, preds: Tensor, masks: Tensor) -> Tensor:
-        """Return the sum of the class term over the pixels of each class; of one class, of background and class."""
+        """Return the sum of the class term over the pixels of each class; for one class, of background and class."""
         rows, labels = _pixels(preds, masks)
         loss, weights = self._loss.pixels(rows, labels), self._weights(preds)
         loss = loss if weights is None else loss * weights[labels]
@@ -148,12 +148,12 @@ class PixelPart(Part):
 
 
 class RegionPart(Part):
-    """The dice term in place of `_dice_loss`."""
+    """Replaces `_dice_loss`, the dice term."""
 
     def __call__(self, preds: Tensor, masks: Tensor, *valid: Tensor) -> Tensor:
-        """Return the mean of the chosen loss over the classes, of one class its own; arguments as `PixelPart`'s."""
+        """Return the mean of the chosen loss over the classes, or the loss of a single class; see `PixelPart`."""
         loss = cast("RegionLoss | None", self.branch.losses.get("dice"))
-        if loss is None:  # `off`: a zero in the graph
+        if loss is None:  # `off`: zero, in the graph
             return self.record("dice", preds[:, :, :0].float().sum())
         with full_precision(preds):
             rows, labels = _pixels(preds, masks)
@@ -163,7 +163,7 @@ class RegionPart(Part):
 
 
 def _pixels(preds: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logits of the valid pixels, shape `(P, C)`, of one class `(P, 2)`, and their labels, shape `(P,)`."""
+    """Return logits, shape `(P, C)` or `(P, 2)` for one class, and labels, shape `(P,)`, of the valid pixels."""
     valid = masks.reshape(-1) != IGNORED
     rows = preds.permute(0, 2, 3, 1).reshape(-1, preds.shape[1])[valid]
     labels = masks.reshape(-1)[valid].long()
@@ -171,7 +171,7 @@ def _pixels(preds: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _with_gradient(loss: Callable[[Tensor], Tensor], preds: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a loss of predictions, and its gradient by them."""
+    """Return the loss of predictions and its gradient with respect to them."""
     with torch.enable_grad():
         leaf = preds.detach().requires_grad_()
         value = loss(leaf)
@@ -182,7 +182,7 @@ def _with_gradient(loss: Callable[[Tensor], Tensor], preds: Tensor) -> tuple[Ten
 def equip(
     criterion: Any, settings: LossSettings, branches: Mapping[str, Branch], image_size: float | None = None
 ) -> dict[str, Branch]:
-    """Put the chosen losses into a criterion in place; arguments and errors as `criteria.equip`."""
+    """Put the chosen losses into a criterion, in place; see `criteria.equip`."""
     restore(criterion)
     if settings.is_default:
         return {}
@@ -206,6 +206,6 @@ def first_parts(criterion: Any) -> Iterator[tuple[str, Any, str]]:
 
 
 def restore(criterion: Any) -> None:
-    """Put a criterion's own methods back."""
+    """Restore the stock methods of a criterion."""
     for name in METHODS:
         parts.put_back(criterion, name)

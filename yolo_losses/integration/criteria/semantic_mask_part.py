@@ -1,7 +1,7 @@
-"""The term of YOLO26's auxiliary masks, one per image and class: a loss in place of `bcedice_loss`.
+"""The term of YOLO26's auxiliary masks, one per image and class: a part that replaces `bcedice_loss`.
 
-Upstream trains a layer that is thrown away after training to tell the classes apart by pixel, and multiplies the term
-by the gain `box`. The one-to-one branch gets its predictions detached, so the term has no gradient there.
+Ultralytics trains an auxiliary layer, which is discarded after training, to classify each pixel, and multiplies the
+term by the gain `box`. The one-to-one branch sees its predictions detached, so the term has no gradient there.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def check_head(model: Any, settings: LossSettings) -> None:
     """Raise a `ValueError` if the term is chosen and a model predicts no auxiliary masks; its criterion cannot know.
 
     Args:
-        model: of Ultralytics, or any other, which is not checked.
+        model: a model of Ultralytics; any other is not checked.
         settings: the parsed keys.
     """
     layers = getattr(model, "model", None)
     if "sem" not in settings.terms or not isinstance(layers, nn.Sequential):
         return
     predicted = getattr(getattr(layers[-1], "proto", None), "semseg", None)
-    # YOLOE has the layer, and leaves it out.
+    # YOLOE has the layer but does not use it.
     if predicted is None or isinstance(model, getattr(tasks, "YOLOEModel", ())):
         raise missing_term(type(layers[-1]).__name__, settings, "sem")
 
@@ -40,18 +40,18 @@ def check(criterion: Any, settings: LossSettings) -> None:
 
 
 def put(criterion: Any, branch: Branch) -> None:
-    """Put the part of a branch in place, where its term is swapped."""
+    """Put the part in place, if the term is chosen."""
     if "sem" in branch.expected:
         setattr(criterion, NAME, SemanticMaskPart(getattr(criterion, NAME), branch))
 
 
 def restore(criterion: Any) -> None:
-    """Put the stock part back."""
+    """Restore the stock part."""
     put_back(criterion, NAME)
 
 
 class SemanticMaskPart(Part):
-    """The term of the auxiliary masks in place of `bcedice_loss`."""
+    """Replaces `bcedice_loss`, the term of the auxiliary masks."""
 
     def __call__(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the mean over images and classes, a scalar.

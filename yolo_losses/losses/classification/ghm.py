@@ -32,7 +32,7 @@ def _counts(index: Tensor, bins: int, counted: Tensor | None = None) -> Tensor:
     index = index.reshape(-1)
     if index.device.type == "cpu" and counted is None:
         return _bincount(index, bins)
-    # On a GPU bincount synchronises.
+    # On a GPU bincount synchronizes.
     numbers = torch.arange(bins, device=index.device, dtype=index.dtype).view(-1, 1)
     return torch.cat([(index == some).sum(1) for some in numbers.split(BINS_AT_ONCE)])
 
