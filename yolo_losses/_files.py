@@ -1,4 +1,4 @@
-"""Files that are written as a whole, and files that are kept under another name."""
+"""Atomic writes, and backups of files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have a file written beside `path` and put in its place: at any time, `path` is the old file or the new one.
+    """Write a file atomically: at any time, `path` is the old or the new file.
 
     Args:
         path: the file.
-        write: called with the path to write to.
+        write: called with the path of a temporary file, which then replaces `path`.
 
     Raises:
-        Exception: what `write` raises, or an `OSError`; `path` is as it was then, and nothing is left beside it.
+        Exception: any exception of `write`, or an `OSError`; `path` is then unchanged and the temporary file removed.
     """
     part = path.with_name(f"{path.name}.part")
     try:
@@ -30,7 +30,7 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def put_aside(path: Path) -> Path:
-    """Rename a file to its name and `.old`, or `.old2`, ... where there is such a file already; return the new path.
+    """Rename a file by appending `.old`, or the first unused of `.old2`, `.old3`, ..., and return the new path.
 
     Raises:
         OSError: if it cannot be renamed.

@@ -189,7 +189,7 @@ def test_a_retired_key_is_named_with_what_to_do_on_resume_and_in_fine_tuning(kil
     with pytest.raises(ValueError, match=r"^'ghm_sharpness=3\.0' is not valid") as error:
         YOLO(path).train(resume=True)
     assert "An earlier version of yolo_losses had it: ghm_momentum does the same." in str(error.value)
-    assert "is resumed with that version" in str(error.value)
+    assert "Resume a run that was trained with it with that version" in str(error.value)
     with logged() as messages:
         CALLBACKS["on_pretrain_routine_end"](
             SimpleNamespace(args=SimpleNamespace(model=str(path), pretrained=True), resume=False, save_dir=tmp_path)

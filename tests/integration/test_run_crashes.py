@@ -154,9 +154,7 @@ def resumed_like_whole(folder: Path, data: Path, whole: Path, seed: int) -> str:
     # Validation loss is a mean over the same images with nearly the same weights: of one kind, it is of one size.
     assert mine[-1]["val/cls_loss"] == pytest.approx(theirs[-1]["val/cls_loss"], rel=0.5)
 
-    told = re.findall(
-        r"the losses' state (is that of epoch \d+, the checkpoint|is that of epoch|starts)", text
-    )
+    told = re.findall(r"the losses' state (is that of epoch \d+, the checkpoint|is that of epoch|starts)", text)
     assert len(told) == 1
     return "one epoch older" if "checkpoint" in told[0] else "from scratch" if "starts" in told[0] else "restored"
 

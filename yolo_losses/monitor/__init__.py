@@ -1,1 +1,1 @@
-"""What the losses of a training did, for `loss_stats`: gathered, written and drawn."""
+"""Statistics of the losses during training (`loss_stats`): gathering, file and plot."""

@@ -1,4 +1,4 @@
-"""What `loss_stats=True` leaves of a training: a table beside `results.csv`, its picture, values for loggers."""
+"""The output of `loss_stats=True`: a table next to `results.csv`, its plot, and values for loggers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from yolo_losses.monitor.table import FILE, Row, split
 
 PICTURE = "loss_stats.png"
 LOGGED_AS = "loss_stats/"
-LOGGED_CLASSES = 100  # a logger gets no more curves by class; the file has them all
+LOGGED_CLASSES = 100  # with more classes, loggers get no curves by class; the file has them all
 
 
 class LossStats:
-    """The rows of a run, one for each epoch, in a file that is replaced as a whole at the end of each.
+    """The rows of a run, one per epoch, in a file that is rewritten after each epoch.
 
     Args:
-        folder: of the run.
-        epochs: how many a resumed run has done: rows of later ones are dropped; 0 for a new run.
-        losses: what the run trains, for the title of the picture.
+        folder: folder of the run.
+        epochs: number of epochs that a resumed run has done, 0 for a new run. Rows of later epochs are dropped.
+        losses: the losses of the run, for the title of the plot.
     """
 
     def __init__(self, folder: Path, epochs: int, losses: str = "") -> None:
@@ -39,7 +39,7 @@ class LossStats:
             self._read(epochs)
 
     def _read(self, epochs: int) -> None:
-        """Read the rows of a run that is resumed. A file that is not read whole is kept under another name."""
+        """Read the rows of a resumed run. A file that cannot be read completely is kept under another name."""
         try:
             rows, broken = table.parse(self.path)
             reason = f"{broken} of its lines cannot be read" if broken else ""
@@ -57,7 +57,7 @@ class LossStats:
                 log(f"{self.path}: {reason}, nor can it be renamed ({error}): no statistics are written", warn=True)
 
     def add(self, epoch: int, columns: Mapping[str, float]) -> None:
-        """Write an epoch's row; one of the same epoch, which was done again, is replaced.
+        """Write the row of an epoch; rows of the same or later epochs are replaced.
 
         A full disk or an unwritable folder is logged once; training continues.
         """
@@ -73,7 +73,7 @@ class LossStats:
             self.problem = True
 
     def logged(self) -> Row:
-        """Return the last row as loggers are to have it."""
+        """Return the last row for the loggers."""
         row = self.rows[-1] if self.rows else {}
         groups = {name: split(name) for name in row if name != "epoch"}
         classes = sum(group == "by_class" for _, group, _ in groups.values())
@@ -85,7 +85,7 @@ class LossStats:
         }
 
     def draw(self) -> Path | None:
-        """Draw the rows beside their file; return the picture, `None` if there is nothing to draw."""
+        """Plot the rows to a file next to the table and return its path, `None` if there is nothing to plot."""
         if not self.rows:
             return None
         from yolo_losses.monitor.picture import figure
@@ -93,16 +93,16 @@ class LossStats:
         path = self.path.with_name(PICTURE)
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Glyph .* missing")  # a letter that no installed font has
+                warnings.filterwarnings("ignore", "Glyph .* missing")  # a character that no installed font has
                 figure(self.rows, f"{path.parent.name}: {self.losses}".rstrip(": ")).savefig(path, dpi=150)
-        except Exception as error:  # the training is done: loggers and others have yet to hear of its end
+        except Exception as error:  # must not keep other callbacks from being called at the end of training
             log(f"{path} could not be drawn ({error})", warn=True)
             return None
         return path
 
 
 def plain_names(names: Iterable[Any]) -> list[str]:
-    """Return names of classes that are unique, and that every logger takes in the name of a curve."""
+    """Return unique names of classes that every logger accepts in the name of a curve."""
     plain: list[str] = []
     for name in names:
         word = re.sub(r"[^\w. -]", "_", str(name)).strip(" .")[:60] or "_"

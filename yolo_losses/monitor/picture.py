@@ -1,4 +1,4 @@
-"""The picture of `loss_stats.csv`: what the losses did over the epochs."""
+"""The plot of `loss_stats.csv`: statistics of the losses over the epochs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ WHITE: Any = {"figure.facecolor": "white", "savefig.facecolor": "white"}
 
 
 def figure(rows: Sequence[Row], title: str = "") -> Any:
-    """Return the picture of a run: six panels for each branch of its head, eight where an assigner is at work.
+    """Return the plot of a run: six panels for each branch of the head, eight if the head has an assigner.
 
     Args:
-        rows: of the run.
-        title: what stands above the panels: the run and its losses.
+        rows: the rows of the run.
+        title: the title above the panels.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -99,7 +99,7 @@ def _positives_per_object(axes: Axes, rows: Sequence[Row], branch: str) -> str:
 
 
 def _by_size(axes: Axes, rows: Sequence[Row], branch: str, group: str) -> None:
-    """Draw a line for each size of which there are objects."""
+    """Draw a line for each size of objects that occurs."""
     found = {size: values for size, values in series(rows, branch, group).items() if any(map(math.isfinite, values))}
     _lines(axes, rows, {f"{size} px": values for size, values in found.items()})
 
@@ -146,7 +146,7 @@ def _lines(axes: Axes, rows: Sequence[Row], curves: Mapping[str, Sequence[float]
 def _stack(
     axes: Axes, rows: Sequence[Row], shares: Mapping[str, Sequence[float]], colours: Sequence[Any] | None = None
 ) -> None:
-    """Draw shares as bars, one on the other, the first at the bottom."""
+    """Draw shares as stacked bars, the first at the bottom."""
     from yolo_losses.plots.style import COLOURS, GREY
 
     epochs = [row["epoch"] for row in rows]

@@ -1,4 +1,4 @@
-"""The table of `loss_stats.csv`: one row per epoch, read and written as a whole."""
+"""Reads and writes `loss_stats.csv`, a table with one row per epoch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Row = dict[str, float]
 
 
 def read(folder: Path) -> list[Row]:
-    """Return the rows of a run's `loss_stats.csv` that are whole; none if there is no such file, or it is no table.
+    """Return the complete rows of a run's `loss_stats.csv`; none if the file does not exist or is not a table.
 
     Raises:
-        OSError: if the file is there and cannot be read.
+        OSError: if the file exists and cannot be read.
     """
     try:
         return parse(folder / FILE)[0]
@@ -32,15 +32,14 @@ def read(folder: Path) -> list[Row]:
 
 
 def parse(path: Path) -> tuple[list[Row], int]:
-    """Return the rows of a table that are whole, and the number of lines that are not, such as a torn last one.
+    """Return the complete rows of a table and the number of other lines, such as a truncated last one.
 
-    A file that was saved by a spreadsheet is understood too: with a byte-order mark, or with `;` between the columns
-    and `,` in the numbers.
+    Files saved by a spreadsheet may have a byte-order mark, or `;` between columns and `,` in numbers.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         OSError: if it cannot be read.
-        ValueError: if it is no table of statistics.
+        ValueError: if it is not a table with a column `epoch`.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = file.read().splitlines(keepends=True)
@@ -61,7 +60,7 @@ def parse(path: Path) -> tuple[list[Row], int]:
         except ValueError:
             broken += 1
             continue
-        if torn and number == len(records) - 1:  # the last number may be cut off
+        if torn and number == len(records) - 1:  # the last number may be truncated
             broken += 1
         else:
             rows.append(row)
@@ -69,10 +68,10 @@ def parse(path: Path) -> tuple[list[Row], int]:
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows to a file, which is replaced as a whole.
+    """Write the rows to a file, atomically.
 
     Raises:
-        OSError: if it cannot be written; the file is as it was then.
+        OSError: if it cannot be written; the file is then unchanged.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = [",".join(names), *(",".join(f"{row.get(n, math.nan):.6g}" for n in names) for row in rows)]
@@ -80,19 +79,19 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 
 
 def split(column: str) -> tuple[str, str, str]:
-    """Return the branch, the group and the item of a column; branch and item are empty if there is none."""
+    """Return branch, group and item of a column; branch and item may be empty."""
     parts = column.split("/")
     at = next((i for i, part in enumerate(parts) if part in GROUPS), 0)
     return "/".join(parts[:at]), parts[at], "/".join(parts[at + 1 :])
 
 
 def branches_of(rows: Sequence[Row]) -> list[str]:
-    """Return the branches that rows are of, `""` for a head that has one."""
+    """Return the branches in some rows, `""` for a head with a single branch."""
     return list(dict.fromkeys(split(name)[0] for row in rows for name in row if name != "epoch"))
 
 
 def series(rows: Sequence[Row], branch: str, group: str) -> dict[str, list[float]]:
-    """Return the columns of a group by item, NaN where an epoch has none."""
+    """Return the columns of a group by item, with NaN for missing values."""
     names = dict.fromkeys(name for row in rows for name in row)
     found = {name: split(name) for name in names if name != "epoch"}
     return {
@@ -103,6 +102,6 @@ def series(rows: Sequence[Row], branch: str, group: str) -> dict[str, list[float
 
 
 def named(rows: Sequence[Row], branch: str, groups: Mapping[str, str]) -> dict[str, list[float]]:
-    """Return those of some groups of one column each that there are, by another name for each."""
+    """Return the existing columns of some single-column groups, renamed by a mapping from group to name."""
     found = {name: series(rows, branch, group).get("") for group, name in groups.items()}
     return {name: values for name, values in found.items() if values is not None}

@@ -1,4 +1,4 @@
-"""BibTeX of the papers: `references.bib` has each once, and a loss names its own by arXiv number or DOI."""
+"""BibTeX entries of the papers, which losses refer to by arXiv number or DOI."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IDENTIFIER = re.compile(r"arXiv (\d{4}\.\d{4,5})|doi (10\.\S+?)(?=[;,]|\.?$|\s)"
 
 
 def file() -> Path:
-    """Return the path of the file: in the package, or in the documentation of a checkout."""
+    """Return the path of `references.bib`, in the package or in the docs of a checkout."""
     inside = Path(__file__).parents[1] / "references.bib"
     return inside if inside.is_file() else Path(__file__).parents[2] / "docs" / "references.bib"
 
@@ -28,10 +28,10 @@ def entries() -> dict[str, str]:
 
 
 def cited(spec: LossSpec) -> list[str]:
-    """Return the arXiv numbers and DOIs that the declaration of a loss names as its source."""
+    """Return the arXiv numbers and DOIs in the source of a loss."""
     return [number or doi for number, doi in IDENTIFIER.findall(spec.source)]
 
 
 def bibtex(spec: LossSpec) -> str:
-    """Return the entries of a loss's papers, as far as the file has them."""
+    """Return the BibTeX entries of the papers of a loss that are in the file."""
     return "\n\n".join(dict.fromkeys(entries()[number] for number in cited(spec) if number in entries()))

@@ -1,4 +1,4 @@
-"""Names of losses that are looked for and left out, each with the nearest sound choice; `docs/traps.md` says why."""
+"""Losses that users look for and that are left out on purpose, with alternatives; `docs/traps.md` has the reasons."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Trap:
     """A loss that is left out.
 
     Attributes:
-        name: its section in `docs/traps.md`.
+        name: name of its section in `docs/traps.md`.
         aliases: other spellings, without `_`.
-        instead: the nearest sound choice, as a training key.
-        reason: why it is left out, in half a sentence.
+        instead: the recommended alternative, as a training key.
+        reason: why it is left out.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Trap:
 
     @property
     def advice(self) -> str:
-        """The reason, the choice in its place, and the page, for a message."""
+        """The reason, the alternative and the page, for a message."""
         return f"{self.reason}; the nearest sound choice is {self.instead}, see {PAGE}#{self.name}"
 
 
@@ -70,10 +70,10 @@ TRAPS = (
 
 
 def find(name: str) -> Trap | None:
-    """Return what is left out under a name, whatever stands in front of it; `None` if it is another name.
+    """Return the left-out loss that a name ends with, or `None`.
 
     Args:
-        name: in lower case, its words joined by `_`.
+        name: a name in lower case, with `_` between words.
     """
     words = name.split("_")
     endings = {"".join(words[start:]) for start in range(len(words))}

@@ -1,4 +1,4 @@
-"""Names of box losses with modifiers, and the parameters of a choice of losses."""
+"""Names of box losses with modifiers, and parsing of the parameters of chosen losses."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def parse_keys(of: Sequence[LossSpec], keys: Mapping[str, Any]) -> dict[str, Val
     """Return all parameters of the losses `of` by key, parsed from `keys` or at their defaults.
 
     Raises:
-        ValueError: on a key that is not theirs, or a value out of range.
+        ValueError: on an unknown key or a value out of range.
     """
     parameters = {p.key: p for spec in of for p in spec.parameters}
     for key in keys:

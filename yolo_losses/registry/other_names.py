@@ -1,4 +1,4 @@
-"""What losses are called elsewhere, and the training keys that choose them here."""
+"""Names of losses in other code bases, and the corresponding training keys."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def choices(name: str) -> tuple[str, ...]:
-    """Return the training keys that choose what a name means elsewhere; empty if it is not known."""
+    """Return the training keys for a name in other code bases; empty if it is unknown."""
     word = normalize_name(name).replace("_", "")
     return CHOICES.get(word) or CHOICES.get(word.removesuffix("loss"), ())
 
 
 def hint(meant: Sequence[str]) -> str:
-    """Return ` Did you mean 'x' or 'y'?`, or an empty string for nothing."""
+    """Return ` Did you mean 'x' or 'y'?`, or an empty string if `meant` is empty."""
     return f" Did you mean {' or '.join(map(repr, meant))}?" if meant else ""

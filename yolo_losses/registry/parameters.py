@@ -36,8 +36,8 @@ class Param:
         above: exclusive lower bound.
         below: exclusive upper bound.
         off: value of the training key that means `None`, if `None` is allowed.
-        words: allowed values of a parameter of type `str`; of another type, words that are allowed beside its numbers.
-        used: whether the loss depends on it; one that it only accepts is named in a warning where it is set.
+        words: allowed values of a parameter of type `str`; for other types, words that are allowed besides numbers.
+        used: whether the loss depends on it; setting a parameter that is accepted but not used gives a warning.
     """
 
     help: str = ""
@@ -58,7 +58,7 @@ class Parameter:
         key: the training key, such as `focal_gamma`.
         name: name of the argument, such as `gamma`.
         type: `float`, `int`, `bool` or `str`.
-        default: default of the key.
+        default: default value.
         limits: range and help.
     """
 
@@ -85,15 +85,15 @@ class Parameter:
     def parse(self, value: Any) -> Value:
         """Return a value of the training key in the declared type.
 
-        Numbers and booleans may be strings (YAML reads `1e-1` as one), integers may be integral floats (as from the
-        tuner). `None` and `none` mean the default, unless `none` is one of the words.
+        Numbers and booleans may be strings (YAML reads `1e-1` as a string), and integers may be integral floats (as
+        from the tuner). `None` and `none` mean the default, unless `none` is one of the words.
 
         Raises:
             InvalidValueError: on an invalid value; one line with key, value, range and default.
         """
         words = self.limits.words
         word = normalize_name(value) if isinstance(value, str) else "none" if value is None else ""
-        if value is False and "off" in words:  # YAML reads a bare `off` as a truth value
+        if value is False and "off" in words:  # YAML reads a bare `off` as False
             word = "off"
         if word in words:
             return word
@@ -105,7 +105,7 @@ class Parameter:
         return number
 
     def check(self, value: Any) -> None:
-        """Check an argument of a function as a value of the training key.
+        """Check an argument of a function like a value of the training key.
 
         Raises:
             ValueError: on an invalid value; one line with argument, value and range.
@@ -116,7 +116,7 @@ class Parameter:
             raise ValueError(f"'{self.name}={format_value(value)}' is not valid: allowed is {self.allowed}") from None
 
     def is_valid(self, value: Any) -> bool:
-        """Return whether a value is of the declared type and allowed already, so that it need not be parsed."""
+        """Return whether a value has the declared type and is allowed, so that it need not be parsed."""
         if isinstance(value, str):
             return value in self.limits.words
         if not isinstance(value, float | int) or type(value) is not self.type:
@@ -124,7 +124,7 @@ class Parameter:
         return math.isfinite(value) and self.in_range(value)
 
     def in_range(self, number: Any) -> bool:
-        """Return whether a number is within the bounds, as it is and in the float32 that losses are computed in."""
+        """Return whether a number is within the bounds, also when rounded to float32."""
         limits = self.limits
         values = (number, to_float32(number)) if self.type is float else (number,)
         return all(limits.low <= n <= limits.high and limits.above < n < limits.below for n in values)
@@ -140,12 +140,12 @@ class Parameter:
 
 
 class InvalidValueError(ValueError):
-    """The refusal of a training key's value, in one line that starts with both: `'cls_loss=slid' is not valid: ...`.
+    """An invalid value of a training key; the message is one line such as `'cls_loss=slid' is not valid: ...`.
 
     Args:
         key: the training key.
-        value: what was given.
-        reason: the rest of the line.
+        value: the invalid value.
+        reason: the rest of the message.
     """
 
     def __init__(self, key: str, value: Any, reason: str) -> None:
@@ -161,12 +161,12 @@ class InvalidValueError(ValueError):
         return str(self.args[0])
 
     def with_key(self, key: str) -> InvalidValueError:
-        """Return the same refusal under another name of the key."""
+        """Return the same error with another name of the key."""
         return InvalidValueError(key, *self.args[1:])
 
 
 def normalize_name(name: Any) -> str:
-    """Return the normal form of a name: lower case, with `_` for `-` and white space."""
+    """Return a name in lower case, with `_` in place of `-` and white space."""
     return re.sub(r"[-\s]+", "_", str(name).strip().lower())
 
 
@@ -177,17 +177,17 @@ def did_you_mean(name: str, names: Collection[str]) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Return `value` as text for a message: on one line, printable, at most 60 characters."""
+    """Return `value` as text for a message: one line, printable, at most 60 characters."""
     try:
         text = value if isinstance(value, str) else repr(value)
-    except Exception:  # an error in a third party's __repr__ must not replace the message
+    except Exception:  # an error in a third-party __repr__ must not replace the message
         text = f"<{type(value).__name__}>"
     text = text[:200].encode("unicode_escape", "replace").decode("ascii") if not text.isprintable() else text
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def to_float32(number: float) -> float:
-    """Return a number rounded to float32; infinite beyond its range."""
+    """Return a number rounded to float32; infinite if it is out of range."""
     try:
         return float(struct.unpack("f", struct.pack("f", number))[0])
     except OverflowError:
@@ -195,9 +195,9 @@ def to_float32(number: float) -> float:
 
 
 def parse_value(value: Any, kind: type) -> float | int | bool | None:
-    """Return `value` as a `kind`, a number finite in float32; `None` if it is not one.
+    """Return `value` converted to `kind`, or `None` if it is not a number that is finite in float32.
 
-    Scalars of NumPy and tensors without a dimension are numbers, as in a sweep over an array.
+    NumPy scalars and zero-dimensional tensors are accepted.
     """
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
@@ -225,7 +225,7 @@ def parse_value(value: Any, kind: type) -> float | int | bool | None:
 
 
 def annotated_parameters(formula: Callable[..., Any]) -> dict[str, Parameter]:
-    """Return the arguments of a formula that are annotated with `Param`, by name."""
+    """Return the parameters of a formula that are annotated with `Param`, by name."""
     hints = _hints(inspect.unwrap(formula))
     return {
         name: _parameter(f"{formula.__name__}_", name, hints[name], argument.default)
@@ -235,10 +235,10 @@ def annotated_parameters(formula: Callable[..., Any]) -> dict[str, Parameter]:
 
 
 def formula_parameters(formula: Callable[..., Any], prefix: str, supplied: Collection[str]) -> Iterator[Parameter]:
-    """Yield the parameters of a formula: its positional arguments after the two tensors that are not supplied.
+    """Yield the parameters of a formula: its positional arguments after the two tensors, except supplied ones.
 
     Args:
-        formula: a function of two tensors and its parameters.
+        formula: a function of two tensors and parameters.
         prefix: prefix of the training keys, such as `focal_`.
         supplied: names of arguments that the criterion supplies.
 
@@ -264,7 +264,7 @@ def formula_parameters(formula: Callable[..., Any], prefix: str, supplied: Colle
 
 
 def attribute_parameters(module: type, prefix: str) -> Iterator[Parameter]:
-    """Yield the parameters that a module class declares as attributes, annotated with `Param`."""
+    """Yield the parameters that a module class declares as attributes annotated with `Param`."""
     for name, hint in _hints(module).items():
         if _limits(hint) is not None:
             yield _parameter(prefix, name, hint, getattr(module, name))
@@ -272,7 +272,7 @@ def attribute_parameters(module: type, prefix: str) -> Iterator[Parameter]:
 
 @functools.cache
 def _hints(declared: Any) -> dict[str, Any]:
-    """Return type hints, `X | None` as `X`: Python 3.10 adds `| None` where the default is None."""
+    """Return type hints, with `X | None` as `X`: Python 3.10 adds `| None` if the default is None."""
     return {name: _without_none(hint) for name, hint in get_type_hints(declared, include_extras=True).items()}
 
 

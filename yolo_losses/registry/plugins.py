@@ -1,4 +1,4 @@
-"""Sources of losses: built-in ones, installed entry points, and the files in `YOLO_LOSSES_PLUGINS`."""
+"""Sources of losses: the built-in packages, entry points, and the files in `YOLO_LOSSES_PLUGINS`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ BUILT_IN_PACKAGES = tuple(
 
 
 def load() -> None:
-    """Register the built-in losses, those of installed entry points, and those of `YOLO_LOSSES_PLUGINS`.
+    """Register the losses of the built-in packages, of entry points, and of the files in `YOLO_LOSSES_PLUGINS`.
 
-    A plugin that fails to import is skipped and reported by `registry.problems()`: it breaks neither this package nor
-    Ultralytics.
+    A plugin that fails to import is skipped and reported by `registry.problems()`.
     """
     for package in BUILT_IN_PACKAGES:
         importlib.import_module(package)
@@ -43,7 +42,7 @@ def _try(what: str, load_it: Callable[[], Any]) -> None:
     before = registry.snapshot()
     try:
         load_it()
-    except (Exception, SystemExit) as error:  # a script that parses its command line on import exits
+    except (Exception, SystemExit) as error:  # SystemExit: a script that parses its command line on import
         registry.restore(before)
         registry.add_problem(f"{what}: {type(error).__name__}: {error}".replace("\n", " "))
 
@@ -57,7 +56,7 @@ def run_file(path: str) -> None:
     file = os.path.abspath(os.path.expanduser(path))
     if not os.path.isfile(file):
         raise ValueError(f"there is no file {file}")
-    # The module's name must be the same in every process: annotations and pickles are looked up by it.
+    # The name of the module must be the same in every process, since pickles refer to it.
     name = f"yolo_losses_plugin_{zlib.crc32(file.encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:

@@ -1,4 +1,4 @@
-"""Training keys of earlier versions that this version no longer has."""
+"""Training keys of earlier versions that no longer exist."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ RETIRED: dict[str, str] = {}  # what to do in place of each, as half a sentence:
 
 
 def hint(key: str) -> str:
-    """Return what to do about a retired key, `""` for every other."""
+    """Return a hint for a retired key, `""` for any other key."""
     if key not in RETIRED:
         return ""
     return (
-        f" An earlier version of yolo_losses had it: {RETIRED[key]}. A run that was trained with it is resumed with"
-        " that version, or goes on as a new run from its last.pt without the key."
+        f" An earlier version of yolo_losses had it: {RETIRED[key]}. Resume a run that was trained with it with that"
+        " version, or start a new run from its last.pt without the key."
     )

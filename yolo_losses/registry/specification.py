@@ -1,4 +1,4 @@
-"""What is declared of a loss: its name, kind, module and parameters."""
+"""The declaration of a loss: its name, kind, module and parameters."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ Kind = Literal["cls", "classify", "box", "modifier", "seg", "ce", "dice", "l1", 
 
 @dataclass(frozen=True)
 class LossKind:
-    """A kind of loss: those that one training key picks by name.
+    """A kind of loss: the losses that one training key selects by name.
 
     Attributes:
-        key: the training key; of modifiers, that of the losses they modify.
-        noun: what a loss of this kind is called in messages.
-        group: its group in listings.
-        title: the heading of that group.
-        prefix: what stands before the names of its losses in the keys of their parameters.
-        page_prefix: what stands before the names of its losses where those of all kinds stand together: pages, pictures
-            and configs; by default `prefix`.
+        key: the training key; for modifiers, that of the losses they modify.
+        noun: the name of a loss of this kind in messages.
+        group: the group in listings.
+        title: the heading of the group.
+        prefix: prefix of the training keys of the losses' parameters, before the name of the loss.
+        page_prefix: prefix of the names of pages, pictures and configs; `prefix` by default.
     """
 
     key: str
@@ -77,14 +76,14 @@ KINDS: Mapping[Kind, LossKind] = MappingProxyType(
         ),
     }
 )
-# The training key of each kind that is picked by its own name.
+# The training key of each kind but modifiers.
 TERM_KEYS: Mapping[Kind, str] = MappingProxyType(
     {kind: declared.key for kind, declared in KINDS.items() if kind != "modifier"}
 )
-# Names that no loss may have: they mean something else as the value of a training key.
+# Names that no loss may have, since they have another meaning as the value of a training key.
 RESERVED = frozenset({"stock", "none", "off", "auto"})
-# What the keys of a term, of the assigner and of the run start with. A third party's class or box loss, whose name is
-# the prefix of its own keys, may not start with any of them.
+# Prefixes of the keys of terms, of the assigner and of the run. The name of a third-party class or box loss, which is
+# the prefix of its keys, must not start with any of them.
 TERM_PREFIXES = (
     *("cls_", "box_", "dfl_", "seg_", "l1_", "angle_", "sem_", "pose_", "kobj_", "ce_", "dice_"),
     *("tal_", "o2m_", "loss_"),
@@ -92,12 +91,12 @@ TERM_PREFIXES = (
 
 
 def key_prefix(kind: Kind, name: str) -> str:
-    """Return what the keys of a loss's parameters start with: `focal_`, `seg_dice_`."""
+    """Return the prefix of the training keys of a loss: `focal_`, `seg_dice_`."""
     return f"{KINDS[kind].prefix}{name}_"
 
 
 def page_name(kind: Kind, name: str) -> str:
-    """Return the name of a loss where those of all kinds stand together: `focal`, `seg_dice`, `classify_focal`."""
+    """Return the name of a loss that is unique among all kinds: `focal`, `seg_dice`, `classify_focal`."""
     return f"{KINDS[kind].page_prefix or KINDS[kind].prefix}{name}"
 
 
@@ -107,10 +106,10 @@ class LossSpec:
 
     Attributes:
         name: the name that selects it.
-        kind: one of `KINDS`; a `modifier` is a prefix of a box loss's name.
+        kind: one of `KINDS`; a `modifier` is a prefix of the name of a box loss.
         module: its `nn.Module` class.
-        aliases: other spellings that are understood.
-        source: paper, and the code whose values it reproduces.
+        aliases: other accepted spellings.
+        source: the paper, and the code whose values it reproduces.
         summary: one-line description.
         parameters: declared parameters, in order.
         rotated: whether a box loss takes rotated boxes (`xywhr`) rather than axis-aligned ones.
@@ -133,6 +132,6 @@ class LossSpec:
         return "rotated" if self.rotated else KINDS[self.kind].group
 
     def build(self, values: Mapping[str, Value] = MappingProxyType({}), **options: Any) -> Any:
-        """Return the module with parameters from parsed training keys: `spec.build({"focal_gamma": 2.0})`."""
+        """Return a module with the parameters in parsed training keys: `spec.build({"focal_gamma": 2.0})`."""
         chosen: dict[str, Any] = {p.name: values.get(p.key, p.default) for p in self.parameters}
         return self.module(**chosen, **options)

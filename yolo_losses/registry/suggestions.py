@@ -1,4 +1,4 @@
-"""Errors for names that are not known: what is allowed, what is meant, and what was left out on purpose."""
+"""Errors for unknown names: what is allowed, what may be meant, and what was left out on purpose."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from yolo_losses.registry.table import find, specs
 def unknown_name(
     key: str, name: Any, names: Sequence[str], near: Sequence[str] = (), more: str = ""
 ) -> InvalidValueError:
-    """Return the error for an unknown value: the value, the allowed ones, and the most similar one."""
+    """Return the error for an unknown value, with the allowed values and the most similar one."""
     hint = did_you_mean(name, near or names) if isinstance(name, str) else ""
     return _not_valid(key, name, f"allowed are {', '.join(names)}{more}.{hint}")
 
 
 def unknown_loss(kind: Kind, name: Any, words: Sequence[str] = ()) -> InvalidValueError:
-    """Return the error for a name that is not a loss of this kind, with a hint that fits the name.
+    """Return the error for a name that is not a loss of this kind, with a hint.
 
     Args:
         kind: the kind of loss.
-        name: what was given.
-        words: what the key allows beside `stock` and the losses, such as `off`.
+        name: the given name.
+        words: values that the key allows besides `stock` and the losses, such as `off`.
     """
     key = KINDS[kind].key
     names = ["stock", *(s.name for s in specs(kind)), *words]
@@ -43,7 +43,7 @@ def unknown_loss(kind: Kind, name: Any, words: Sequence[str] = ()) -> InvalidVal
         spec = find(other, name) if other != kind else None
         if spec is not None:
             return _not_valid(key, name, f"'{spec.name}' is a {KINDS[other].noun}, {other_key}={spec.name}; {allowed}")
-    # For a spelling similar to an alias the hint is the registered name.
+    # For a spelling similar to an alias, the hint is the registered name.
     spellings = {word: s.name for s in specs(kind) for word in (*s.aliases, s.name)}
     near = difflib.get_close_matches(normalize_name(name)[:100], [*spellings, "stock", *words], n=1)
     hint = f" Did you mean '{spellings.get(near[0], near[0])}'?" if near else ""
@@ -51,7 +51,7 @@ def unknown_loss(kind: Kind, name: Any, words: Sequence[str] = ()) -> InvalidVal
 
 
 def unknown_box_loss(name: Any) -> InvalidValueError:
-    """Return the error for a box loss name with an unknown part."""
+    """Return the error for the name of a box loss with an unknown part."""
     words = normalize_name(name)
     if left_out.find(words) is not None:
         return unknown_loss("box", name)
@@ -89,7 +89,7 @@ def _not_valid(key: str, name: Any, reason: str) -> InvalidValueError:
 
 
 def _modifiers_in_front(words: str) -> str | None:
-    """Return `inner_siou` for `siou_inner`; `None` if no modifier stands behind a box loss."""
+    """Return `inner_siou` for `siou_inner`; `None` if the name does not end with a modifier."""
     base, _, last = words.rpartition("_")
     modifiers = ""
     while base and (modifier := find("modifier", last)) is not None:

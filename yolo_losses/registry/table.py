@@ -1,7 +1,7 @@
 """The registered losses: registration, listeners, and look-up by name.
 
-Losses register themselves in their own files. This module imports none of them: `plugins` sets a loader, which is
-called before the first look-up.
+Losses register themselves when their files are imported. `plugins` sets a loader that imports them, which is called
+before the first look-up.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _table = _Table()
 
 
 def set_loader(loader: Callable[[], None]) -> None:
-    """Set the function that registers built-in losses and plugins; it is called once, before the first look-up."""
+    """Set the function that registers built-in losses and plugins, which is called once before the first look-up."""
     _table.loader = loader
 
 
 def load() -> None:
-    """Call the loader unless it was called before."""
+    """Call the loader if it has not been called yet."""
     with _table.lock:
         loader, _table.loader = _table.loader, None
         if loader is not None:
@@ -44,7 +44,7 @@ def load() -> None:
 
 
 def add(spec: LossSpec) -> None:
-    """Register a loss; a repeated declaration of the same loss, as by a notebook cell, replaces the earlier one.
+    """Register a loss. Repeating the same declaration, as in a notebook cell, replaces the earlier one.
 
     Raises:
         ValueError: if the name is not an identifier, if a name or key is taken, or if a listener rejects the loss.
@@ -76,10 +76,9 @@ def add(spec: LossSpec) -> None:
 
 
 def _taken_keys(spec: LossSpec, others: Iterable[LossSpec]) -> set[str]:
-    """Return the keys of a loss's parameters that another loss has already.
+    """Return the keys of a loss that are already those of another loss.
 
-    Two losses that the same training key picks, of which a run has one, may have a parameter in common: the same key
-    with the same declaration.
+    Two losses that are selected by the same training key may share a parameter: the same key with the same declaration.
     """
     own = {p.key: p for p in spec.parameters}
     return {
@@ -92,7 +91,7 @@ def _taken_keys(spec: LossSpec, others: Iterable[LossSpec]) -> set[str]:
 
 
 def _check_prefix(spec: LossSpec) -> None:
-    """Raise a `ValueError` if the name of a third party's loss, or a key of it, looks like a key of a term."""
+    """Raise a `ValueError` if the name or a key of a third-party loss looks like the key of a term."""
     if KINDS[spec.kind].prefix:
         return
     for name in (spec.name, *(p.key for p in spec.parameters)):
@@ -114,15 +113,15 @@ def remove(kind: Kind, name: str) -> None:
 
 
 def _declared_at(module: type) -> tuple[str, str]:
-    """Return file (or else module) and qualified name of a loss's declaration."""
+    """Return the file (or the module) and the qualified name of the declaration of a loss."""
     file = getattr(sys.modules.get(module.__module__), "__file__", None)
     return (os.path.realpath(file) if file else module.__module__), module.__qualname__
 
 
 def listen(added: Callable[[LossSpec], None], removed: Callable[[LossSpec], None]) -> None:
-    """Call `added` with every registered loss, now and later, and `removed` with every removed one.
+    """Call `added` for every registered loss, now and in future, and `removed` for every removed one.
 
-    A `ValueError` raised by `added` rejects the loss; one that is already registered is removed and reported by
+    If `added` raises a `ValueError`, the loss is rejected; if it was already registered, it is removed and reported by
     `problems()`.
     """
     with _table.lock:
@@ -145,7 +144,7 @@ def forget(added: Callable[[LossSpec], None], removed: Callable[[LossSpec], None
 
 
 def snapshot() -> dict[tuple[Kind, str], LossSpec]:
-    """Return the currently registered losses, without loading any, for `restore`."""
+    """Return the currently registered losses for `restore`, without calling the loader."""
     return dict(_table.specs)
 
 
@@ -162,7 +161,7 @@ def restore(specs: Mapping[tuple[Kind, str], LossSpec]) -> None:
 
 
 def add_problem(problem: str) -> None:
-    """Record a plugin that could not be loaded, in one line."""
+    """Add a one-line description of a plugin that could not be loaded."""
     _table.problems.append(problem)
 
 
