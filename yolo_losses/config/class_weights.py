@@ -1,4 +1,4 @@
-"""Weights of the classes in the class term: the key `cls_weights`, and weights by the effective number of labels."""
+"""Class weights: the key `cls_weights`, and weights by the effective number of labels."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BETA = Parameter(
     DEFAULT_BETA,
     Param("beta of cls_weights=balanced; 0: equal weights, 1: inverse frequency", low=0, high=1),
 )
-MAX_LISTED_CLASSES = 8  # classes that are listed by name in a line of the log
+MAX_LISTED_CLASSES = 8  # with more classes, a log line only has the extreme weights
 
 
 def class_balanced_weights(counts: Tensor | Sequence[float], beta: float = DEFAULT_BETA) -> Tensor:
@@ -117,7 +117,7 @@ def parse(value: Any) -> Weights:
 
 
 def read_text(text: str) -> Any:
-    """Return the list or mapping that a text such as `{car: 2}` is, its names and numbers as they are written.
+    """Return the list or mapping in a text such as `{car: 2}`, with names and numbers as strings.
 
     Raises:
         InvalidValueError: if a class is named twice.
@@ -140,45 +140,45 @@ def read_text(text: str) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    """Return a number that is finite and above 0 in float32, or `None`."""
+    """Return a number if it is finite and above 0 in float32, else `None`."""
     number = None if value is None or value == NONE else parse_value(value, float)
     return float(number) if number is not None and to_float32(number) > 0 else None
 
 
 def plain(weights: Weights) -> Any:
-    """Return the value of the key as YAML and checkpoints have it."""
+    """Return the value of the key for YAML files and checkpoints."""
     if isinstance(weights, str):
         return weights
     return dict(weights) if isinstance(weights, Mapping) else list(weights)
 
 
 def format_option(weights: Weights) -> str:
-    """Return key and value as a message names them."""
+    """Return key and value as text for a message."""
     return f"'cls_weights={format_value(plain(weights))}'"
 
 
 def class_names_by_index(names: Mapping[int, Any]) -> list[str]:
-    """Return the names of a model's or a data set's classes in the order of their numbers."""
+    """Return the names of the classes of a model or a data set by index."""
     return [str(name) for _, name in sorted(names.items())]
 
 
 def check_one_class(weights: Weights, classes: int) -> None:
-    """Raise a `ValueError` if class weights are set for the pixels of one class against the background."""
+    """Raise a `ValueError` if class weights are set for semantic segmentation with a single class."""
     if weights != NONE and classes == 1:
         reason = "cannot be used in the task 'semantic' with one class: allowed is none"
         raise InvalidValueError("cls_weights", plain(weights), reason)
 
 
 def by_class(weights: Weights, names: Sequence[str], single_cls: bool = False) -> Weights:
-    """Return weights that are given by class name in the order of the classes; a class that is not named has 1.
+    """Convert weights by class name to weights by class index; classes that are not named get 1.
 
     Args:
-        weights: of the key `cls_weights`.
-        names: of the classes, in their order; empty: a list is taken as it is.
-        single_cls: whether Ultralytics' key of this name makes one class of all.
+        weights: the value of the key `cls_weights`.
+        names: names of the classes by index; if empty, a list is not checked.
+        single_cls: whether Ultralytics' key `single_cls` merges all classes.
 
     Raises:
-        ValueError: on another number of weights than of classes, or an unknown name, in one line with the nearest.
+        ValueError: on a wrong number of weights, or an unknown name, with the nearest one.
     """
     if isinstance(weights, str):
         return weights
@@ -206,12 +206,12 @@ def by_class(weights: Weights, names: Sequence[str], single_cls: bool = False) -
 
 
 def balanced(counts: Sequence[int], beta: float) -> tuple[float, ...]:
-    """Return the weights of `cls_weights=balanced` as numbers that a YAML file holds without loss."""
+    """Return the weights of `cls_weights=balanced`, rounded so that a YAML file stores them exactly."""
     return tuple(float(f"{weight:.6g}") for weight in class_balanced_weights(counts, beta).tolist())
 
 
 def summary(weights: Sequence[float], names: Sequence[str]) -> str:
-    """Return the weights for a line of the log: by class name, of many classes the smallest and the largest."""
+    """Return the weights by class name for a log line; for many classes, only the smallest and the largest."""
     pairs = [(weight, format_value(name)) for weight, name in zip(weights, names, strict=True)]
     if len(pairs) > MAX_LISTED_CLASSES:
         (low, first), (high, last) = min(pairs), max(pairs)

@@ -1,4 +1,4 @@
-"""Weights of the keypoints in the keypoint term: the key `pose_weights`."""
+"""Keypoint weights: the key `pose_weights`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def parse(value: Any) -> str | tuple[float, ...]:
     Raises:
         ValueError: on an invalid value; one line with the key, its value and what is allowed.
     """
-    given = value.tolist() if hasattr(value, "tolist") else value  # a tensor, or an array of NumPy
+    given = value.tolist() if hasattr(value, "tolist") else value  # a tensor or a NumPy array
     if isinstance(given, str) and given.strip().startswith("["):
         given = read_text(given)
     if given is None or (isinstance(given, str) and given.strip().lower() == NONE):

@@ -1,6 +1,6 @@
-"""What is declared of a training key: default, allowed values, the term that it acts on, the tasks that it is for.
+"""Declarations of training keys: default, allowed values, the term that a key changes, and its tasks.
 
-`LossSettings` has one field per key. The parameters of the losses are declared with the losses.
+`LossSettings` has one field per key. Parameters of losses are declared with the losses.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ OVERLAPS = Param(words=("stock", "iou", "giou", "diou", "ciou", "nwd"))
 
 @dataclass(frozen=True)
 class Key:
-    """A key whose values are numbers, words or a switch.
+    """A key whose value is a number, a word or a bool.
 
     Attributes:
-        term: the term that it acts on, as in `LossSettings.terms`; `""`: it changes no term.
+        term: the term that it changes, as in `LossSettings.terms`; `""` if it changes none.
         type: `float`, `int`, `bool` or `str`.
         default: the default.
-        limits: the range, and the words that are allowed (beside numbers, where the type is `float` or `int`).
-        tasks: the Ultralytics tasks in which it has a meaning.
+        limits: the range, and the allowed words (besides numbers, if the type is `float` or `int`).
+        tasks: the Ultralytics tasks that the key is for.
     """
 
     term: str
@@ -53,15 +53,15 @@ class Key:
         return self._parameter(name).parse(value)
 
     def losses(self, value: Any, task: str) -> list[LossSpec]:
-        """Return the losses that a canonical value picks, whose parameters are then in use."""
+        """Return the losses that a canonical value selects."""
         return []
 
     def parameters(self, value: Any) -> list[Parameter]:
-        """Return the parameters that a canonical value brings into use, besides those of its losses."""
+        """Return the parameters that a canonical value uses, besides those of its losses."""
         return []
 
     def to_config(self, value: Any) -> Any:
-        """Return a canonical value as YAML files and checkpoints hold it."""
+        """Return a canonical value for YAML files and checkpoints."""
         return value
 
     def _parameter(self, name: str) -> Parameter:
@@ -70,11 +70,11 @@ class Key:
 
 @dataclass(frozen=True)
 class LossKey(Key):
-    """A key that picks the loss of a term by name.
+    """A key that selects the loss of a term by name.
 
     Attributes:
-        kind: the kind of loss; `None`: there are only `words`.
-        words: further values. Where `off` is one of them, `none` is refused: it may mean either.
+        kind: the kind of loss, `None` if only `words` are allowed.
+        words: further values. If `off` is one of them, `none` is rejected as ambiguous.
         classify_kind: the kind of loss in the task classify.
     """
 
@@ -92,7 +92,7 @@ class LossKey(Key):
 
     def parse(self, name: str, value: Any, task: str) -> str:
         """Return the registered name of the loss, `stock`, or one of the words."""
-        if value is False and "off" in self.words:  # YAML reads a bare `off` as a truth value
+        if value is False and "off" in self.words:  # YAML reads a bare `off` as False
             return "off"
         word = normalize_name(value) if isinstance(value, str) else "none" if value is None else ""
         if word == "none":
@@ -111,7 +111,7 @@ class LossKey(Key):
         return spec.name
 
     def losses(self, value: str, task: str) -> list[LossSpec]:
-        """Return the loss of this name."""
+        """Return the loss with this name."""
         kind = self._kind(task)
         spec = registry.find(kind, value) if kind else None
         return [] if spec is None else [spec]
@@ -122,18 +122,18 @@ class LossKey(Key):
 
 @dataclass(frozen=True)
 class BoxLossKey(LossKey):
-    """The key that picks a box loss with its modifiers."""
+    """The key that selects a box loss with modifiers."""
 
     kind: Kind | None = "box"
 
     def parse(self, name: str, value: Any, task: str) -> str:
-        """Return the canonical name of the box loss with its modifiers, or `stock`."""
+        """Return the canonical name of the box loss with modifiers, or `stock`."""
         if not isinstance(value, str) or normalize_name(value) in ("stock", "none"):
             return super().parse(name, value, task)
         return registry.box_name(*registry.split_box_name(value))
 
     def losses(self, value: str, task: str) -> list[LossSpec]:
-        """Return the modifiers, then the loss that they modify."""
+        """Return the modifiers and the loss that they modify."""
         if value == "stock":
             return []
         modifiers, base = registry.split_box_name(value)
@@ -153,7 +153,7 @@ class ClassWeightsKey(Key):
         return "numbers > 0: a list, one per class, or a mapping by class name; or balanced"
 
     def parse(self, name: str, value: Any, task: str) -> Weights:
-        """Return the weights as `class_weights.parse` does."""
+        """Return the parsed weights; see `class_weights.parse`."""
         return class_weights.parse(value)
 
     def parameters(self, value: Weights) -> list[Parameter]:
@@ -161,20 +161,20 @@ class ClassWeightsKey(Key):
         return [class_weights.BETA] if value == class_weights.BALANCED else []
 
     def to_config(self, value: Weights) -> Any:
-        """Return the weights as a list or a dictionary, or the word."""
+        """Return the weights as a list, a dictionary or a word."""
         return class_weights.plain(value)
 
 
 @dataclass(frozen=True)
 class OverlapKey(Key):
-    """The key `tal_overlap`: the overlap of axis-aligned boxes by which the assigner ranks."""
+    """The key `tal_overlap`: the overlap of axis-aligned boxes that the assigner ranks by."""
 
     type: type = str
     default: Value = "stock"
     limits: Param = OVERLAPS
 
     def parameters(self, value: str) -> list[Parameter]:
-        """Return the constant of `nwd`, which is that of the box loss."""
+        """Return the parameter `constant` of the box loss `nwd`."""
         spec = registry.find("box", value) if value == "nwd" else None
         return [] if spec is None else [p for p in spec.parameters if p.name == "constant"]
 
@@ -192,9 +192,9 @@ class KeypointWeightsKey(Key):
         return "numbers >= 0: a list, one per keypoint"
 
     def parse(self, name: str, value: Any, task: str) -> str | tuple[float, ...]:
-        """Return the weights as `keypoint_weights.parse` does."""
+        """Return the parsed weights; see `keypoint_weights.parse`."""
         return keypoint_weights.parse(value)
 
     def to_config(self, value: str | tuple[float, ...]) -> Any:
-        """Return the weights as a list, or the word."""
+        """Return the weights as a list or a word."""
         return value if isinstance(value, str) else list(value)

@@ -1,4 +1,4 @@
-"""Each term that Ultralytics logs has the key of its name, but for those in `WITHOUT_KEY`."""
+"""The logged terms without a key of the same name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys under another name among a trainer's arguments: `yl_` + name, where Ultralytics has a key of that name."""
+"""Renames keys to `yl_` + name among a trainer's arguments if Ultralytics has another key of that name."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ _renamed: set[str] = set()
 
 
 def rename(keys: set[str]) -> None:
-    """Reach these keys, and no others, as `yl_` + name among a trainer's arguments."""
+    """Set the keys that are called `yl_` + name among a trainer's arguments."""
     _renamed.clear()
     _renamed.update(keys)
 
 
 def renamed() -> list[str]:
-    """Return the keys that are reached as `yl_` + name among a trainer's arguments."""
+    """Return the keys that are called `yl_` + name among a trainer's arguments."""
     return sorted(_renamed)
 
 
 def argument(key: str) -> str:
-    """Return what a key is called among a trainer's arguments."""
+    """Return the name of a key among a trainer's arguments."""
     return f"{RENAMED_PREFIX}{key}" if key in _renamed else key
 
 
 @contextlib.contextmanager
 def named_as_arguments() -> Iterator[None]:
-    """Have refusals name their key as it is called among a trainer's arguments."""
+    """Let an `InvalidValueError` name the key as it is called among a trainer's arguments."""
     try:
         yield
     except InvalidValueError as error:

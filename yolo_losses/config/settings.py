@@ -1,4 +1,4 @@
-"""The training keys, parsed once into a frozen `LossSettings` and refused early."""
+"""The training keys, parsed and checked once, as a frozen `LossSettings`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STOCK = ("stock",)
 
 
 def own_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return this package's keys among a trainer's arguments, by their own names."""
+    """Return this package's keys among a trainer's arguments, by their original names."""
     return {key: arguments[argument(key)] for key in default_keys() if argument(key) in arguments}
 
 
@@ -42,7 +42,7 @@ def _key(declared: Key, **options: Any) -> Any:
 
 @dataclass(frozen=True)
 class LossSettings:
-    """The parsed training keys. A key is declared by its field, from which parsing, defaults and messages follow.
+    """The parsed training keys. Each field declares a key: its type, default, allowed values and tasks.
 
     Attributes:
         cls_loss: `stock` or the registered name of a classification loss.
@@ -50,12 +50,12 @@ class LossSettings:
         dfl_loss: `stock`, `dfl` or `off`.
         cls_target: `auto`, `tal`, `iou`, `ciou` or `hard`.
         cls_scale: a factor on the class term, above 0; or `auto`.
-        cls_weights: `none`, `balanced`, weights of the classes in their order, or by their names.
-        cls_smoothing: the share of each label that is spread evenly over all classes, in [0, 1); in the task classify.
+        cls_weights: `none`, `balanced`, weights of the classes by index, or by name.
+        cls_smoothing: the part of each label that is distributed over all classes, in [0, 1), in the task classify.
         seg_loss: `stock` or the registered name of a mask loss.
         seg_scale: a factor on the mask term, above 0.
-        ce_loss: `stock` or the registered name of a loss per pixel; in the task semantic, whose class term it is.
-        dice_loss: `stock`, `off` or the registered name of a loss of the classes' overlaps; in the task semantic.
+        ce_loss: `stock` or the registered name of a loss per pixel, in the task semantic.
+        dice_loss: `stock`, `off` or the registered name of a loss per class, in the task semantic.
         l1_loss: `stock`, the registered name of a loss of box distances, or `off`.
         angle_loss: `stock`, the registered name of an angle loss, or `off`.
         angle_lambda: how slowly an angle's weight falls with the aspect ratio of its box, above 0.
@@ -73,10 +73,10 @@ class LossSettings:
         tal_min_side: the side in pixels to which it enlarges smaller objects, at least 0; or `stock`.
         loss_stats: whether statistics of the losses are written.
         loss_branches: `both`, `one2many` or `one2one`.
-        parameters: every parameter of the chosen losses, and of `cls_weights=balanced`, by key.
-        unused: keys that were set but that no chosen loss has, or that it only accepts.
-        resumed_weights: the class weights that a resumed run was started with, where it is asked for `balanced`.
-        task: the Ultralytics task that the keys were read for; `""`: any with boxes.
+        parameters: all parameters of the chosen losses, and of `cls_weights=balanced`, by key.
+        unused: keys that were set but have no effect.
+        resumed_weights: the class weights that a resumed run was started with, if it is given `balanced` again.
+        task: the Ultralytics task that the keys are for; `""` for any task with boxes.
     """
 
     cls_loss: str = _key(LossKey("class", kind="cls", tasks=CLASS_TASKS, classify_kind="classify"))
@@ -113,14 +113,14 @@ class LossSettings:
     task: str = field(default="", compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "parameters": dict(self.parameters)}  # its read-only view cannot be copied
+        return {**self.__dict__, "parameters": dict(self.parameters)}  # a MappingProxyType cannot be pickled
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, parameters=MappingProxyType(state["parameters"]))
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> LossSettings:
-        """Return the settings among a trainer's arguments, whose other keys are Ultralytics'.
+        """Return the settings in a trainer's arguments.
 
         Raises:
             ValueError: on an invalid value; one line with the key, its value, what is allowed and the nearest name.
@@ -133,8 +133,9 @@ class LossSettings:
         """Return the settings in a mapping of this package's keys.
 
         Args:
-            keys: the keys; those that are left out are at their default.
-            task: the Ultralytics task, where some keys have values of their own; `""`: any with boxes.
+            keys: the keys; missing ones have their default.
+            task: the Ultralytics task, which determines the losses that `cls_loss` can select; `""` for any task with
+                boxes.
 
         Raises:
             ValueError: on an invalid value; one line with the key, its value, what is allowed and the nearest name.
@@ -169,13 +170,13 @@ class LossSettings:
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """What is not stock, by the names that the keys declare: terms of the loss, `assigner` and `schedule`."""
+        """What differs from stock: terms of the loss, `assigner`, `schedule`."""
         swapped = {key.term: None for name, key in KEYS.items() if key.term and getattr(self, name) != key.default}
         return tuple(swapped)
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The terms whose part a criterion calls in every batch: all but the schedule between branches."""
+        """The terms whose part a criterion calls in every batch: all but `schedule`."""
         return tuple(term for term in self.terms if term != "schedule")
 
     @property
@@ -205,29 +206,29 @@ class LossSettings:
 
     @property
     def is_default(self) -> bool:
-        """Whether there is nothing to do: every term is stock, and no statistics are written."""
+        """Whether every term is stock and no statistics are written."""
         return self.swaps_nothing and not self.loss_stats
 
     @property
     def cls_spec(self) -> LossSpec:
-        """The loss of the class term where it is swapped: a stock loss with a target, scale or weights is BCE."""
+        """The loss of a swapped class term; a stock loss with a target, a scale or weights is BCE."""
         spec = registry.find("cls", "bce" if self.cls_loss == "stock" else self.cls_loss)
         assert spec is not None
         return spec
 
     @property
     def target(self) -> str:
-        """What a positive is trained toward, with `auto` resolved for the chosen loss."""
+        """The target of a positive, with `auto` resolved for the chosen loss."""
         return str(self.cls_spec.module.default_target) if self.cls_target == "auto" else self.cls_target
 
     def without_losses(self) -> LossSettings:
-        """Return the settings of a branch whose losses `loss_branches` leaves stock: the assigner's, and statistics."""
+        """Return the settings of a branch that `loss_branches` leaves stock: only those of assigner and statistics."""
         kept = {n: getattr(self, n) for n, key in KEYS.items() if key.term == "assigner" or n == "loss_stats"}
         own = {p.key: self.parameters[p.key] for n, value in kept.items() for p in KEYS[n].parameters(value)}
         return LossSettings(**kept, parameters=MappingProxyType(own), task=self.task)
 
     def weighted_by(self, weights: Weights) -> LossSettings:
-        """Return these settings with other class weights, such as those that `balanced` means for a training set."""
+        """Return these settings with other class weights, such as those of `balanced` for a training set."""
         parameters = {key: value for key, value in self.parameters.items() if key != class_weights.BETA.key}
         return replace(self, cls_weights=weights, parameters=MappingProxyType(parameters))
 
@@ -237,9 +238,9 @@ class LossSettings:
         return {key: value for key, value in self.to_config().items() if value != defaults[key]}
 
     def to_config(self) -> dict[str, Any]:
-        """Return the keys that define this run: the choices that are not at their default, every loss's parameters.
+        """Return the keys that define the settings: keys that are not at their default, and all parameters of losses.
 
-        A later change of a parameter's default then changes no resumed run. `from_mapping` of them gives this again.
+        They include parameters at their default, so that a later change of a default does not affect a resumed run.
         """
         choices = {name: (key, getattr(self, name)) for name, key in KEYS.items()}
         chosen = {name: key.to_config(value) for name, (key, value) in choices.items() if value != key.default}
@@ -259,7 +260,7 @@ class LossSettings:
         self.check_boxes(rotated=task == "obb")
 
     def check_keys(self, tasks: Sequence[str]) -> None:
-        """Raise a `ValueError` if a key that is not at its default has no meaning in any of some tasks."""
+        """Raise a `ValueError` if a key that is not at its default is for none of the tasks."""
         where = f"the task '{tasks[0]}'" if len(tasks) == 1 else f"the tasks {', '.join(tasks)}"
         for name, key in KEYS.items():
             value = getattr(self, name)
@@ -268,7 +269,7 @@ class LossSettings:
                 raise InvalidValueError(name, key.to_config(value), f"cannot be used in {where}: allowed {allowed}")
 
     def _check_classify(self) -> None:
-        """Raise a `ValueError` if keys of the class term do not fit together in the task classify."""
+        """Raise a `ValueError` if keys cannot be combined in the task classify."""
         if self.cls_scale == "auto":
             reason = "cannot be used in the task 'classify': allowed is a number > 0"
             raise InvalidValueError("cls_scale", "auto", reason)
@@ -277,7 +278,7 @@ class LossSettings:
             raise InvalidValueError("cls_smoothing", self.cls_smoothing, reason)
 
     def check_boxes(self, rotated: bool) -> None:
-        """Raise a `ValueError` if what is chosen is for the other kind of boxes."""
+        """Raise a `ValueError` if a key is for the other kind of boxes."""
         kind = "rotated (task obb)" if rotated else "axis-aligned"
         if rotated and self.cls_target == "ciou":
             reason = f"is not for {kind} boxes: allowed are auto, tal, iou, hard"
@@ -292,7 +293,7 @@ class LossSettings:
             raise InvalidValueError("box_loss", self.box_loss, f"is not for {kind} boxes: allowed are {fitting}")
 
     def describe(self) -> str:
-        """Return the terms with their parameters on one line: `cls=focal(focal_gamma=1.5, ...) box=stock dfl=stock`."""
+        """Return the terms with their parameters as text: `cls=focal(focal_gamma=1.5, ...) box=stock dfl=stock`."""
         groups: dict[str, list[str]] = {}
         for name, key in KEYS.items():
             if key.term:
@@ -302,19 +303,19 @@ class LossSettings:
         )
 
     def _is_described(self, prefix: str, names: Sequence[str]) -> bool:
-        """Return whether the keys of a prefix are described: of the task's main terms, or not at their default."""
+        """Return whether to describe the keys of a prefix: main terms of the task, or keys not at their default."""
         tasks = KEYS[f"{prefix}_loss"].tasks if f"{prefix}_loss" in KEYS else ()
         always = self.task in tasks if self.task not in ("", *BOX_TASKS) else prefix in ("cls", "box", "dfl")
         return always or any(getattr(self, name) != KEYS[name].default for name in names)
 
     def _describe_term(self, names: Sequence[str]) -> str:
-        """Return a term as `cls=focal(focal_gamma=1.5, scale=2)`, `names` being its keys."""
+        """Return the term with the keys `names` as text: `cls=focal(focal_gamma=1.5, scale=2)`."""
         prefix = names[0].partition("_")[0]
         loss = f"{prefix}_loss"
         words: dict[str, Any] = {}
         value = getattr(self, loss, "")
         if loss in names and self.task not in ("", *KEYS[loss].tasks):
-            value = ""  # of the task's own class term, which `cls_weights` weights
+            value = ""  # the class term of the task has another key; only `cls_weights` applies
         elif loss in names:
             specs = KEYS[loss].losses(value, self.task)
             words = {p.key: self.parameters.get(p.key, p.default) for s in specs for p in s.parameters if p.limits.used}
@@ -335,7 +336,7 @@ CHOICES: Mapping[str, Value] = MappingProxyType({name: key.default for name, key
 
 
 def default_keys() -> dict[str, Value]:
-    """Return every key with its default: the choices, then each loss's parameters."""
+    """Return all keys with their defaults: the choices, then the parameters of the losses."""
     return {**CHOICES, **{key: p.default for key, p in declared_parameters().items()}}
 
 
@@ -346,12 +347,12 @@ def declared_parameters() -> dict[str, Parameter]:
 
 
 def hint_for_unknown_key(key: Any, given: Mapping[str, Any], known: Collection[str] = ()) -> str:
-    """Return a hint for a key that is not known, where it looks like one of this package's; otherwise `""`.
+    """Return a hint for an unknown key that looks like one of this package's, else `""`.
 
     Args:
         key: the unknown key.
-        given: it and the other keys, with their values.
-        known: the names of Ultralytics' keys, one of which may be meant.
+        given: all given keys with their values.
+        known: the names of Ultralytics' keys.
     """
     chosen: list[LossSpec] = []
     for name, declared in KEYS.items():
@@ -362,12 +363,12 @@ def hint_for_unknown_key(key: Any, given: Mapping[str, Any], known: Collection[s
 
 
 def format_number(value: Any) -> str:
-    """Return a value as it is written on a command line, numbers without needless digits."""
+    """Return a value as text, numbers with up to six significant digits."""
     return f"{value:g}" if isinstance(value, float) else format_value(value)
 
 
 def _example_choice(key: str) -> str:
-    """Return an example of a choice with which a parameter has an effect."""
+    """Return an example of a key with which a parameter has an effect."""
     if key == class_weights.BETA.key:
         return ", such as cls_weights=balanced."
     spec = next((s for s in registry.specs() for p in s.parameters if p.key == key), None)

@@ -1,4 +1,4 @@
-"""What an unknown training key means: keys of other code bases, a parameter without its loss's name, a misspelling."""
+"""Hints for unknown training keys: keys of other code bases, parameters without the name of the loss, misspellings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yolo_losses.config.renaming import argument
 from yolo_losses.registry import LossSpec, normalize_name, other_names, retired
 from yolo_losses.registry.parameters import parse_value
 
-# Keys that choose a loss elsewhere; a name of a box loss is looked for first.
+# Keys that select a loss in other code bases.
 LOSS_KEYS = frozenset(
     {
         *("loss", "losses", "loss_type", "loss_name", "loss_fn", "loss_function", "criterion"),
@@ -19,24 +19,24 @@ LOSS_KEYS = frozenset(
         *("cls_loss_type", "loss_cls", "class_loss", "obj_loss", "mask_loss", "loss_mask"),
     }
 )
-# Weights of the classes elsewhere.
+# Keys for class weights in other code bases.
 WEIGHTS = frozenset({"pos_weight", "pos_weights", "cls_pos_weight", "class_weight", "class_weights"})
-# Parameters of losses under other names, with the loss that they belong to.
+# Parameters of losses under other names.
 PARAMETERS = {"fl_gamma": "focal_gamma", "fl_alpha": "focal_alpha", "nwd_c": "nwd_constant"}
 
 
 def unknown_key(key: str, value: Any, chosen: Iterable[LossSpec], own: Collection[str], known: Collection[str]) -> str:
-    """Return a hint for an unknown key that means one of this package's, such as ` Did you mean 'cls_loss=focal'?`.
+    """Return a hint for an unknown key, such as ` Did you mean 'cls_loss=focal'?`.
 
     Args:
         key: the unknown key.
         value: its value.
-        chosen: the losses that other keys choose.
+        chosen: the losses that other keys select.
         own: this package's keys.
         known: the names of Ultralytics' keys.
 
     Returns:
-        An empty string where the key does not look like one of this package's.
+        The hint, or an empty string if the key does not look like one of this package's.
     """
     word = normalize_name(key)
     if word in retired.RETIRED:
@@ -71,7 +71,7 @@ def unknown_key(key: str, value: Any, chosen: Iterable[LossSpec], own: Collectio
 
 
 def _choice(name: str) -> tuple[str, ...]:
-    """Return the training keys that choose a loss by its name here or elsewhere."""
+    """Return the training keys that select a loss by its name here or in other code bases."""
     modifiers, _, base = normalize_name(name).rpartition("_")
     for kind, key in sorted(registry.TERM_KEYS.items(), key=lambda item: item[0] != "box"):
         spec = registry.find(kind, name)
@@ -86,6 +86,6 @@ def _choice(name: str) -> tuple[str, ...]:
 
 
 def _owner(key: str) -> str:
-    """Return the choice of the loss that a parameter belongs to."""
+    """Return the key that selects the loss of a parameter."""
     spec = next(s for s in registry.specs() for p in s.parameters if p.key == key)
     return f"{argument(registry.TERM_KEYS[spec.kind])}={spec.name}"

@@ -1,20 +1,20 @@
-"""Make every fresh interpreter know the plugin, at next to no cost.
+"""Activate the plugin in every new interpreter.
 
-The start-up file beside this module calls :func:`install`, which puts one finder in front of ``sys.meta_path``. It
-waits for the Ultralytics modules that the plugin has to reach and hands each to :mod:`yolo_losses.integration.hook`
-once its body has run. That is what teaches the stock ``yolo`` command, a DDP worker and a tuner's subprocess the
-plugin's keys.
+The start-up file next to this module calls :func:`install`, which adds a finder to the front of ``sys.meta_path``. When
+one of the patched modules of Ultralytics has been loaded, the finder passes it to
+:mod:`yolo_losses.integration.hook`. This activates the plugin in the ``yolo`` command, in DDP workers and in the
+subprocesses of a tuner.
 
-Installed, this file lies at the root of site-packages, beside the package: importing the package at every start of
-every interpreter would cost more than it may. For the same reason nothing is imported here that a bare interpreter
-has not loaded already. ``YOLO_LOSSES_DISABLE=1`` switches it off.
+This file is installed at the root of site-packages, next to the package, because importing the package at every start
+of an interpreter would take too long. For the same reason, it only imports modules that are always loaded.
+``YOLO_LOSSES_DISABLE=1`` switches it off.
 """
 
 import os
 import sys
-from _thread import get_ident  # built in; `threading` would cost more than all the rest of this file
+from _thread import get_ident  # a built-in module; importing `threading` would take longer than this whole file
 
-TYPE_CHECKING = False  # the name that type checkers look for, without the import of `typing`
+TYPE_CHECKING = False  # known to type checkers, without importing `typing`
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
@@ -39,7 +39,7 @@ _failure_reported = False
 
 
 class AutoloadFinder:
-    """Finds nothing of its own: lets the finders behind it find a target, and adds the hook to what they found."""
+    """Lets the other finders find a target module, and makes its loader call the hook."""
 
     def __init__(self) -> None:
         self._searching: set[tuple[int, str]] = set()
@@ -47,10 +47,10 @@ class AutoloadFinder:
     def find_spec(
         self, fullname: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        """Return the spec of a target with the hook added, None for every other module."""
+        """Return the spec of a target whose loader calls the hook, None for any other module."""
         if fullname not in TARGETS:
             return None
-        # A finder behind this one may ask the whole import system in its turn, and so come by here again.
+        # Another finder may use the whole import system, including this finder.
         search = (get_ident(), fullname)
         if search in self._searching:
             return None
@@ -77,9 +77,9 @@ class AutoloadFinder:
 
 
 def _hook_loader(spec: "ModuleSpec") -> None:
-    """Have the spec's loader call the hook after the module's body has run.
+    """Make the loader of a spec call the hook after it has executed the module.
 
-    The loader keeps its class and its other methods: ``inspect.getsource``, resources and the like find what they know.
+    The loader keeps its class and its other methods, which ``inspect.getsource`` and others rely on.
     """
     name = spec.name
     loader = spec.loader
@@ -88,7 +88,7 @@ def _hook_loader(spec: "ModuleSpec") -> None:
 
         def exec_module(module: "ModuleType") -> None:
             run_body(module)
-            if module.__name__ == name:  # some loaders, a zip file's for one, serve many modules
+            if module.__name__ == name:  # some loaders, such as that of a zip file, load many modules
                 _call_hook(name, module)
 
         loader.exec_module = exec_module  # type: ignore[union-attr, method-assign]
@@ -97,21 +97,21 @@ def _hook_loader(spec: "ModuleSpec") -> None:
 
 
 def _call_hook(name: str, module: "ModuleType") -> None:
-    """Hand a target to the plugin. Nothing that goes wrong in the plugin may break the import of Ultralytics."""
+    """Pass a target to the plugin. An error in the plugin must not break the import of Ultralytics."""
     try:
-        # `import_module` and not an import statement: type checkers need not know the package from here.
+        # Not an import statement, so that type checkers do not follow it.
         from importlib import import_module
 
         import_module("yolo_losses.integration.hook").patch(module)
     except Exception as error:
-        # While `import yolo_losses` is itself under way its parts may be half there: that import finishes the job.
+        # While yolo_losses itself is being imported, its modules may be incomplete; that import patches the target.
         package_spec = getattr(sys.modules.get("yolo_losses"), "__spec__", None)
         if not getattr(package_spec, "_initializing", False):
             _report(error)
 
 
 def _report(error: BaseException) -> None:
-    """Say on one line of stderr that the plugin is not active, and why; once, whatever else follows from it."""
+    """Print one line to stderr that the plugin is not active, and why; only once per process."""
     global _failure_reported
     if _failure_reported or sys.stderr is None:
         return
@@ -121,26 +121,26 @@ def _report(error: BaseException) -> None:
 
 
 def is_disabled() -> bool:
-    """Tell whether ``YOLO_LOSSES_DISABLE`` switches the plugin off; unset, empty, 0, false, no and off do not."""
+    """Return whether ``YOLO_LOSSES_DISABLE`` switches the plugin off; unset, empty, 0, false, no and off do not."""
     return os.environ.get("YOLO_LOSSES_DISABLE", "").strip().lower() not in {"", "0", "false", "no", "off"}
 
 
 def is_installed() -> bool:
-    """Tell whether the finder is in place."""
+    """Return whether the finder is installed."""
     return any(_is_ours(finder) for finder in sys.meta_path)
 
 
 def _is_ours(finder: object) -> bool:
-    # By name: this module can be loaded twice, from beside the package and from a source tree.
+    # By name, since this module may be loaded twice: from site-packages and from a source tree.
     home = type(finder).__module__.rpartition(".")[2]
     return (home, type(finder).__name__) == ("yolo_losses_autoload", AutoloadFinder.__name__)
 
 
 def install() -> None:
-    """Put the finder in place, once.
+    """Install the finder, once.
 
-    Nothing happens when the plugin is disabled, or when every target has been imported already: what is there already
-    is the business of ``import yolo_losses``.
+    Does nothing if the plugin is disabled or if all targets have been imported; ``import yolo_losses`` patches modules
+    that have been imported.
     """
     if is_disabled() or is_installed() or all(name in sys.modules for name in TARGETS):
         return
@@ -148,5 +148,5 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Take the finder away. What it has hooked so far stays hooked."""
+    """Remove the finder. Loaders that it has changed stay changed."""
     sys.meta_path[:] = [finder for finder in sys.meta_path if not _is_ours(finder)]
