@@ -1,4 +1,4 @@
-"""Train several losses over several seeds, and tell what difference they make."""
+"""Trains several losses over several seeds and compares them."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ def compare(
 ) -> pl.DataFrame:
     """Train a grid of configurations over several seeds, and report how each compares with the baseline.
 
-    What is finished in `out` is not trained again, so that a call that was stopped continues, and one with more seeds
-    or losses adds to what is there.
+    Runs in `out` that are finished are not trained again: a call that was stopped continues, and a call with more seeds
+    or losses adds runs.
 
     Args:
         also: configurations beside the grid, each `"cls_loss=focal cls_scale=auto"` or a mapping. Of the axes that one
             does not name it has the first value.
         baseline: a configuration of the grid, `cls_loss=bce` or a mapping; `None`: that of the folder, or the first
             one. A single configuration is compared with the stock losses.
-        metric: what the verdict is about: `map50_95`, `map50`, `map75`, `precision` or `recall`, of the best epoch;
-            `map50_95@last` of the last one, `map50_95@mean` over the last tenth of the epochs.
+        metric: the metric of the verdict: `map50_95`, `map50`, `map75`, `precision` or `recall` of the best epoch;
+            `map50_95@last` for the last epoch, `map50_95@mean` for the mean over the last tenth of the epochs.
         rope: difference of the metric, from 0 to 1, up to which two configurations count as equal.
-        jobs: how many runs at a time; they share the cores. `None`: one per device.
-        devices: GPUs, `"0,1"` or `[0, 1]`: one run on each at a time.
+        jobs: number of runs at a time, which share the cores; one per device by default.
+        devices: GPUs, `"0,1"` or `[0, 1]`, with one run on each at a time.
         engine: `local`, or `ray` for a Ray cluster.
-        address: of the Ray cluster; `None`: the one that `RAY_ADDRESS` names, or one on this machine alone.
+        address: address of the Ray cluster; by default that in `RAY_ADDRESS`, or a cluster on this machine.
         out: folder of the comparison.
-        paper: a folder for what a paper needs: table, figure, methods and bibliography.
-        until_decided: add seeds in rounds; a configuration that is decided, or will not be, gets no more.
-        max_seeds: how many seeds there may be of a configuration then.
-        language: of the report, `en` or `zh`; what is returned is English.
-        report_only: rebuild the report of the folder, and train nothing.
-        **keys: as for `YOLO.train`. A list is an axis of the grid, and so is text with commas; `seed` is the axis that
-            is averaged over, `"0-4"` is five of them. A key whose single value is a list has that list in a list:
+        paper: a folder for the material of a paper: table, figure, methods and bibliography.
+        until_decided: add seeds in rounds, until a configuration is decided or cannot be expected to be.
+        max_seeds: maximum number of seeds of a configuration with `until_decided`.
+        language: language of the report, `en` or `zh`; the returned table is in English.
+        report_only: rebuild the report of the folder without training.
+        **keys: as for `YOLO.train`. A list, or text with commas, is an axis of the grid. `seed` is the axis that is
+            averaged over; `"0-4"` stands for five seeds. Put a single value that is a list into a list:
             `classes=[[0, 1]]`.
 
     Returns:
-        The table of verdicts, one row for each configuration and metric.
+        The table of verdicts, one row per configuration and metric.
 
     Raises:
         ValueError: on an invalid value, before the first run; the message is one line naming key, value and allowed

@@ -1,4 +1,4 @@
-"""`curves.csv`, the companion of `summary.csv`: what each run's metrics were after each epoch."""
+"""`curves.csv`: the metrics of each run after each epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def curves_table(records: Sequence[RunRecord]) -> polars.DataFrame:
-    """Return a row for each epoch of each run: data set, configuration, seed, epoch and metrics."""
+    """Return a table with a row per epoch of each run: data set, configuration, seed, epoch and metrics."""
     import polars
 
     rows = [

@@ -1,4 +1,4 @@
-"""The data set of a comparison: its description, and a hash that tells whether it changed."""
+"""The data set of a comparison: its description, and a hash to detect changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yolo_losses.comparison.words import refusals
 
 
 def read_data(data: str, split: str = "val") -> dict[str, Any]:
-    """Return a data set's description: it is fetched where Ultralytics would, and refused where it is not there."""
+    """Return the description of a data set, which is downloaded like by Ultralytics; raise if it is missing."""
     from ultralytics.data.utils import check_det_dataset
 
     with refusals(f"'data={data}'"):
@@ -22,7 +22,7 @@ def read_data(data: str, split: str = "val") -> dict[str, Any]:
 
 
 def data_hash(description: Mapping[str, Any], split: str = "val") -> str:
-    """Return a hash of a data set: its classes, the images' names and sizes, and the labels."""
+    """Return a hash of a data set: its classes, the names and sizes of the images, and the labels."""
     digest = hashlib.sha256(repr(sorted(dict(description["names"]).items())).encode())
     for part in dict.fromkeys(("train", split)):
         for image in _images(description.get(part)):

@@ -1,4 +1,4 @@
-"""A comparison from start to end: check, train what is not trained yet, report."""
+"""Runs a comparison: checks it, trains missing runs, writes the report."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A comparison that is checked and not begun.
+    """A comparison that has been checked and not started.
 
     Attributes:
-        grid: what is to be there.
+        grid: the runs of the comparison.
         baseline: the configuration that the others are compared with.
-        descriptions: of the data sets, by name.
-        hashes: of the data sets, by name.
-        remarks: what to tell before the first run.
-        planned: the seeds that may be run, in order, where they are run in rounds until all is decided.
+        descriptions: descriptions of the data sets by name.
+        hashes: hashes of the data sets by name.
+        remarks: what to log before the first run.
+        planned: with `until_decided`, all seeds that may be run, in order.
     """
 
     grid: grids.Grid
@@ -39,7 +39,7 @@ class Prepared:
 
 
 def prepare(request: Request, options: Options) -> Prepared:
-    """Return the comparison that is asked for, checked.
+    """Check a request and return the comparison.
 
     Raises:
         ValueError: on an invalid value; the message is one line naming key, value and allowed values.
@@ -88,13 +88,13 @@ def prepare(request: Request, options: Options) -> Prepared:
 
 
 def run(request: Request, options: Options, command: str, *, quiet_output: bool = False) -> pl.DataFrame:
-    """Train what is not trained yet, and write the report.
+    """Train the missing runs and write the report.
 
     Args:
-        request: what was asked for.
-        options: of the comparison.
-        command: to be repeated, for the report.
-        quiet_output: whether progress goes to the standard error, since the standard output is for a program.
+        request: the request.
+        options: the options of the comparison.
+        command: the command that repeats the comparison, for the report.
+        quiet_output: whether to print progress to stderr, if the output is read by a program.
     """
     from yolo_losses.comparison.live import View
 
@@ -126,7 +126,7 @@ def run(request: Request, options: Options, command: str, *, quiet_output: bool 
 
 
 def next_round(prepared: Prepared, options: Options) -> list[grids.Run]:
-    """Return the runs of the next round of seeds, none if all is decided or seeds are not added."""
+    """Return the runs of the next round of seeds; empty if everything is decided or seeds are not added."""
     if not prepared.planned:
         return []
     from yolo_losses.comparison.reader import read_runs
@@ -146,7 +146,7 @@ def next_round(prepared: Prepared, options: Options) -> list[grids.Run]:
 
 
 def carry_out(runs: Sequence[grids.Run], options: Options, view: View, hashes: dict[str, str]) -> None:
-    """Carry out runs by the engine that was chosen."""
+    """Carry out runs with the chosen engine."""
     if options.engine == "ray":
         from yolo_losses.comparison.engines import ray
 
@@ -160,7 +160,7 @@ def carry_out(runs: Sequence[grids.Run], options: Options, view: View, hashes: d
 
 def write_report(options: Options) -> pl.DataFrame:
     """Write the report of the folder and return its table."""
-    from yolo_losses.comparison.report import build_report  # last: plots and statistics take a moment to load
+    from yolo_losses.comparison.report import build_report  # here, since plots and statistics are slow to import
 
     if not options.out.is_dir():
         raise ValueError(f"there is no folder {options.out}")
@@ -176,7 +176,7 @@ def write_report(options: Options) -> pl.DataFrame:
 
 
 def dry_run(request: Request, options: Options) -> str:
-    """Return the grid in words: its cells, the number of runs, what to mind, and estimates of time and disk."""
+    """Return a description of the grid: cells, number of runs, remarks, and estimates of time and disk space."""
     from yolo_losses.comparison import estimate
 
     prepared = prepare(request, options)

@@ -1,4 +1,4 @@
-"""How long a comparison will take, and how much of the disk: by what is done, or else by a trial step."""
+"""Estimates of the time and disk space of a comparison, from finished epochs or from a trial step."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from yolo_losses.comparison.grid import Run, load_model
 from yolo_losses.comparison.options import Options
 from yolo_losses.comparison.record import read_results
 
-# Bytes a parameter: last.pt and best.pt in half precision, when a run is over; and what comes on top while it trains,
-# snapshot and checkpoints with the weights, their average and the optimizer's state.
+# Bytes per parameter: last.pt and best.pt in half precision after a run; and additionally during training, snapshot and
+# checkpoints with the weights, their average and the state of the optimizer.
 KEPT_BYTES = 4
 TRAINING_BYTES = 56
 
 
 def seconds_left(runs: Sequence[Run], side_by_side: int) -> float | None:
-    """Return about how long the runs that are not over will take, `None` before there is an epoch to go by."""
+    """Return about how long the unfinished runs will take, `None` before the first epoch."""
     paces: list[float] = []
     epochs_left = 0
     for run in runs:
@@ -34,14 +34,14 @@ def seconds_left(runs: Sequence[Run], side_by_side: int) -> float | None:
 
 
 def planned_epochs(run: Run) -> int:
-    """Return how many epochs a run was asked for."""
+    """Return the planned number of epochs of a run."""
     return int(run.cell.settings.get("epochs", 100))
 
 
 def describe(
     runs: Sequence[Run], todo: Sequence[Run], descriptions: Mapping[str, Mapping[str, Any]], options: Options
 ) -> list[str]:
-    """Return the estimates in words, for the runs that are left."""
+    """Return the estimates for the remaining runs as text."""
     at_once = options.jobs or len(options.devices) or 1
     trials = {str(run.cell.settings["model"]): run for run in todo}
     parameters = {name: count_parameters(run) for name, run in trials.items()}
@@ -56,7 +56,7 @@ def describe(
             if key not in paces:
                 paces[key] = seconds_per_epoch(run, descriptions[run.cell.data])
             seconds += paces[key] * planned_epochs(run)
-        if options.devices:  # on one CPU, runs side by side share the cores
+        if options.devices:  # on a CPU, simultaneous runs share the cores
             seconds /= at_once
     sizes = [_size(run.folder) for run in runs if folders.status(run) == "finished"]
     each = [statistics.median(sizes) if sizes else KEPT_BYTES * parameters[str(r.cell.settings["model"])] for r in todo]
@@ -80,7 +80,7 @@ def count_parameters(run: Run) -> int:
 
 
 def seconds_per_epoch(run: Run, description: Mapping[str, Any]) -> float:
-    """Return about how long an epoch takes, its validation too: by forward and backward of a few made-up images."""
+    """Return about how long an epoch with validation takes, from forward and backward passes of random images."""
     import torch
 
     settings = run.cell.settings
@@ -101,7 +101,7 @@ def seconds_per_epoch(run: Run, description: Mapping[str, Any]) -> float:
     each = min(seconds) / batch
     split = str(settings.get("split") or "val")
     trained, validated = (dataset.count_images(description, part) for part in ("train", split))
-    return each * (trained + validated / 3)  # a forward is about a third of both
+    return each * (trained + validated / 3)  # a forward pass takes about a third of both
 
 
 def _tensors(output: Any) -> Iterator[Any]:
@@ -123,7 +123,7 @@ def _gigabytes(size: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a time span as a person reads it."""
+    """Return a duration as text."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

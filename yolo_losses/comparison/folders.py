@@ -1,4 +1,4 @@
-"""What a run's folder holds: its plan, how far it is, what came of it."""
+"""The folder of a comparison and of its runs: plans, status and records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Status = Literal["finished", "failed", "open"]
 
 
 def read_plan(out: Path) -> dict[str, Any]:
-    """Return the comparison that a folder holds, as it was asked for; nothing if it holds none.
+    """Return the plan of the comparison in a folder; empty if there is none.
 
     Raises:
         ValueError: if the file cannot be read; the message is one line naming it.
@@ -39,10 +39,10 @@ def read_plan(out: Path) -> dict[str, Any]:
 
 
 def write_grid(grid: Grid, out: Path, command: str, options: Mapping[str, Any]) -> None:
-    """Write the grid as given; cells and seeds that an earlier command added stay.
+    """Write the grid, together with cells and seeds of earlier commands.
 
     Raises:
-        ValueError: if the folder holds a comparison of other settings.
+        ValueError: if the folder contains a comparison with other settings.
     """
     path = out / GRID_FILE
     new: dict[str, Any] = {
@@ -69,7 +69,7 @@ def write_grid(grid: Grid, out: Path, command: str, options: Mapping[str, Any]) 
 
 
 def check_folder(grid: Grid, out: Path) -> None:
-    """Refuse a folder that holds a comparison of other settings.
+    """Raise if a folder contains a comparison with other settings.
 
     Raises:
         ValueError: on a setting that differs; the message is one line naming it and both values.
@@ -94,7 +94,7 @@ def check_folder(grid: Grid, out: Path) -> None:
 
 
 def write_plan(run: Run, threads: int, data_hash: str) -> None:
-    """Write what the process of a run reads; a record of a failure is deleted, since the run is tried again."""
+    """Write the plan for the process of a run, and delete the record of a failure, since the run is repeated."""
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / RECORD_FILE).unlink(missing_ok=True)
     plan = {
@@ -116,7 +116,7 @@ def command(folder: Path) -> list[str]:
 
 
 def record_of(run: Run) -> RunRecord | None:
-    """Return what came of a run, `None` if it is not over or its record cannot be read."""
+    """Return the record of a run, `None` if the run is not finished or the record cannot be read."""
     path = run.folder / RECORD_FILE
     try:
         return read_record(path) if path.is_file() else None
@@ -125,7 +125,7 @@ def record_of(run: Run) -> RunRecord | None:
 
 
 def status(run: Run) -> Status:
-    """Return whether a run is over."""
+    """Return the status of a run."""
     record = record_of(run)
     if record is None:
         return "open"
@@ -133,7 +133,7 @@ def status(run: Run) -> Status:
 
 
 def record_crash(folder: Path, code: int) -> None:
-    """Write the record of a run whose process ended without one: killed from outside, or crashed."""
+    """Write the record of a run whose process was killed or crashed."""
     if (folder / RECORD_FILE).is_file():
         return
     plan = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
@@ -151,7 +151,7 @@ def record_crash(folder: Path, code: int) -> None:
 
 
 def log_tail(folder: Path, count: int) -> list[str]:
-    """Return the last lines of a run's log, the last state of a progress bar for each."""
+    """Return the last lines of the log of a run, with the last state of progress bars."""
     try:
         with (folder / LOG_FILE).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))

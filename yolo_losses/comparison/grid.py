@@ -1,4 +1,4 @@
-"""The grid of a comparison: from what is asked for to checked runs."""
+"""The grid of a comparison: from a request to checked runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yolo_losses.comparison.words import MAX_RUNS, Request, default_cfg, read_wo
 from yolo_losses.config.keys import BOX_TASKS, LossKey
 from yolo_losses.config.settings import KEYS, LossSettings, argument, declared_parameters, default_keys
 
-OWN_KEYS = {  # keys of `yolo train` that compare sets by itself -> what to do instead
+OWN_KEYS = {  # keys of `yolo train` that compare sets itself -> what to do instead
     "name": "each run's folder is named after its settings",
     "project": "name the folder of the comparison with --out",
     "save_dir": "name the folder of the comparison with --out",
@@ -30,10 +30,10 @@ class Cell:
     """One configuration on one data set.
 
     Attributes:
-        configuration: the values of the axes, seed and data set aside.
-        settings: all keys of the training but its seed.
+        configuration: the values of the axes, except seed and data set.
+        settings: all keys of the training except the seed.
         data: the data set.
-        name: the configuration in words.
+        name: the configuration as text.
         folder: name of the folder of its runs.
     """
 
@@ -54,7 +54,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        """The run in words."""
+        """The run as text."""
         return f"{self.cell.name} seed={self.seed}"
 
 
@@ -63,11 +63,11 @@ class Grid:
     """The cells of a comparison and its seeds.
 
     Attributes:
-        cells: in order of the axes, the last one fastest, then the configurations beside them; the first is the
-            baseline unless another is named.
-        seeds: of each cell.
-        settings: the keys that all runs share, as they were given.
-        axes: the axes with their values as they were given, seed and data set among them.
+        cells: the cells in the order of the axes, the last one varying fastest, then those of `also`; the first is the
+            baseline by default.
+        seeds: the seeds of each cell.
+        settings: the keys that all runs share, as given.
+        axes: the axes with their values as given, including seed and data set.
     """
 
     cells: tuple[Cell, ...]
@@ -77,13 +77,13 @@ class Grid:
 
     @property
     def lacks_baseline(self) -> bool:
-        """Whether it holds one configuration, whose losses are not all `stock`."""
+        """Whether there is a single configuration, whose losses are not all `stock`."""
         configurations = [cell.configuration for cell in self.cells]
         losses = {str(value) for key, value in configurations[0].items() if key.endswith("_loss")}
         return all(each == configurations[0] for each in configurations) and bool(losses - {"stock"})
 
     def runs(self, out: Path) -> list[Run]:
-        """Return the runs, all cells of one seed before the next: a part of the grid is a comparison already."""
+        """Return the runs, with all cells of a seed before the next seed, so that a part of them can be compared."""
         return [
             Run(cell, seed, out / "runs" / cell.folder / f"seed{seed}") for seed in self.seeds for cell in self.cells
         ]
@@ -95,12 +95,12 @@ def find_baseline(
     """Return the configuration of the baseline.
 
     Args:
-        wanted: `cls_loss=bce`, several of them apart by blanks or commas, or a mapping; `None` is the first
-            configuration. Where it fits several, the first of them.
-        configurations: of the comparison.
+        wanted: `cls_loss=bce`, several keys separated by blanks or commas, or a mapping; by default the first
+            configuration. If several match, the first of them is returned.
+        configurations: the configurations of the comparison.
 
     Raises:
-        ValueError: if it fits none.
+        ValueError: if none matches.
     """
     axes = dict.fromkeys(key for configuration in configurations for key in configuration)
     if isinstance(wanted, str):
@@ -141,16 +141,16 @@ def _is_the_same(configuration: Mapping[str, Any], words: Mapping[str, Any]) -> 
 
 
 def name_of(configuration: Mapping[str, Any]) -> str:
-    """Return a configuration in words."""
+    """Return a configuration as text."""
     return " ".join(f"{key}={format_option(value)}" for key, value in configuration.items()) or "default"
 
 
 def build(request: Request, *, stock_as_baseline: bool = False) -> Grid:
-    """Return the grid of a request, every value checked as `yolo train` would.
+    """Return the grid of a request, with every value checked as by `yolo train`.
 
     Args:
-        request: what was asked for.
-        stock_as_baseline: whether a grid of one configuration gets another one, with each loss at `stock`.
+        request: the request.
+        stock_as_baseline: whether to add a configuration with each loss at `stock`.
 
     Raises:
         ValueError: on the first value that a run would reject; the message is one line naming key, value and allowed
@@ -208,15 +208,15 @@ def build(request: Request, *, stock_as_baseline: bool = False) -> Grid:
 
 
 def _in_order(keys: Iterable[str]) -> list[str]:
-    """Return keys in the order that Ultralytics has them in."""
+    """Return keys in Ultralytics' order."""
     order = {key: number for number, key in enumerate(default_cfg())}
     return sorted(keys, key=lambda key: order.get(key, len(order)))
 
 
 def _settings_and_axes(request: Request) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """Return the keys with one value, and the axes in Ultralytics' order of the keys, checked.
+    """Return the checked keys with one value, and the axes in Ultralytics' order of the keys.
 
-    The names of the folders do not depend on how the grid was written down.
+    The names of the folders do not depend on the order in which keys were given.
     """
     settings, axes = dict(request.settings), dict(request.axes)
     for key, instead in OWN_KEYS.items():
@@ -234,10 +234,10 @@ def _settings_and_axes(request: Request) -> tuple[dict[str, Any], dict[str, list
         if settings.get(key) is None and key not in axes:
             raise ValueError(f"'{key}' is missing: compare {key}={example}")
     size = math.prod(map(len, axes.values()))
-    if size > MAX_RUNS:  # said before anything is built: the product is what takes long
+    if size > MAX_RUNS:  # checked first, since building the product takes long
         sizes = " x ".join(f"{len(values)} {key}" for key, values in axes.items())
         raise ValueError(f"the grid has {size:,} runs ({sizes}): at most {MAX_RUNS:,} are allowed")
-    for key in map(argument, default_keys()):  # a loss that is named is what is compared, one value of it too
+    for key in map(argument, default_keys()):  # a given loss is an axis even with a single value
         if key.endswith("_loss") and key in settings:
             axes[key] = [settings[key]]
     axes = {key: axes[key] for key in _in_order(axes)}
@@ -245,7 +245,7 @@ def _settings_and_axes(request: Request) -> tuple[dict[str, Any], dict[str, list
 
 
 def _without_idle_parameters(asked: Mapping[str, Any], parameters: set[str]) -> dict[str, Any]:
-    """Return the keys but those of losses, or of balanced class weights, that are not chosen."""
+    """Return the keys without parameters of losses, or of balanced class weights, that are not chosen."""
     choosing = {argument(key) for key in default_keys() if key.endswith("_loss") or key == "cls_weights"} - parameters
     choices = {key: value for key, value in asked.items() if key in choosing}
     chosen = set(map(argument, LossSettings.from_arguments(choices).parameters))
@@ -253,21 +253,21 @@ def _without_idle_parameters(asked: Mapping[str, Any], parameters: set[str]) -> 
 
 
 def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with the losses' keys as they are called and typed, whatever the spelling."""
+    """Return settings with canonical values of the losses' keys."""
     own = LossSettings.from_arguments(settings).non_default()
     keys = {argument(key): own.get(key, default) for key, default in default_keys().items()}
     return {key: keys.get(key, value) for key, value in settings.items()}
 
 
 def format_option(value: Any) -> str:
-    """Return a value as it is written on the command line."""
+    """Return a value as on the command line."""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(format_option, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _labels(key: str, values: list[Any]) -> list[str]:
-    """Return short names of an axis's values: of paths as much as tells them apart."""
+    """Return short names of the values of an axis; paths are shortened as long as they stay distinct."""
     if key not in ("model", "data"):
         return [format_option(v) for v in values]
     paths = [Path(str(v)) for v in values]
@@ -284,7 +284,7 @@ def _labels(key: str, values: list[Any]) -> list[str]:
 
 
 def _folder(parts: list[str]) -> str:
-    """Return a folder's name that any file system takes, and that no other cell has."""
+    """Return a unique folder name that is valid on any file system."""
     text = "+".join(parts)
     safe = re.sub(r"[^\w.=+-]+", "_", text)
     if safe != text or len(safe) > 120:
@@ -293,7 +293,7 @@ def _folder(parts: list[str]) -> str:
 
 
 def check(grid: Grid) -> None:
-    """Check every cell's keys, its model and its data set.
+    """Check the keys, the model and the task of every cell.
 
     Raises:
         ValueError: on an invalid value; the message is one line naming key, value and allowed values.
@@ -326,7 +326,7 @@ def _task(model: str, task: Any) -> str:
 
 
 def load_model(model: str, task: Any = None) -> Any:
-    """Return a model as `yolo train` builds it."""
+    """Return a model built as by `yolo train`."""
     import ultralytics
 
     if "rtdetr" in Path(model).stem.lower():

@@ -1,4 +1,4 @@
-"""What is shown while a comparison runs: a line for each run that ended, and bars below where there is a terminal."""
+"""The output while a comparison runs: a line per finished run, and progress bars on a terminal."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class View:
-    """The whole grid at a glance; a context manager.
+    """The progress of a grid; a context manager.
 
     Args:
-        runs: of the grid, those that are over too.
-        metric: what is shown of each run.
-        stderr: whether to write to the standard error.
+        runs: all runs of the grid.
+        metric: the metric to show for each run.
+        stderr: whether to write to stderr.
     """
 
     def __init__(self, runs: list[Run], metric: str, *, stderr: bool = False) -> None:
@@ -32,14 +32,14 @@ class View:
         view = self
 
         class Bars(Progress):
-            """Bars that read the runs' folders as they are drawn."""
+            """Progress bars that read the folders of the runs when they are drawn."""
 
             def get_renderables(self) -> Iterable[Any]:
                 view.read_progress()
                 return super().get_renderables()
 
         self.runs = runs
-        self.side_by_side = 1  # which the engine knows
+        self.side_by_side = 1  # set by the engine
         self.metric = metric
         self.running: dict[str, tuple[Run, float, TaskID]] = {}  # folder -> run, when it was started, its bar
         self.over = sum(folders.record_of(run) is not None for run in runs)
@@ -63,24 +63,24 @@ class View:
         self.bars.stop()
 
     def add(self, runs: Iterable[Run]) -> None:
-        """Add runs to the grid: those of another round."""
+        """Add the runs of another round."""
         self.runs = [*self.runs, *runs]
         self.bars.update(self.all_runs, total=len(self.runs))
 
     def started(self, run: Run) -> None:
-        """Note that a run's process is there."""
+        """Show that a run has started."""
         bar = self.bars.add_task(run.title, total=planned_epochs(run), value="")
         self.running[str(run.folder)] = (run, time.monotonic(), bar)
         if self.bars.disable:
             self.log(f"started  {run.title}")
 
     def lost(self, run: Run) -> None:
-        """Note that the machine of a run is gone."""
+        """Show that the machine of a run was lost."""
         self._remove(run)
         self.log(f"lost its machine: {run.title}; it will be rescheduled")
 
     def ended(self, run: Run) -> None:
-        """Note that a run is over."""
+        """Show that a run has ended."""
         seconds = self._remove(run)
         record = folders.record_of(run)
         if record is None:
@@ -99,18 +99,18 @@ class View:
         )
 
     def log(self, text: str) -> None:
-        """Print a line, above the bars if there are any."""
+        """Print a line above the bars."""
         self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def read_progress(self) -> None:
-        """Bring the bars up to date with the runs' folders."""
+        """Update the bars from the folders of the runs."""
         column = METRIC_COLUMNS.get(self.metric, METRIC_COLUMNS["map50_95"])
         for run, _, bar in list(self.running.values()):
             if rows := read_results(run.folder):
                 self.bars.update(bar, completed=len(rows), value=f"{self.metric} {_number(rows[-1].get(column))}")
 
     def _remove(self, run: Run) -> float:
-        """Remove a run's bar and return the seconds that it was there."""
+        """Remove the bar of a run and return how long it was shown, in seconds."""
         if str(run.folder) not in self.running:
             return 0.0
         _, start, bar = self.running.pop(str(run.folder))

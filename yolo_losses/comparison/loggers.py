@@ -1,4 +1,4 @@
-"""Weights & Biases and MLflow, where Ultralytics' settings have them on: a comparison's runs are grouped and tagged."""
+"""Groups and tags the runs of a comparison in Weights & Biases and MLflow, if Ultralytics' settings enable them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LONGEST_TAG = 64  # of Weights & Biases
 
 
 def group_and_tag(folder: Path, plan: Mapping[str, Any]) -> None:
-    """Have the loggers that are on file a run under its comparison, its configuration and its seed.
+    """Set comparison, configuration and seed of a run in the enabled loggers.
 
-    The comparison's folder names W&B's project and MLflow's experiment unless `WANDB_PROJECT` or
-    `MLFLOW_EXPERIMENT_NAME` does; W&B groups by configuration, so that its curves are means over seeds.
+    The W&B project and the MLflow experiment are named after the folder of the comparison unless `WANDB_PROJECT` or
+    `MLFLOW_EXPERIMENT_NAME` is set. W&B groups runs by configuration, so that its curves are means over seeds.
 
     Args:
-        folder: of the run.
-        plan: of the run.
+        folder: folder of the run.
+        plan: plan of the run.
     """
     from ultralytics.utils import SETTINGS
 
@@ -32,19 +32,19 @@ def group_and_tag(folder: Path, plan: Mapping[str, Any]) -> None:
     if SETTINGS.get("mlflow") is True:
         os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", comparison)
         os.environ["MLFLOW_RUN"] = title
-        os.environ["MLFLOW_RUN_CONTEXT"] = json.dumps(tags)  # tags of every run that is started
+        os.environ["MLFLOW_RUN_CONTEXT"] = json.dumps(tags)  # tags of all runs that are started
     if SETTINGS.get("wandb") is True:
         try:
             wandb: Any = importlib.import_module("wandb")
-        except ImportError:  # then Ultralytics logs nothing either
+        except ImportError:  # Ultralytics does not log either
             return
-        wandb.init(  # Ultralytics logs into a run that is there already
+        wandb.init(  # Ultralytics logs to an existing run
             project=os.environ.get("WANDB_PROJECT", comparison),
             group=plan["name"],
             name=title,
             tags=[f"{key}={value}"[:LONGEST_TAG] for key, value in tags.items()],
             config=plan["settings"],
-            id=hashlib.sha256(str(folder).encode()).hexdigest()[:16],  # a run that goes on after a kill is the same
+            id=hashlib.sha256(str(folder).encode()).hexdigest()[:16],  # the same when a killed run continues
             resume="allow",
             dir=str(folder),
         )

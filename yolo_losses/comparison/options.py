@@ -12,15 +12,15 @@ from yolo_losses.comparison.language import LANGUAGES
 from yolo_losses.comparison.record import EPOCHS, METRIC_COLUMNS, METRICS
 
 ENGINES = ("local", "ray")
-MIN_SEEDS = 3  # of rounds
+MIN_SEEDS = 3  # with `until_decided`
 
 
 @dataclass
 class Options:
-    """The options of a comparison, checked; they are those of `compare`.
+    """The checked options of a comparison; see `compare`.
 
     Attributes:
-        epochs: `best`, `last` or `mean`: which epochs the metric is of; written behind the metric, `map50_95@mean`.
+        epochs: the epochs of the metric, `best`, `last` or `mean`; given after the metric, as in `map50_95@mean`.
 
     Raises:
         ValueError: on an invalid value; the message is one line naming it and what is allowed.

@@ -1,4 +1,4 @@
-"""The record of one run: everything that a report needs, checkpoints aside."""
+"""The record of a run: everything that a report needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yolo_losses.monitor import table
 
 RECORD_FILE = "record.json"
 PLAN_FILE = "run.json"
-METRICS: Mapping[str, str] = {  # what a verdict may be about, and what a report calls it
+METRICS: Mapping[str, str] = {  # the metrics that a verdict can be based on, with their names in a report
     "map50_95": "mAP50-95",
     "map50": "mAP50",
     "map75": "mAP75",
@@ -27,49 +27,49 @@ METRIC_COLUMNS: Mapping[str, str] = {  # our name -> what `results.csv` calls it
     "precision": "metrics/precision(B)",
     "recall": "metrics/recall(B)",
 }
-# Keys of `args.yaml` that say where and how a run was carried out, not what was trained.
+# Keys of `args.yaml` on where and how a run was carried out rather than what was trained.
 BOOKKEEPING = frozenset(
     {"name", "project", "save_dir", "exist_ok", "resume", "mode", "device", "workers", "plots", "loss_stats", "verbose"}
     | {"save", "save_period", "cache", "val", "show", "seed", "data"}
 )
-# Which epochs a run is judged by.
+# The epochs that a run is judged by.
 EPOCHS: Mapping[str, str] = {
     "best": "the best epoch, chosen on the validation images",
     "last": "the last epoch",
     "mean": "the mean of the last tenth of the epochs, three at least",
 }
 Epochs = Literal["best", "last", "mean"]
-READ_BESIDE = ("folder", "curve", "arguments", "planned_epochs", "stopped_early")  # by `reader`, not in `record.json`
+READ_BESIDE = ("folder", "curve", "arguments", "planned_epochs", "stopped_early")  # not in `record.json`
 Metrics = dict[str, Any]
 
 
 @dataclass
 class RunRecord:
-    """What came of one run.
+    """The record of one run.
 
     Attributes:
-        configuration: the values of the grid's axes, seed and data set aside.
-        name: the configuration in words, such as `cls_loss=focal box_loss=ciou`.
-        seed: the run's seed.
-        data: the data set as it was given.
-        data_hash: of the images' names and sizes and of the labels; empty for runs made by hand.
-        classes: the names of the classes.
+        configuration: the values of the axes of the grid, except seed and data set.
+        name: the configuration as text, such as `cls_loss=focal box_loss=ciou`.
+        seed: the seed.
+        data: the data set as given.
+        data_hash: hash of the images' names and sizes and of the labels; empty for runs of `yolo train`.
+        classes: names of the classes.
         status: `finished` or `failed`.
-        error: the last lines of a failed run.
-        versions: of ultralytics, torch, yolo_losses and python.
-        device: where it was trained.
-        weights_hash: of the weights before the first step.
-        order_hash: of the first batches' images, in order and as augmented.
-        seconds_per_epoch: median over the epochs, validation aside.
-        peak_memory_mb: of the device; on the CPU, of the process.
-        epochs: how many were trained.
-        planned_epochs: how many were asked for; `None` if a time was.
-        stopped_early: whether `patience` ended it.
+        error: the last lines of output of a failed run.
+        versions: versions of ultralytics, torch, yolo_losses and python.
+        device: the device of the training.
+        weights_hash: hash of the weights before the first step.
+        order_hash: hash of the augmented images of the first batches, in order.
+        seconds_per_epoch: median over the epochs, without validation.
+        peak_memory_mb: peak memory of the device; on the CPU, of the process.
+        epochs: number of trained epochs.
+        planned_epochs: the planned number of epochs, `None` if the training was limited by time.
+        stopped_early: whether `patience` ended the training.
         best: metrics of `best.pt` on the validation split.
-        last: metrics of `last.pt`, that is of the averaged weights (EMA) at the end.
-        folder: of the run.
-        curve: the rows of `results.csv`, one for each epoch.
-        arguments: what `args.yaml` holds.
+        last: metrics of `last.pt`, the averaged weights (EMA) at the end.
+        folder: folder of the run.
+        curve: the rows of `results.csv`, one per epoch.
+        arguments: the content of `args.yaml`.
     """
 
     configuration: dict[str, Any]
@@ -96,7 +96,7 @@ class RunRecord:
     arguments: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def metrics(self, epochs: Epochs) -> Metrics | None:
-        """Return the metrics at the best, at the last or over the last epochs; `None` if they are not known."""
+        """Return the metrics at the best epoch, at the last, or over the last epochs; `None` if they are unknown."""
         if epochs != "mean":
             return self.best if epochs == "best" else self.last
         if not self.curve:
@@ -106,7 +106,7 @@ class RunRecord:
         return {name: math.fsum(row[column] for row in rows) / len(rows) for name, column in known.items()}
 
     def wrong_metric(self) -> str | None:
-        """Return what is wrong with the metrics of a finished run: one is missing, or is no number."""
+        """Return a description of a metric of a finished run that is missing or not a number, or `None`."""
         for which in ("best", "last"):
             metrics = getattr(self, which)
             for name in METRIC_COLUMNS:
@@ -116,22 +116,22 @@ class RunRecord:
         return None
 
     def write(self, path: Path) -> None:
-        """Write the record, but for what is read from the files beside it."""
+        """Write the record, except for data that is read from other files of the run."""
         write_json(path, {f.name: getattr(self, f.name) for f in fields(self) if f.name not in READ_BESIDE})
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write a JSON file in one go, so that a reader never meets half of it."""
+    """Write a JSON file atomically."""
     write_whole(path, lambda part: part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8"))
 
 
 def read_results(folder: Path) -> list[dict[str, float]]:
-    """Return the rows of a run's `results.csv`, none if there is none yet.
+    """Return the rows of `results.csv` of a run; empty if there is none yet.
 
-    An epoch that was trained again, after a kill or by a second run in the folder, counts as it was trained last.
+    If an epoch was trained several times, after a kill or by a second run in the folder, the last one counts.
     """
     try:
-        found, _ = table.parse(folder / "results.csv")  # but for the line that is being written
+        found, _ = table.parse(folder / "results.csv")  # without a line that is being written
     except (OSError, ValueError):
         return []
     rows: list[dict[str, float]] = []

@@ -1,4 +1,4 @@
-"""Validation of a run's checkpoints: the metrics, and what was counted image by image."""
+"""Validation of the checkpoints of a run: metrics, and the detections of each image."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from yolo_losses.comparison.grid import load_model
 from yolo_losses.comparison.record import Metrics
 
 Arrays = dict[str, npt.NDArray[Any]]
-# What a validation of a checkpoint takes over from the training's settings; all else is Ultralytics' default.
+# Keys of the training that also apply to the validation; all others have Ultralytics' default.
 VALIDATION_KEYS = ("imgsz", "batch", "device", "workers", "split", "iou", "max_det", "agnostic_nms", "classes")
 
 
 def recording_validator(base: type) -> type:
-    """Return a task's validator that keeps what it counted, image by image."""
+    """Return a subclass of a validator that keeps the detections of each image."""
 
     class Recorder(base):
-        """A validator whose statistics outlive the validation."""
+        """A validator that keeps its statistics."""
 
         kept: Recorder
 
@@ -57,13 +57,13 @@ def recording_validator(base: type) -> type:
 
 
 def validate(weights: Path, plan: dict[str, Any]) -> tuple[Metrics, Arrays, list[str]]:
-    """Validate a checkpoint; return its metrics, what was counted image by image, and the names of the classes."""
+    """Validate a checkpoint and return its metrics, the detections of each image, and the names of the classes."""
     model = load_model(str(weights), plan["settings"].get("task"))
     recorder = recording_validator(model._smart_load("validator"))
     model.add_callback("on_val_start", lambda validator: torch.set_num_threads(plan["threads"]))
     scratch = weights.parent.parent / "validation"
     settings = {key: plan["settings"][key] for key in VALIDATION_KEYS if plan["settings"].get(key) is not None}
-    if settings.get("batch", 1) < 1:  # a size to be found out, or a share of the memory: for training alone
+    if settings.get("batch", 1) < 1:  # automatic batch size, only for training
         del settings["batch"]
     try:
         model.val(
@@ -106,7 +106,7 @@ def metrics_of(box: Any, names: dict[int, str]) -> Metrics:
 
 
 def per_image(validator: Any) -> Arrays:
-    """Return predictions and objects with the number of their image, as `validation.npz` has them."""
+    """Return predictions and labels with the index of their image, for `validation.npz`."""
     counted, images = validator.counted, validator.images
 
     def joined(name: str, shape: tuple[int, ...], kind: type) -> npt.NDArray[Any]:

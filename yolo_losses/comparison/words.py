@@ -1,4 +1,4 @@
-"""From the words of a command line, or keywords, to what is asked for: keys with one value, and axes."""
+"""Parses command lines and keyword arguments to a request: keys with one value, and axes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SEED_RANGE = re.compile(r"\s*(\d+)-(\d+)\s*")
 
 @dataclass
 class Request:
-    """What was asked for.
+    """A request for a comparison.
 
     Attributes:
         settings: keys with one value.
@@ -33,7 +33,7 @@ class Request:
     also: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, key: str, values: list[Any]) -> None:
-        """Take a key's values, which replace those it had; `0-4` for `seed` is five values."""
+        """Set the values of a key; `0-4` for `seed` stands for five values."""
         if key == "seed":
             values = [seed for value in values for seed in expand_seeds(value)]
         self.settings.pop(key, None)
@@ -44,7 +44,7 @@ class Request:
             self.axes[key] = values
 
     def add_file(self, path: str) -> None:
-        """Take the keys of a YAML file; the lists of its mapping `grid` are axes, those in `also` configurations."""
+        """Add the keys of a YAML file; the lists in its mapping `grid` are axes, the items of `also` configurations."""
         import yaml
         from ultralytics.utils.checks import check_yaml
 
@@ -68,7 +68,7 @@ class Request:
 
 
 def expand_seeds(value: Any) -> Sequence[Any]:
-    """Return the seeds that a value of `seed` stands for: `0-4` is five of them.
+    """Return the seeds for a value of `seed`: `0-4` stands for five seeds.
 
     Raises:
         ValueError: on a range that is empty or too long.
@@ -83,7 +83,7 @@ def expand_seeds(value: Any) -> Sequence[Any]:
 
 
 def read_words(words: Sequence[str]) -> Request:
-    """Return what the words of a command line ask for: those of `yolo train`, with axes.
+    """Parse the words of a command line, which are those of `yolo train` with axes.
 
     Raises:
         ValueError: on a word that `yolo train` would reject; the message is one line naming it.
@@ -100,7 +100,7 @@ def read_words(words: Sequence[str]) -> Request:
             parts = split_at_commas(text)
             if not all(part.strip() for part in parts):
                 raise ValueError(f"'{word}' lacks a value")
-            ranges = key.strip() == "seed" and SEED_RANGE  # which Ultralytics would take for a difference
+            ranges = key.strip() == "seed" and SEED_RANGE  # Ultralytics would evaluate it as a difference
             with refusals():
                 values = [
                     part if ranges and ranges.fullmatch(part) else parse_key_value_pair(f"{key}={part}")[1]
@@ -129,7 +129,7 @@ def read_configuration(given: str | Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a single configuration, `cls_loss=focal cls_scale=auto` or a mapping.
 
     Raises:
-        ValueError: on a word that `yolo train` would reject, and a key that no configuration has for itself.
+        ValueError: if `yolo train` would reject a word, or a key belongs to the whole comparison.
     """
     words = shlex.split(given) if isinstance(given, str) else []
     request = read_words(words) if isinstance(given, str) else Request({str(k): v for k, v in given.items()})
@@ -145,9 +145,9 @@ def read_configuration(given: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_keywords(keywords: Mapping[str, Any]) -> Request:
-    """Return what keywords ask for: a list, a tuple, or text with commas outside brackets, is an axis.
+    """Parse keyword arguments. A list, a tuple, or text with commas outside brackets is an axis.
 
-    A list of numbers for `cls_weights` is one value of it.
+    A list of numbers for `cls_weights` is a single value.
     """
     from_file, request = Request(), Request()
     for key, value in keywords.items():
@@ -166,7 +166,7 @@ def read_keywords(keywords: Mapping[str, Any]) -> Request:
 
 
 def merge(under: Request, over: Request) -> Request:
-    """Return both requests, the second one's keys in place of the first one's."""
+    """Return a request with the keys of both, where `over` has priority."""
     merged = Request(dict(under.settings), dict(under.axes), [*under.also, *over.also])
     for key, value in over.settings.items():
         merged.add(key, [value])
@@ -176,7 +176,7 @@ def merge(under: Request, over: Request) -> Request:
 
 
 def split_at_commas(text: str) -> list[str]:
-    """Split at the commas that stand outside brackets and quotes."""
+    """Split text at commas outside brackets and quotes."""
     parts, depth, quote = [""], 0, ""
     for character in text:
         if quote:
@@ -196,7 +196,7 @@ def split_at_commas(text: str) -> list[str]:
 
 @contextmanager
 def refusals(what: str = "") -> Iterator[None]:
-    """Turn what Ultralytics raises into a `ValueError` with a one-line message, and keep its help texts to itself."""
+    """Turn exceptions of Ultralytics into a `ValueError` with a one-line message, without its help texts."""
     from ultralytics.utils import LOGGER
 
     level = LOGGER.level
@@ -210,15 +210,15 @@ def refusals(what: str = "") -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, without colours."""
+    """Return the first line of the message of an error, without colors."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(getattr(error, "msg", None) or error))
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
 
 
 def default_cfg() -> dict[str, Any]:
-    """Return Ultralytics' keys with their defaults, this package's among them."""
+    """Return Ultralytics' keys with their defaults, including those of this package."""
     from ultralytics.utils import DEFAULT_CFG_DICT
 
-    import yolo_losses  # noqa: F401 - makes its keys known
+    import yolo_losses  # noqa: F401 - adds its keys
 
     return dict(DEFAULT_CFG_DICT)

@@ -1,8 +1,8 @@
 """The process of one run: `python -m yolo_losses.comparison.worker FOLDER`.
 
-It trains as Ultralytics does, through its Python API and its public callbacks. What it adds: random numbers that depend
-on seed and epoch alone, so that runs of one seed are pairs and a run that goes on after a kill is the run that it would
-have been; hashes that prove it; and the metrics of both checkpoints, with what a bootstrap over images needs.
+It trains through Ultralytics' Python API and public callbacks. It seeds random numbers by seed and epoch, so that runs
+with the same seed are paired, and a run that continues after a kill equals one that was not killed; it stores hashes
+that prove this; and it validates both checkpoints, with the detections that a bootstrap over images needs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HASHED_BATCHES = 3
 
 
 def end_with_parent() -> None:
-    """End this process, and the loader's workers, when the one that started it is gone: its pipe to us closes."""
+    """End this process and the workers of its data loader when its parent ends, which closes the pipe to stdin."""
 
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 1):
@@ -49,9 +49,9 @@ def end_with_parent() -> None:
 
 
 def wait_for_others(folder: Path) -> IO[str]:
-    """Return a lock on the folder of a run, which no other process then trains in.
+    """Wait for and return a lock on the folder of a run, so that only one process trains in it.
 
-    A comparison may be started twice, and a node of a cluster that counts as lost may be alive.
+    A comparison may be started twice, and a lost node of a cluster may still be running.
     """
     lock = (folder / PLAN_FILE).open("r+")
     try:
@@ -63,12 +63,12 @@ def wait_for_others(folder: Path) -> IO[str]:
 
 
 class Training:
-    """One training: seeds, hashes, snapshots and times, by Ultralytics' callbacks.
+    """One training: seeds, hashes, snapshots and times, in Ultralytics' callbacks.
 
     Args:
-        folder: of the run.
-        seed: of the run.
-        threads: how many the process may use.
+        folder: folder of the run.
+        seed: seed of the run.
+        threads: number of threads of the process.
     """
 
     def __init__(self, folder: Path, seed: int, threads: int) -> None:
@@ -98,7 +98,7 @@ class Training:
             model.add_callback(event, getattr(self, event))
 
     def open_snapshot(self) -> bool:
-        """Put the files of the last epoch back and return whether there is one to go on from."""
+        """Restore the files of the last epoch, and return whether there is a snapshot."""
         if not self.snapshot.is_file():
             return False
         self.resumed = torch.load(self.snapshot, map_location="cpu", weights_only=True)
@@ -109,8 +109,8 @@ class Training:
         return True
 
     def on_train_start(self, trainer: Any) -> None:
-        """Restore the state of an interrupted run, or hash the weights that a new one begins with."""
-        torch.set_num_threads(self.threads)  # Ultralytics sets as many as there are
+        """Restore the state of an interrupted run, or hash the initial weights of a new one."""
+        torch.set_num_threads(self.threads)  # Ultralytics uses all threads
         model = trainer.model
         self.device = str(trainer.device)
         if trainer.device.type == "cuda":
@@ -127,11 +127,11 @@ class Training:
             trainer.scaler.load_state_dict(state["scaler"])
             trainer.best_fitness = state["best_fitness"]
             vars(trainer.stopper).update(state["stopper"])
-            for number in state["buffer"]:  # the images that mosaic picks from
+            for number in state["buffer"]:  # the images that mosaic selects from
                 trainer.train_loader.dataset.load_image(number)
             self.weights_hash, self.order_hash = state["weights_hash"], state["order_hash"]
             self.seconds = state["seconds"]
-            # Resuming wrote `model=last.pt resume=...` there.
+            # Resuming has written `model=last.pt resume=...` to it.
             _put(self.folder / "args.yaml", state["files"]["args.yaml"])
             return
         digest = hashlib.sha256()
@@ -142,7 +142,7 @@ class Training:
         self.hash_first_batches(trainer)
 
     def hash_first_batches(self, trainer: Any) -> None:
-        """Hash the images of the first batches as they come from the loader."""
+        """Hash the images of the first batches of the loader."""
         digest = hashlib.sha256()
         preprocess = trainer.preprocess_batch
         count = 0
@@ -157,13 +157,13 @@ class Training:
                 self.order_hash = digest.hexdigest()[:16]
             return preprocess(batch)
 
-        trainer.preprocess_batch = preprocess_batch  # and it stays: it may have been wrapped since
+        trainer.preprocess_batch = preprocess_batch  # never removed, since it may be wrapped later
 
     def on_train_epoch_start(self, trainer: Any) -> None:
-        """Seed everything by seed and epoch.
+        """Seed all random numbers by seed and epoch.
 
-        Whatever came before, such as another loss or a kill, then leaves the epoch's order and augmentations alone. Up
-        to Ultralytics 8.4.120 the loader's generator has a constant seed: every seed would see the same order.
+        The order and the augmentations of an epoch then do not depend on the loss or on a kill. Up to Ultralytics
+        8.4.120, the generator of the loader has a constant seed, which would give every seed the same order.
         """
         number = int.from_bytes(hashlib.sha256(f"{self.seed} {trainer.epoch}".encode()).digest()[:7], "big")
         random.seed(number)
@@ -171,20 +171,20 @@ class Training:
         torch.manual_seed(number)
         loader = trainer.train_loader
         loader.generator.manual_seed(number)
-        loader.reset()  # workers are seeded as they start; and a new iterator draws a number before the order
+        loader.reset()  # workers are seeded when they start, and a new iterator draws a number before the order
         self.epoch_started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Any) -> None:
-        """Take the epoch's time, before it is validated."""
+        """Store the time of the epoch, before validation."""
         self.seconds.append(time.perf_counter() - self.epoch_started)
 
     def on_model_save(self, trainer: Any) -> None:
-        """Note that there is a checkpoint of this epoch."""
+        """Record that a checkpoint of this epoch has been saved."""
         self.saved = True
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        """Write all that the next epoch depends on, in one file, in one go."""
-        if not self.saved:  # this event comes once more, after the last validation
+        """Write a snapshot of everything that the next epoch depends on."""
+        if not self.saved:  # this event is called again after the final validation
             return
         self.saved = False
         if trainer.epoch + 1 >= trainer.epochs or trainer.stop:
@@ -213,7 +213,7 @@ class Training:
         write_whole(self.snapshot, lambda part: torch.save(state, part))
 
     def on_train_end(self, trainer: Any) -> None:
-        """Take the peak of the memory, before the checkpoints are validated again."""
+        """Store the peak memory, before the checkpoints are validated again."""
         if trainer.device.type == "cuda":
             self.peak_memory_mb = torch.cuda.max_memory_allocated(trainer.device) / 2**20
             return
@@ -231,7 +231,7 @@ def _put(path: Path, content: torch.Tensor) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value with NumPy's numbers as Python's, which are all that `torch.load` takes without trust."""
+    """Return a value with NumPy numbers converted to Python numbers, for `torch.load(weights_only=True)`."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -240,7 +240,7 @@ def _plain(value: Any) -> Any:
 
 
 def train(folder: Path, plan: dict[str, Any]) -> RunRecord:
-    """Train a run, or go on with it, validate its checkpoints and return its record."""
+    """Train or continue a run, validate its checkpoints and return its record."""
     import ultralytics
 
     group_and_tag(folder, plan)
@@ -260,7 +260,7 @@ def train(folder: Path, plan: dict[str, Any]) -> RunRecord:
     classes: list[str] = []
     for which in ("last", "best"):
         weights = folder / "weights" / f"{which}.pt"
-        if not weights.is_file():  # a training whose metrics never were numbers
+        if not weights.is_file():  # the metrics were never numbers
             weights = folder / "weights" / "last.pt"
         metrics[which], counted, classes = validate(weights, plan)
         for key in ("tp", "conf", "cls", "image"):
@@ -295,14 +295,14 @@ def _plan_part(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(argument: str) -> int:
-    """Do the run in a folder; what goes wrong is in its record."""
+    """Carry out the run in a folder; an error is stored in its record."""
     end_with_parent()
     folder = Path(argument).resolve()
     plan = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
     if Path(plan["cwd"]).is_dir():
         os.chdir(plan["cwd"])
     lock = wait_for_others(folder)
-    if (folder / RECORD_FILE).is_file():  # another process did this run meanwhile
+    if (folder / RECORD_FILE).is_file():  # another process has finished this run
         return 0
     try:
         record = train(folder, plan)

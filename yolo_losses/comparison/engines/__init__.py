@@ -1,7 +1,7 @@
-"""Where the runs of a comparison are carried out: on this machine, or by Ray.
+"""Engines that carry out the runs of a comparison: on this machine, or with Ray.
 
-Each engine is a function `run_all(runs, watch, ...)` that returns when every run has a record, and that leaves no
-process behind where it is stopped.
+Each engine is a function `run_all(runs, watch, ...)` that returns when every run has a record. If it is stopped, it
+ends all processes of runs.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from yolo_losses.comparison.grid import Run
 
 
 class Watch(Protocol):
-    """Receives run events."""
+    """Receives events of runs."""
 
     side_by_side: int
 
     def started(self, run: Run) -> None:
-        """Take note that a run's process is there."""
+        """Called when a run has started."""
 
     def lost(self, run: Run) -> None:
-        """Take note that the machine of a run is gone: it will be started again elsewhere."""
+        """Called when the machine of a run was lost; the run will be started again."""
 
     def ended(self, run: Run) -> None:
-        """Take note that a run has a record."""
+        """Called when a run has a record."""
 
 
 def threads(cores: int) -> int:
-    """Return how many threads a run with these cores has: no more than `OMP_NUM_THREADS`, where that is set."""
+    """Return the number of threads of a run with these cores: at most `OMP_NUM_THREADS`, if that is set."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, min(cores, int(limit)) if limit.isdigit() else cores)
 
@@ -39,7 +39,7 @@ def threads(cores: int) -> int:
 def start(folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start the process of a run.
 
-    It ends by itself when its standard input closes, which happens too when this process is killed.
+    It ends when its stdin is closed, which also happens when this process is killed.
     """
     with (folder / folders.LOG_FILE).open("ab") as log:
         return subprocess.Popen(
@@ -48,12 +48,12 @@ def start(folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONUNBUFFERED": "1", "MPLBACKEND": "agg", **environment},
-            start_new_session=True,  # ctrl-C is for this process, which then ends that one
+            start_new_session=True,  # ctrl-C only reaches this process, which then ends the new one
         )
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End the process of a run, and wait until it is gone."""
+    """End the process of a run and wait for it."""
     if process.stdin is not None:
         process.stdin.close()
     try:

@@ -1,4 +1,4 @@
-"""Runs side by side on this machine, each in a process of its own."""
+"""Carries out runs on this machine, each in its own process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def cores() -> int:
 def run_all(
     runs: Sequence[Run], watch: Watch, *, jobs: int | None, devices: Sequence[str], data_hashes: Mapping[str, str]
 ) -> None:
-    """Carry out the runs, `jobs` at a time (`None`: one), or one on each of the devices."""
+    """Carry out the runs, `jobs` at a time (one by default), or one on each device."""
     places: list[str | None] = list(devices) or [None] * (jobs or 1)
     watch.side_by_side = len(places)
     each = threads(cores() // len(places))
@@ -48,6 +48,6 @@ def run_all(
     finally:
         for _, process in running.values():
             if process.stdin is not None:
-                process.stdin.close()  # all of them first: they end side by side
+                process.stdin.close()  # all of them first, so that they end simultaneously
         for _, process in running.values():
             stop(process)

@@ -1,8 +1,8 @@
-"""Runs handed to Ray Tune: one trial each, wherever the cluster has room, with no early stopping.
+"""Carries out runs with Ray Tune, one trial per run, without early stopping.
 
-The folder of the comparison is on storage that every node sees under the same path. What is done stands in the runs'
-folders alone: a trial whose node is lost goes on from its snapshot on another one, and so does a comparison whose
-driver was lost, when it is started again.
+The folder of the comparison must be on storage that every node mounts under the same path. All progress is in the
+folders of the runs: a trial whose node is lost continues from its snapshot on another node, and a comparison whose
+driver was lost continues when it is started again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from yolo_losses.comparison.grid import Run
 from yolo_losses.comparison.record import METRIC_COLUMNS, RECORD_FILE, RunRecord, read_results
 from yolo_losses.comparison.words import first_line
 
-LOST_NODES = 10  # how many a trial may lose; what fails in a training is in its record, and no failure for Ray
+LOST_NODES = 10  # that a trial may lose; an error in a training is stored in its record, and not a failure for Ray
 
 
 def run_all(
@@ -34,18 +34,18 @@ def run_all(
     data_hashes: Mapping[str, str],
     storage: Path,
 ) -> None:
-    """Hand the runs to a Ray cluster as one grid and wait for all of them.
+    """Submit the runs to a Ray cluster as one grid and wait for all of them.
 
     Args:
-        runs: what is to be carried out.
-        watch: is told which run starts and ends.
-        jobs: how many at a time at most; `None`: one per GPU, or one per node of a cluster without GPUs.
-        address: of the cluster; `None`: that of `RAY_ADDRESS`, or a cluster on this machine alone.
-        data_hashes: by data set.
-        storage: a folder for what Ray writes, removed at the end.
+        runs: the runs.
+        watch: receives the events of the runs.
+        jobs: maximum number of runs at a time; by default one per GPU, or one per node of a cluster without GPUs.
+        address: address of the cluster; by default that in `RAY_ADDRESS`, or a cluster on this machine.
+        data_hashes: hashes of the data sets.
+        storage: a folder for the files of Ray, removed at the end.
 
     Raises:
-        ValueError: if there is no cluster at that address.
+        ValueError: if there is no cluster at the address.
     """
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # ctrl-C is an exception here as elsewhere
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -53,13 +53,13 @@ def run_all(
     import ray
     from ray import tune
 
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost node is a line of ours, not a traceback
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost node is logged in one line, not as a traceback
     ours = not ray.is_initialized()
     if ours:
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         try:
             host, _, port = address.rpartition(":")
-            if port.isdigit() and "/" not in host:  # Ray itself would go on trying for minutes
+            if port.isdigit() and "/" not in host:  # Ray would retry for minutes
                 socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address=address, log_to_driver=False, logging_level="error")
         except Exception as error:
@@ -76,14 +76,14 @@ def run_all(
         space = {"folder": tune.grid_search(list(by_folder)), "environment": environment}
 
         class Callback(tune.Callback):
-            """Passes on which trial starts and ends."""
+            """Forwards the events of trials."""
 
             def __init__(self, watch: Watch, runs: Mapping[str, Run]) -> None:
                 self.watch = watch
                 self.runs = runs
 
             def __getstate__(self) -> dict[str, Any]:
-                return {}  # Tune pickles it for a restore, which is not needed here
+                return {}  # Tune pickles it to restore an experiment, which is not used
 
             def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
                 self.watch.started(self.runs[trial.config["folder"]])
@@ -121,9 +121,9 @@ def run_all(
 
 
 def shares(nodes: Sequence[Mapping[str, float]], jobs: int | None) -> tuple[int, float, int]:
-    """Return CPUs and GPUs per trial, and how many trials run at a time.
+    """Return the CPUs and GPUs per trial, and the number of trials at a time.
 
-    A trial is small enough for any node of the cluster, so that one that is lost has somewhere to go on.
+    A trial is small enough for every node of the cluster, so that a lost one can continue on any of them.
     """
     cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
@@ -134,7 +134,7 @@ def shares(nodes: Sequence[Mapping[str, float]], jobs: int | None) -> tuple[int,
 
 
 def carry_out(config: Mapping[str, Any]) -> None:
-    """Carry out one run: the trial of Ray Tune."""
+    """Carry out one run, as a trial of Ray Tune."""
     from ray import tune
 
     folder = Path(config["folder"])
