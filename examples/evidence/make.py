@@ -25,7 +25,7 @@ from yolo_losses.comparison.report.notes import notes
 from yolo_losses.comparison.report.tables import read_summary
 from yolo_losses.comparison.stats.analysis import Analysis, Comparison, analyse
 from yolo_losses.comparison.stats.differences import Estimate
-from yolo_losses.comparison.stats.verdict import WORDS, Verdict, Word, points
+from yolo_losses.comparison.stats.verdict import WORDS, Outcome, Verdict, points
 from yolo_losses.plots.style import STYLE, svg_element, svg_file
 
 FOLDER = Path(__file__).resolve().parent
@@ -122,7 +122,7 @@ def tables(results: Mapping[str, Analysis]) -> Iterator[str]:
 def captions(result: Analysis, labels: Mapping[str, str]) -> tuple[str, str]:
     """Return the figure of the README with its caption, in English and in Chinese."""
     words = [verdict.word for c, _, verdict in judged(result) if c.name in labels]
-    counts: dict[Word, int] = {word: words.count(word) for word in WORDS if word in words}
+    counts: dict[Outcome, int] = {word: words.count(word) for word in WORDS if word in words}
     said = ", ".join(f"{NUMBERS[count]} {word}" for word, count in counts.items())
     counted = "、".join(f"{CHINESE_NUMBERS[count]}种{CHINESE[word]}" for word, count in counts.items())
     image = '<a href="examples/evidence/README.md"><img src="examples/evidence/verdict.svg" alt="{}" width="420"></a>'

@@ -1,4 +1,4 @@
-"""From the records of a comparison to its results: every configuration against the baseline, on every metric."""
+"""The results of a comparison: every configuration against the baseline, on every metric."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Run:
 
     Attributes:
         record: its record.
-        values: its metrics by epochs: `best`, `last`, `mean`; `class:metric` are those of one class.
-        samples: the same on each resample of the validation images; empty if its detections are not known.
-        images: number of validation images; 0 where its detections are not known.
+        values: its metrics by epochs (`best`, `last`, `mean`); `class:metric` is the metric of a class.
+        samples: the same on each resample of the validation images; empty if the detections are unknown.
+        images: number of validation images, 0 if the detections are unknown.
     """
 
     record: RunRecord
@@ -53,11 +53,11 @@ class Comparison:
         data: the data set, or `ALL_SETS`.
         name: the configuration.
         which: the epochs: `best`, `last` or `mean`.
-        metric: the metric, `class:metric` for that of one class.
-        values: the metric by seed; by data set the mean difference, over data sets.
-        differences: the difference at each seed, or on each data set, that both have.
-        estimate: of the difference; `None` for the baseline.
-        verdict: what follows, for the metric that was chosen.
+        metric: the metric, or `class:metric` for a class.
+        values: the metric by seed; for `ALL_SETS`, the mean difference by data set.
+        differences: the differences by seed, or by data set.
+        estimate: the estimated difference, `None` for the baseline.
+        verdict: the verdict, for the chosen metric.
     """
 
     data: str
@@ -85,19 +85,19 @@ class Analysis:
     """The results of a comparison.
 
     Attributes:
-        records: of all runs.
+        records: records of all runs.
         baseline: name of the baseline.
         rope: the largest difference that does not matter.
-        metric: the metric that the verdicts are on.
-        epochs: the epochs that they are on.
+        metric: the metric of the verdicts.
+        epochs: the epochs of the verdicts.
         names: the configurations, the baseline first.
         sets: the data sets.
         classes: the classes of each data set.
-        comparisons: by data set, configuration, epochs and metric; the baseline's own numbers are among them.
-        spreads: behind the verdicts of each data set.
-        decisions: of each data set, where seeds were added until all was decided.
-        next_seeds: of each data set, the runs that its next round needs.
-        notes: what a reader has to know before the numbers.
+        comparisons: by data set, configuration, epochs and metric, including those of the baseline.
+        spreads: the spreads that the verdicts of each data set are based on.
+        decisions: decisions by data set, if seeds were added in rounds.
+        next_seeds: the runs of the next round by data set.
+        notes: notes that precede the numbers.
     """
 
     records: list[RunRecord]
@@ -120,7 +120,7 @@ class Analysis:
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """Short names of the configurations: what they do not all share, losses by their value alone."""
+        """Short names of the configurations: the keys in which they differ, for losses only the value."""
         configurations = {r.name: r.configuration for r in self.records}
         keys = dict.fromkeys(key for own in configurations.values() for key in own)
         varying = [key for key in keys if len({str(own.get(key)) for own in configurations.values()}) > 1]
@@ -132,7 +132,7 @@ class Analysis:
 
     @cached_property
     def titles(self) -> dict[str, str]:
-        """Short names of the data sets: of their paths as much as tells them apart."""
+        """Short names of the data sets: paths shortened as long as they stay distinct."""
         parts = {data: Path(data).parts for data in self.sets}
         for length in range(1, 1 + max(map(len, parts.values()), default=0)):
             short = {data: "/".join(own[-length:]) for data, own in parts.items()}
@@ -142,12 +142,12 @@ class Analysis:
 
     @property
     def scopes(self) -> list[str]:
-        """The data sets, after their mean where there are several that were not decided one by one."""
+        """The data sets, preceded by their mean if there are several without decisions in rounds."""
         return [ALL_SETS, *self.sets] if len(self.sets) > 1 and not self.decisions else self.sets
 
     @property
     def candidates(self) -> list[str]:
-        """The configurations but the baseline."""
+        """The configurations without the baseline."""
         return self.names[1:]
 
     def finished(self, data: str, name: str) -> list[RunRecord]:
@@ -167,12 +167,12 @@ def analyse(
     """Return the results of a comparison.
 
     Args:
-        records: of its runs.
+        records: the records of its runs.
         baseline: name of the configuration that the others are compared with.
         rope: the largest difference of `metric` that does not matter.
-        metric: the metric that the verdicts are on.
-        epochs: the epochs that they are on: `best`, `last` or `mean`.
-        plan: where seeds are added until all is decided, those that may be run of a configuration, in order.
+        metric: the metric of the verdicts.
+        epochs: the epochs of the verdicts: `best`, `last` or `mean`.
+        plan: if seeds are added in rounds, all seeds that may be run, in order.
     """
     result = Analysis([*records], baseline, rope, metric, epochs)
     result.names = [*dict.fromkeys([baseline, *(r.name for r in records)])]
@@ -188,7 +188,7 @@ def analyse(
 
 
 def _finished_runs(result: Analysis) -> list[Run]:
-    """Return the finished runs, with their metrics on resamples of the images; a seed counts once."""
+    """Return the finished runs with their metrics on resamples of the images; a repeated seed counts once."""
     weights: dict[int, Array] = {}
     runs: dict[tuple[str, str, int], Run] = {}
     twice: list[str] = []
@@ -268,7 +268,7 @@ def _compare(result: Analysis, data: str, runs: list[Run], plan: Sequence[int]) 
     for which in EPOCHS:
         for metric in metrics:
             values, samples, images = of(which, metric)
-            if not any(values.values()):  # mAP75 and classes of runs made by hand, or over the last epochs
+            if not any(values.values()):  # mAP75 and classes are unknown for runs of `yolo train` and for `mean`
                 continue
             chosen = metric == result.metric
             estimates, spreads = estimate_differences(
@@ -285,9 +285,9 @@ def _compare(result: Analysis, data: str, runs: list[Run], plan: Sequence[int]) 
 
 
 def _compare_over_sets(result: Analysis) -> None:
-    """Add the mean over data sets: these are the blocks, and a configuration's differences on them are the values.
+    """Add the mean over data sets, with data sets as blocks and the differences on them as values.
 
-    So the intervals hold for further data sets: they cover the variance between sets and that within them.
+    The intervals therefore hold for further data sets: they include the variance between and within data sets.
     """
     for which in EPOCHS:
         for metric in METRICS:
@@ -309,7 +309,7 @@ def _compare_over_sets(result: Analysis) -> None:
 def _add(
     result: Analysis, data: str, which: str, metric: str, values: Values, estimates: Mapping[str, Estimate]
 ) -> None:
-    """Add the comparisons of one metric, with verdicts where it is the chosen one."""
+    """Add the comparisons of one metric, with verdicts for the chosen metric."""
     nothing = data != ALL_SETS and not any(value for own in values.values() for value in own.values())
     base = values.get(result.baseline, {})
     for name, own in values.items():

@@ -1,4 +1,4 @@
-"""From the values of a metric to the differences from the baseline, each with its intervals."""
+"""Differences of a metric from the baseline, with intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import special
 from yolo_losses.comparison.stats.model import LEVEL, Array, Design, critical_values, simultaneous_coverage
 
 Values = Mapping[str, Mapping[Hashable, float]]  # configuration -> seed, or data set -> value
-OUTLIER = 4.0  # standardised residual from which a run is pointed out
+OUTLIER = 4.0  # standardized residual from which on a run is reported
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Estimate:
 
     Attributes:
         mean: the difference.
-        se: its standard error; NaN where there is no spread to judge by, 0 where the runs equal the baseline's.
+        se: its standard error; NaN without a spread to estimate it from, 0 if the runs equal those of the baseline.
         df: degrees of freedom of the standard error.
-        critical: how many standard errors the simultaneous interval reaches.
+        critical: half the width of the simultaneous interval in standard errors.
         n: number of seeds that both have.
-        p_adjusted: p-value of no difference, for the whole family.
-        image_variance: the part of `se` squared that comes from the validation images, which more seeds do not reduce.
-        images: number of validation images; 0 where that part is not known.
-        level: of the simultaneous interval.
+        p_adjusted: p-value of no difference, adjusted for the whole family.
+        image_variance: the part of the squared `se` due to the validation images, which more seeds do not reduce.
+        images: number of validation images, 0 if that part is unknown.
+        level: level of the simultaneous interval.
     """
 
     mean: float
@@ -43,12 +43,12 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The simultaneous interval, which decides the word."""
+        """The simultaneous interval, which determines the outcome."""
         return self._interval(self.critical)
 
     @property
     def own_interval(self) -> tuple[float, float]:
-        """The 95 % interval of this configuration alone, not corrected for how many there are."""
+        """The 95 % interval of this configuration, not adjusted for the number of configurations."""
         return self._interval(float(special.stdtrit(self.df, (1 + LEVEL) / 2)))
 
     def _interval(self, critical: float) -> tuple[float, float]:
@@ -58,14 +58,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Spreads:
-    """What the differences were judged by.
+    """The spreads that the intervals are based on.
 
     Attributes:
-        pooled: standard deviation of a run, over all configurations.
-        df: degrees of freedom of it.
-        prior_df: how strongly spreads were moderated toward it; infinite where they differ no more than by chance.
-        apart: configurations whose spread stands out: name -> standard deviation.
-        outliers: runs that lie far from what their configuration and seed would make one expect.
+        pooled: standard deviation of a run, pooled over all configurations.
+        df: its degrees of freedom.
+        prior_df: how strongly spreads were moderated toward it; infinite if they differ no more than by chance.
+        apart: configurations with an unusually large spread: name -> standard deviation.
+        outliers: runs far from the expectation for their configuration and seed.
     """
 
     pooled: float
@@ -82,17 +82,17 @@ def estimate_differences(
     images: int = 0,
     level: float | None = LEVEL,
 ) -> tuple[dict[str, Estimate], Spreads | None]:
-    """Return the difference of each configuration from the baseline, and the spreads behind them.
+    """Return the difference of each configuration from the baseline, and the spreads they are based on.
 
-    Configurations with no seed in common with the baseline, with one, or equal to it at each seed are not part of the
-    family, and have no interval.
+    Configurations that have fewer than two seeds in common with the baseline, or equal it at each seed, are not part of
+    the family and have no interval.
 
     Args:
         values: the metric by configuration and seed.
         baseline: the configuration that the others are compared with.
-        samples: the metric of each run on resamples of the validation images, shape (resamples,); `None`: not known.
+        samples: the metric of each run on resamples of the validation images, shape (resamples,), if known.
         images: number of validation images.
-        level: of the simultaneous intervals; `None`: every interval holds by itself alone, with 95 %.
+        level: level of the simultaneous intervals, `None` for individual 95 % intervals.
     """
     base = values[baseline]
     found: dict[str, Estimate] = {}
@@ -122,12 +122,12 @@ def estimate_differences(
     if samples is not None:
         resampled = np.stack([samples[run] for run in runs], axis=1)
         resampled = resampled[~np.isnan(resampled).any(1)]
-        if len(resampled) > 1:  # hardly a resample may have a label of a rare class
+        if len(resampled) > 1:  # few resamples may have a label of a rare class
             over_images = design.image_variance(resampled)
     variance = fit.variance + over_images
     df = variance**2 / (fit.variance**2 / fit.df + over_images**2 / max(images - 1, 1))
-    # Where the spread over seeds came out small by chance, these are too many: the interval over seeds and images is
-    # never narrower than that over seeds.
+    # If the spread over seeds is small by chance, these degrees of freedom are too many: the interval over seeds and
+    # images must not be narrower than that over seeds.
     alone = [special.stdtrit(f, (1 + LEVEL) / 2) * np.sqrt(v) for f, v in ((fit.df, fit.variance), (df, variance))]
     narrower = alone[1] < alone[0]
     variance, df = np.where(narrower, fit.variance, variance), np.where(narrower, fit.df, df)

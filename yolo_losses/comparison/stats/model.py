@@ -5,7 +5,7 @@ seeds may differ, and runs may be missing. `Design.fit` estimates the difference
 standard error and degrees of freedom, and `critical_values` makes the intervals hold for all of them at once.
 
 The spread of one configuration over its seeds has few degrees of freedom (two, with three seeds), and a t interval from
-its pairs alone is very wide. So configurations are judged together, by these rules:
+its pairs alone is very wide. Therefore configurations are analyzed together, by these rules:
 
 1. Spreads are moderated toward the pooled one (Smyth 2004, doi 10.2202/1544-6115.1027), (d0 s0^2 + d s^2) / (d0 + d),
    with d the degrees of freedom of a spread and d0 those of the prior, estimated from how much the spreads differ. s0^2
@@ -32,8 +32,8 @@ Array = NDArray[Any]
 
 LEVEL = 0.95
 APART = 0.2  # level of the F test by which a spread stands out
-MAX_DF = 1e4  # as good as normal
-NO_SPREAD = 1e-18  # a variance below this is rounding
+MAX_DF = 1e4  # practically normal
+NO_SPREAD = 1e-18  # a smaller variance is rounding
 NORMAL_NODES, NORMAL_WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
 NORMAL_WEIGHTS = NORMAL_WEIGHTS / NORMAL_WEIGHTS.sum()
 UNIFORM_NODES, UNIFORM_WEIGHTS = (values / 2 for values in np.polynomial.legendre.leggauss(16))
@@ -42,17 +42,17 @@ UNIFORM_NODES = UNIFORM_NODES + 0.5
 
 @dataclass(frozen=True)
 class Fit:
-    """Differences from the baseline; all arrays may have leading axes, of several metrics or simulated data sets.
+    """Differences from the baseline; all arrays may have leading axes, for several metrics or simulated data sets.
 
     Attributes:
-        mean: difference of each configuration from the baseline, shape (..., k); NaN where no runs connect the two.
-        variance: its variance over seeds; NaN where there is no spread to judge by, 0 where nothing varies.
+        mean: difference of each configuration from the baseline, shape (..., k); NaN if no runs connect the two.
+        variance: its variance over seeds; NaN without a spread to estimate it from, 0 if nothing varies.
         df: degrees of freedom of that variance.
-        shared: the part of the variance that comes from the baseline's runs, which all differences share.
-        prior_df: d0, shape (...); infinite where the spreads differ by no more than chance.
-        apart: whether each configuration's spread is judged alone, shape (..., k + 1), the baseline first.
+        shared: the part of the variance due to the runs of the baseline, which all differences share.
+        prior_df: d0, shape (...); infinite if the spreads differ no more than by chance.
+        apart: whether the spread of each configuration is used unmoderated, shape (..., k + 1), the baseline first.
         spreads: variance of one run of each configuration, shape (..., k + 1).
-        pooled: the pooled one, shape (...).
+        pooled: the pooled variance, shape (...).
     """
 
     mean: Array
@@ -119,7 +119,7 @@ class Design:
         return Fit(mean, variance, total_df, parts[..., 0], prior_df, apart, spreads, pooled)
 
     def image_variance(self, samples: Array) -> Array:
-        """Return the variance of each difference over validation images, less what the spread over seeds has of it.
+        """Return the variance of each difference over validation images that the spread over seeds does not include.
 
         Args:
             samples: the metric of each run on resamples of the images, shape (resamples, runs).
@@ -133,11 +133,11 @@ class Design:
 
 
 def moderate(spreads: Array, df: Array, pooled: Array, pool_df: float) -> tuple[Array, Array, Array, Array]:
-    """Return moderated variances, their degrees of freedom, the prior's, and which spreads are judged alone.
+    """Return moderated variances, their degrees of freedom, those of the prior, and which spreads are unmoderated.
 
     Args:
         spreads: variance of one run of each configuration, shape (..., configurations).
-        df: degrees of freedom of each, shape (configurations,); 0 where a configuration has no spread of its own.
+        df: degrees of freedom of each, shape (configurations,); 0 for a configuration without a spread.
         pooled: the pooled variance, shape (...).
         pool_df: its degrees of freedom.
     """
@@ -193,24 +193,21 @@ def simultaneous_coverage(critical: Array, df: Array, shared: Array) -> Array:
 
 
 def critical_values(df: Array, shared: Array, level: float = LEVEL) -> Array:
-    """Return by how many standard errors the simultaneous intervals reach, shape (k,).
+    """Return half the widths of the simultaneous intervals in standard errors, shape (k,).
 
-    Each difference's value is that of the largest |t| of the whole family at its own degrees of freedom.
+    Each value is the quantile of the largest |t| of the family at the degrees of freedom of the difference.
 
     Args:
         df: degrees of freedom of each difference, shape (k,).
         shared: fraction of each difference's variance that is the baseline's, shape (k,).
-        level: of the intervals together.
+        level: simultaneous level of the intervals.
     """
     unique, index = np.unique(np.minimum(df, MAX_DF), return_inverse=True)
-    critical = special.stdtrit(unique, (1 + level) / 2)  # that of one difference alone
+    critical = special.stdtrit(unique, (1 + level) / 2)  # of a single difference
     if len(df) > 1:
-        low, high = (
-            critical,
-            special.stdtrit(unique, (1 + level ** (1 / len(df))) / 2),
-        )  # Šidák: nothing shared
+        low, high = critical, special.stdtrit(unique, (1 + level ** (1 / len(df))) / 2)  # Šidák: nothing shared
         family = np.broadcast_to(shared, (len(unique), len(shared)))
-        for _ in range(14):  # to a ten-thousandth of the way
+        for _ in range(14):  # bisection to a relative precision of 1e-4
             critical = (low + high) / 2
             outside = simultaneous_coverage(critical, unique, family) < level
             low, high = np.where(outside, critical, low), np.where(outside, high, critical)

@@ -1,7 +1,7 @@
-"""Average precision on resamples of the validation images, all resamples at once.
+"""Average precision on resamples of the validation images, for all resamples at once.
 
-On the images as they are the numbers equal those of Ultralytics' `ap_per_class`. A resample gives each image a weight,
-the number of times that it was drawn; nothing is sorted or matched again.
+On the original images, the values equal those of Ultralytics' `ap_per_class`. A resample gives each image a weight, the
+number of times that it was drawn; nothing is sorted or matched again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 RECALLS = np.linspace(0, 1, 101)
 CONFIDENCES = np.linspace(0, 1, 1000)
-CHUNK = 500_000  # numbers in one intermediate array: 4 MB, which a cache holds
+CHUNK = 500_000  # elements of an intermediate array: 4 MB, which fit into a cache
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Resampled:
         classes: the classes that have labels, shape (classes,).
         ap: average precision by class and IoU threshold, shape (classes, 10, resamples).
         precision: by class, at the confidence of the largest mean F1, shape (classes, resamples).
-        recall: likewise.
+        recall: by class, at the same confidence, shape (classes, resamples).
     """
 
     classes: Array
@@ -91,7 +91,7 @@ def resample(detections: Detections, weights: Array) -> Resampled:
         detections: the detections of one model.
         weights: how often each image counts in each resample, shape (images, resamples).
     """
-    order = np.argsort(-detections.conf)  # the very call of `ap_per_class`, so that ties fall the same way
+    order = np.argsort(-detections.conf)  # the same call as in `ap_per_class`, so that ties are in the same order
     tp, conf, cls, image = (a[order] for a in (detections.tp, detections.conf, detections.cls, detections.image))
     classes = np.unique(detections.target_cls).astype(int)
     weights = weights.astype(np.int32)
@@ -125,7 +125,7 @@ def _one_class(tp: Array, conf: Array, image: Array, drawn: Array, labels: Array
     at = np.searchsorted(-conf, -CONFIDENCES, side="right") - 1  # the last detection that is confident enough
     hit_rows = np.flatnonzero(tp.any(1))
     rows = np.unique(np.concatenate([hit_rows, at[at >= 0]]))
-    # Most detections are false and fall between two rows that matter: they are added up, and not looked at again.
+    # Most detections are false and lie between two rows that matter: only their sum is used.
     between = np.add.reduceat(drawn[image[: rows[-1] + 1]], np.concatenate([[0], rows[:-1] + 1]), dtype=np.int32)
     total = between.cumsum(0)
     hit_counts, hit_total = drawn[image[hit_rows]], total[np.searchsorted(rows, hit_rows)]
@@ -217,7 +217,7 @@ def _at_largest_f1(precision: Array, recall: Array) -> tuple[Array, Array]:
 
 
 def _mean_over_classes(values: Array) -> Array:
-    """Return the mean over the first axis, of the classes that are there."""
+    """Return the mean over the first axis, ignoring NaN."""
     present = ~np.isnan(values)
     count = present.sum(0)
     return np.where(count > 0, np.where(present, values, 0).sum(0) / np.maximum(count, 1), np.nan)

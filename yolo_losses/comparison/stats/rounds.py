@@ -1,9 +1,9 @@
-"""Rounds of seeds: after each, what is decided needs no more runs, and what will not be decided gets none.
+"""Rounds of seeds: after each round, configurations that are decided, or cannot be expected to be, get no more runs.
 
-A round is a look at the data, and many looks at 95 % find a difference where there is none. The 5 % are spent over the
-looks as O'Brien and Fleming's boundaries spend them (Lan and DeMets 1983, doi 10.1093/biomet/70.3.659): little at the
-first, most at the last. The intervals of a look hold with 1 minus what is spent at it, so that all that is ever called
-better or worse is wrong with 5 % at most.
+Each round is a look at the data, and repeated looks at 95 % would find too many differences by chance. The 5 % are
+spent over the looks like by O'Brien and Fleming's boundaries (Lan and DeMets 1983, doi 10.1093/biomet/70.3.659): little
+at the first look, most at the last. The level of the intervals of a look is 1 minus what is spent at it, so that the
+probability of any wrong "better" or "worse" is at most 5 %.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Reason = Literal["decided", "will not be decided", "the last round", "open"]
 
 @dataclass(frozen=True)
 class Decision:
-    """Where a configuration stands.
+    """The status of a configuration.
 
     Attributes:
-        look: the number of the look that it was judged at last, from 1; 0 before the first.
+        look: the number of its last look, from 1; 0 before the first.
         seeds: the seeds of that look.
-        level: of its simultaneous intervals.
-        reason: why no more runs are spent, or `open`.
+        level: level of its simultaneous intervals.
+        reason: why it gets no more runs, or `open`.
     """
 
     look: int
@@ -46,7 +46,7 @@ class Decision:
 
 
 def looks(max_seeds: int) -> list[int]:
-    """Return after how many seeds there is a look: 3, 5, 8, 12 for a maximum of 12."""
+    """Return the numbers of seeds after which there is a look: 3, 5, 8, 12 for a maximum of 12."""
     found = [min(FIRST_LOOK, max_seeds)]
     while found[-1] < max_seeds:
         found.append(min(math.ceil(GROWTH * found[-1]), max_seeds))
@@ -54,7 +54,7 @@ def looks(max_seeds: int) -> list[int]:
 
 
 def levels(counts: Sequence[int]) -> list[float]:
-    """Return the level of each look's intervals: 1 minus the part of the 5 % that is spent at it."""
+    """Return the level of the intervals of each look: 1 minus the part of the 5 % that is spent at it."""
     fractions = np.sqrt(np.array(counts) / counts[-1])
     spent = 2 * special.ndtr(special.ndtri((1 - LEVEL) / 2) / fractions)
     return [1 - float(part) for part in np.diff(spent, prepend=0.0)]
@@ -69,21 +69,21 @@ def decide(
     samples: Mapping[tuple[str, Hashable], Array] | None = None,
     images: int = 0,
 ) -> tuple[dict[str, Decision], dict[str, list[Hashable]]]:
-    """Return where each configuration of a data set stands, and which seeds come next.
+    """Return the status of each configuration of a data set, and the next seeds.
 
-    It depends on the runs alone: a comparison that is stopped and started again decides the same.
+    The result only depends on the runs: a comparison that is stopped and restarted makes the same decisions.
 
     Args:
         values: the metric of the finished runs, by configuration and seed.
         baseline: the configuration that the others are compared with.
         rope: the largest difference that does not matter.
-        seeds: the plan, as many as may be run of a configuration, in order.
-        over: the seeds of each configuration whose runs are over, finished or failed.
+        seeds: all seeds that may be run, in order.
+        over: the seeds of each configuration whose runs have finished or failed.
         samples: as for `estimate_differences`.
-        images: likewise.
+        images: as for `estimate_differences`.
 
     Returns:
-        The decisions, and the seeds of the runs that the next look needs, none if all is decided.
+        The decisions, and the seeds that the next look needs by configuration, empty if everything is decided.
     """
     counts = looks(len(seeds))
     spent = levels(counts)
@@ -120,6 +120,6 @@ def restrict(values: Values, seeds: Collection[Hashable]) -> Values:
 
 
 def plan_seeds(given: Sequence[int], max_seeds: int) -> list[int]:
-    """Return the seeds of the plan: those given, then the next free ones, up to the maximum."""
+    """Return the given seeds followed by the next unused ones, up to the maximum."""
     more = (seed for seed in itertools.count() if seed not in given)
     return [*given, *itertools.islice(more, max(0, max_seeds - len(given)))][:max_seeds]

@@ -1,6 +1,6 @@
-"""What an estimated difference allows one to say: the interval that a figure draws decides the word.
+"""The verdict on an estimated difference, which is determined by its interval.
 
-Every metric is "higher is better", a fraction from 0 to 1; texts give points, hundredths of it.
+For every metric, higher is better. Metrics are fractions from 0 to 1; texts show points, hundredths of it.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from scipy import stats
 from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.stats.differences import Estimate
 
-Word = Literal["better", "worse", "practically equal", "leans better", "leans worse", "inconclusive"]
-WORDS: tuple[Word, ...] = ("better", "worse", "practically equal", "leans better", "leans worse", "inconclusive")
-DECIDED: tuple[Word, ...] = WORDS[:3]
+Outcome = Literal["better", "worse", "practically equal", "leans better", "leans worse", "inconclusive"]
+WORDS: tuple[Outcome, ...] = ("better", "worse", "practically equal", "leans better", "leans worse", "inconclusive")
+DECIDED: tuple[Outcome, ...] = WORDS[:3]
 POWER = 0.8
 MAX_SEEDS_NAMED = 1000
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A word and its sentence.
+    """An outcome with a sentence.
 
     Attributes:
         word: the outcome.
-        sentence: the same with its numbers.
-        seeds_needed: about how many seeds would decide, where the word does not and seeds can.
+        sentence: a sentence with the outcome and its numbers.
+        seeds_needed: about how many seeds would decide an undecided outcome, if seeds can.
     """
 
-    word: Word
+    word: Outcome
     sentence: str
     seeds_needed: int | None = None
 
 
-def outcome(estimate: Estimate, rope: float) -> Word:
-    """Return the word for a difference.
+def outcome(estimate: Estimate, rope: float) -> Outcome:
+    """Return the outcome for a difference.
 
-    "practically equal" where the simultaneous interval lies within ±`rope`; "better" or "worse" where it excludes 0;
-    "leans better" or "leans worse" where the interval of the configuration alone does; "inconclusive" otherwise.
+    "practically equal" if the simultaneous interval lies within ±`rope`, "better" or "worse" if it excludes 0, "leans
+    better" or "leans worse" if the interval of this configuration alone excludes 0, else "inconclusive".
     """
     low, high = estimate.interval
     own_low, own_high = estimate.own_interval
@@ -61,7 +61,7 @@ def judge(estimate: Estimate, rope: float, unit: str = "seed") -> Verdict:
     Args:
         estimate: the difference.
         rope: the largest difference that does not matter.
-        unit: what is averaged over: `seed`, or `data set`.
+        unit: the unit that is averaged over, `seed` or `data set`.
     """
     n, given = estimate.n, {"at": points(estimate.mean), "unit": Text(unit)}
     if n == 0:
@@ -98,15 +98,15 @@ def judge(estimate: Estimate, rope: float, unit: str = "seed") -> Verdict:
 
 
 def seeds_needed(estimate: Estimate, rope: float, images: bool = True) -> int | None:
-    """Return about how many seeds decide, with a power of 80 %, if difference and spread are what they seem.
+    """Return about how many seeds would decide with a power of 80 %, if the estimated difference and spread are right.
 
     Args:
         estimate: the difference.
         rope: the largest difference that does not matter.
-        images: whether the validation images stay these; otherwise there are as many as one likes.
+        images: whether the validation images stay the same; otherwise an unlimited number is assumed.
 
     Returns:
-        The number, more than there are, from 20 on rounded up to two digits; `None` if a thousand are not enough.
+        The number of seeds, above 20 rounded up to two digits; `None` if a thousand are not enough.
     """
     n = np.arange(estimate.n + 1, MAX_SEEDS_NAMED + 1, dtype=float)
     enough = np.flatnonzero(power(estimate, rope, n, images) >= POWER)
@@ -120,24 +120,23 @@ def seeds_needed(estimate: Estimate, rope: float, images: bool = True) -> int | 
 def power(
     estimate: Estimate, rope: float, n: NDArray[Any], images: bool = True, level: float | None = None
 ) -> NDArray[Any]:
-    """Return the probability that `n` seeds decide, for the difference and the spread of an estimate.
+    """Return the probability that `n` seeds decide, given the estimated difference and spread.
 
     Args:
         estimate: the difference.
         rope: the largest difference that does not matter.
         n: numbers of seeds.
-        images: whether the variance over validation images stays.
-        level: of the simultaneous interval then; `None`: as it is.
+        images: whether to include the variance over validation images.
+        level: level of the simultaneous interval; that of the estimate by default.
     """
-    error = float(
-        2 * stats.t.sf(estimate.critical, estimate.df)
-    )  # of one difference, with which the family keeps its level
+    # The error of a single difference with which the family keeps its level.
+    error = float(2 * stats.t.sf(estimate.critical, estimate.df))
     if level is not None:
         error *= (1 - level) / (1 - estimate.level)
     se = np.sqrt((estimate.se**2 - estimate.image_variance) * estimate.n / n + estimate.image_variance * images)
     df = np.minimum(estimate.df * (n - 1) / (estimate.n - 1), 1e4)
     critical = stats.t.ppf(1 - error / 2, df)
-    effect = np.minimum(abs(estimate.mean) / se, 30.0)  # beyond, the noncentral t has no digits left
+    effect = np.minimum(abs(estimate.mean) / se, 30.0)  # for larger effects, the noncentral t loses all digits
     different = np.where(effect == 30, 1.0, stats.nct.sf(critical, df, effect))
     half = critical * se
     inside = stats.norm.cdf((rope - half - estimate.mean) / se) - stats.norm.cdf((half - rope - estimate.mean) / se)

@@ -14,10 +14,10 @@ from yolo_losses.comparison.record import METRICS
 from yolo_losses.comparison.report.figures.shared import WIDTH, titled
 from yolo_losses.comparison.stats.analysis import Analysis, Comparison
 from yolo_losses.comparison.stats.differences import Estimate
-from yolo_losses.comparison.stats.verdict import Word
+from yolo_losses.comparison.stats.verdict import Outcome
 from yolo_losses.plots.style import GREY, INK
 
-COLOURS: dict[Word, str] = {"better": "#2f7fd0", "worse": "#d9622b"}
+COLOURS: dict[Outcome, str] = {"better": "#2f7fd0", "worse": "#d9622b"}
 
 
 def draw(
