@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the tables; write them and their picture where asked to."""
+    """Print the tables; write them and their picture if asked to."""
     import torch
 
     device = chosen_device(args.device)
@@ -86,10 +86,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def chosen_losses(names: str) -> dict[str, str]:
-    """Return the key that takes each loss, by the loss's name; without names, of all that can be measured.
+    """Return the key that selects each loss, by the loss's name; without names, of all losses that can be measured.
 
     Raises:
-        ValueError: on a name that is neither a class loss nor a loss of axis-aligned boxes.
+        ValueError: if a name is neither a class loss nor a loss of axis-aligned boxes.
     """
     known = {s.name: f"{s.kind}_loss" for s in registry.specs("cls") + registry.specs("box") if not s.rotated}
     chosen = {}
@@ -106,7 +106,7 @@ def chosen_losses(names: str) -> dict[str, str]:
 
 
 def _not_measured(name: str, base: LossSpec | None, known: list[str]) -> ValueError:
-    """Return the error for a name that is not measured: with its kind where it is a loss at all."""
+    """Return the error for a name that is not measured; it has the kind of loss if the name is one."""
     word = registry.normalize_name(name)
     found = base or next((spec for spec in registry.specs() if word in (spec.name, *spec.aliases)), None)
     if found is None:
@@ -120,7 +120,7 @@ def chosen_device(name: str) -> Any:
     """Return the device of a name, `cpu` or the number of a GPU.
 
     Raises:
-        ValueError: on another name, or a GPU that is not there.
+        ValueError: if the name is another, or the GPU does not exist.
     """
     import torch
 

@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parse: Callable[..., tuple[argparse.Namespace, list[str]]] = parser.parse_known_args
 
     def parse_known_args(*args: Any, **kwargs: Any) -> tuple[argparse.Namespace, list[str]]:
-        """Take the words behind an option too, which argparse takes for unknown."""
+        """Accept words behind an option too, which argparse reports as unknown."""
         found, rest = parse(*args, **kwargs)
         found.words = [*found.words, *(word for word in rest if not word.startswith("-"))]
         return found, [word for word in rest if word.startswith("-")]

@@ -69,7 +69,7 @@ WITHOUT_SITE = "import sys; print(sys.prefix, 'yolo_losses_autoload' in sys.modu
 
 @dataclass(frozen=True)
 class Answer:
-    """What an interpreter said: its `sys.prefix`, whether the plugin is active in it, and if it is not, the reason."""
+    """The answer of an interpreter: its `sys.prefix`, whether the plugin is active, and if not, the reason."""
 
     prefix: str
     active: bool
@@ -77,7 +77,7 @@ class Answer:
 
     @property
     def is_here(self) -> bool:
-        """Whether the interpreter is of the environment that asks."""
+        """Whether the interpreter belongs to this environment."""
         return bool(self.prefix) and os.path.realpath(self.prefix) == os.path.realpath(sys.prefix)
 
 
@@ -87,7 +87,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line for each check; the exit code is 1 where one failed."""
+    """Print a line for each check; the exit code is 1 if one failed."""
     print("\n".join(versions()), flush=True)
     wrong = False
     for mark, text in findings():
@@ -231,7 +231,7 @@ def in_yolo(command: str | None, python: str | None, answer: Answer | None) -> L
 
 
 def in_notebooks(kernels: dict[str, tuple[str, Answer]]) -> list[Line]:
-    """Return whether the plugin is active in each of Jupyter's Python kernels, given its interpreter and answer."""
+    """Return whether the plugin is active in each of Jupyter's Python kernels, given its interpreter and its answer."""
     lines = []
     for name, (python, answer) in kernels.items():
         if answer.active:
@@ -266,7 +266,7 @@ def in_interpreter_without_site(answer: Answer) -> Line:
 
 
 def keys() -> list[Line]:
-    """Return which keys are Ultralytics' own, and what this package's are called then."""
+    """Return the keys that Ultralytics has too, and the names of this package's keys in that case."""
     if not hook.is_active():  # then there are none
         return []
     renamed = renaming.renamed()

@@ -77,14 +77,14 @@ def select(names: list[str]) -> tuple[list[LossSpec], dict[str, str]]:
     """Return the losses and the keys with one of the names; all without names.
 
     Args:
-        names: of losses, combinations of modifiers and a box loss, keys, or wildcards. The key of a loss's parameter
-            is that loss.
+        names: names of losses, combinations of modifiers and a box loss, keys, or wildcards. The key of a parameter
+            selects its loss.
 
     Returns:
-        The losses in order of registration, and the keys as `choices` has them.
+        The losses in order of registration, and the keys as in `choices`.
 
     Raises:
-        ValueError: on a name that matches nothing.
+        ValueError: if a name matches nothing.
     """
     every, keys = registry.specs(), choices()
     if not names:

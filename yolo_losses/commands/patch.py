@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Apply the patch that fits, or take it out; what is done already is said and left alone.
+    """Apply or remove the patch that fits; if that is already done, say so and change nothing.
 
     Raises:
         ValueError: if git is missing, the path is no Ultralytics, or no patch fits it.
@@ -73,7 +73,7 @@ def find_package(path: Path) -> Path:
 
 
 def package_version(package: Path) -> str:
-    """Return the version that a package folder states, which is not imported for it."""
+    """Read the version of a package folder without importing it."""
     text = (package / "__init__.py").read_text(encoding="utf-8") if (package / "__init__.py").is_file() else ""
     found = re.search(r"^__version__ = ['\"]([^'\"]+)", text, re.MULTILINE)
     return found[1] if found else "of unknown version"
@@ -91,7 +91,7 @@ def patches_for(version: str) -> list[Path]:
 
 
 def misfits(package: Path, patch: Path, reverse: bool = False) -> list[str]:
-    """Return what keeps a patch from being applied, or from being taken out; nothing if it fits."""
+    """Return why a patch cannot be applied or removed; empty if it fits."""
     done = _git_apply(package, patch, reverse, "--check")
     said = done.stderr.decode(errors="replace")
     problems = re.findall(r"^error: (.*(?:does not apply|No such file).*)$", said, re.MULTILINE)
@@ -99,10 +99,10 @@ def misfits(package: Path, patch: Path, reverse: bool = False) -> list[str]:
 
 
 def apply(package: Path, patch: Path, reverse: bool) -> None:
-    """Apply a patch that fits, or take it out; should a file not be writable, the others are put back.
+    """Apply or remove a patch that fits; if a file cannot be written, the others are restored.
 
     Raises:
-        ValueError: if git could not do it.
+        ValueError: if git fails.
     """
     before = {path: path.read_bytes() for path, _ in _by_file(package, patch)}
     done = _git_apply(package, patch, reverse)

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _keys(words: list[str]) -> dict[str, Any]:
-    """Return the keys in the words of a command line."""
+    """Return the keys as words of a command line."""
     from ultralytics.cfg import parse_key_value_pair
 
     keys: dict[str, Any] = {}

@@ -59,7 +59,7 @@ def compare(
         The table of verdicts, one row per configuration and metric.
 
     Raises:
-        ValueError: on an invalid value, before the first run; the message is one line naming key, value and allowed
+        ValueError: if a value is invalid, before the first run; the message names the key, its value and the allowed
             values.
         RuntimeError: if no run of the grid finished.
     """

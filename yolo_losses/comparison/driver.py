@@ -42,7 +42,7 @@ def prepare(request: Request, options: Options) -> Prepared:
     """Check a request and return the comparison.
 
     Raises:
-        ValueError: on an invalid value; the message is one line naming key, value and allowed values.
+        ValueError: if a value is invalid; the message names the key, its value and the allowed values.
     """
     from yolo_losses.comparison.stats.rounds import looks, plan_seeds
 

@@ -24,7 +24,7 @@ def read_plan(out: Path) -> dict[str, Any]:
     """Return the plan of the comparison in a folder; empty if there is none.
 
     Raises:
-        ValueError: if the file cannot be read; the message is one line naming it.
+        ValueError: if the file cannot be read; the message names it.
     """
     path = out / GRID_FILE
     if not path.is_file():
@@ -72,7 +72,7 @@ def check_folder(grid: Grid, out: Path) -> None:
     """Raise if a folder contains a comparison with other settings.
 
     Raises:
-        ValueError: on a setting that differs; the message is one line naming it and both values.
+        ValueError: if a setting differs; the message names it and both values.
     """
     old = read_plan(out)
     if not old:

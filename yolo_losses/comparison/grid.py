@@ -153,7 +153,7 @@ def build(request: Request, *, stock_as_baseline: bool = False) -> Grid:
         stock_as_baseline: whether to add a configuration with each loss at `stock`.
 
     Raises:
-        ValueError: on the first value that a run would reject; the message is one line naming key, value and allowed
+        ValueError: if a run would reject a value; the message names the first such key, its value and the allowed
             values.
     """
     settings, axes = _settings_and_axes(request)
@@ -296,7 +296,7 @@ def check(grid: Grid) -> None:
     """Check the keys, the model and the task of every cell.
 
     Raises:
-        ValueError: on an invalid value; the message is one line naming key, value and allowed values.
+        ValueError: if a value is invalid; the message names the key, its value and the allowed values.
     """
     from ultralytics.cfg import get_cfg
 

@@ -23,7 +23,7 @@ class Options:
         epochs: the epochs of the metric, `best`, `last` or `mean`; given after the metric, as in `map50_95@mean`.
 
     Raises:
-        ValueError: on an invalid value; the message is one line naming it and what is allowed.
+        ValueError: if a value is invalid; the message names it and what is allowed.
     """
 
     baseline: str | Mapping[str, Any] | None = None

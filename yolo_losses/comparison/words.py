@@ -71,7 +71,7 @@ def expand_seeds(value: Any) -> Sequence[Any]:
     """Return the seeds for a value of `seed`: `0-4` stands for five seeds.
 
     Raises:
-        ValueError: on a range that is empty or too long.
+        ValueError: if a range is empty or too long.
     """
     found = SEED_RANGE.fullmatch(value) if isinstance(value, str) else None
     if found is None:
@@ -86,7 +86,7 @@ def read_words(words: Sequence[str]) -> Request:
     """Parse the words of a command line, which are those of `yolo train` with axes.
 
     Raises:
-        ValueError: on a word that `yolo train` would reject; the message is one line naming it.
+        ValueError: if `yolo train` would reject a word; the message names it.
     """
     from ultralytics.cfg import MODES, merge_equals_args, parse_key_value_pair
 

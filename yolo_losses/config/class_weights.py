@@ -50,7 +50,7 @@ def class_balanced_weights(counts: Tensor | Sequence[float], beta: float = DEFAU
         gets 1, the mean of the others; without any samples all are 1.
 
     Raises:
-        ValueError: if `counts` is not one-dimensional, or has a negative or infinite number; on a beta out of range.
+        ValueError: if `counts` is not one-dimensional or has a negative or infinite number, or beta is out of range.
 
     Source:
         Cui et al., Class-Balanced Loss Based on Effective Number of Samples, arXiv 1901.05555, whose weights are
@@ -84,7 +84,7 @@ def parse(value: Any) -> Weights:
     """Return the value of the key `cls_weights`: `none`, `balanced`, numbers in order, or numbers by class name.
 
     Raises:
-        ValueError: on an invalid value; one line with the key, its value and what is allowed.
+        ValueError: if a value is invalid; the message has the key, its value and what is allowed.
     """
     given = value.tolist() if hasattr(value, "tolist") else value  # a tensor, or an array of NumPy
     if isinstance(given, str) and given.strip().startswith(("[", "{")):
@@ -178,7 +178,7 @@ def by_class(weights: Weights, names: Sequence[str], single_cls: bool = False) -
         single_cls: whether Ultralytics' key `single_cls` merges all classes.
 
     Raises:
-        ValueError: on a wrong number of weights, or an unknown name, with the nearest one.
+        ValueError: if the number of weights is wrong, or a name is unknown; the message has the nearest one.
     """
     if isinstance(weights, str):
         return weights

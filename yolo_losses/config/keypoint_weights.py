@@ -12,7 +12,7 @@ def parse(value: Any) -> str | tuple[float, ...]:
     """Return the value of the key `pose_weights`: `none`, or one number per keypoint.
 
     Raises:
-        ValueError: on an invalid value; one line with the key, its value and what is allowed.
+        ValueError: if a value is invalid; the message has the key, its value and what is allowed.
     """
     given = value.tolist() if hasattr(value, "tolist") else value  # a tensor or a NumPy array
     if isinstance(given, str) and given.strip().startswith("["):

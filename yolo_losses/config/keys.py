@@ -48,7 +48,7 @@ class Key:
         """Return a value of the key `name` in canonical form.
 
         Raises:
-            InvalidValueError: on an invalid value; one line with key, value, what is allowed and the nearest name.
+            InvalidValueError: if a value is invalid; the message has key, value, what is allowed and the nearest name.
         """
         return self._parameter(name).parse(value)
 

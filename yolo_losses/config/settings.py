@@ -123,7 +123,7 @@ class LossSettings:
         """Return the settings in a trainer's arguments.
 
         Raises:
-            ValueError: on an invalid value; one line with the key, its value, what is allowed and the nearest name.
+            ValueError: if a value is invalid; the message has the key, its value, what is allowed and the nearest name.
         """
         with named_as_arguments():
             return cls.from_mapping(own_arguments(arguments), str(arguments.get("task") or ""))
@@ -138,7 +138,7 @@ class LossSettings:
                 boxes.
 
         Raises:
-            ValueError: on an invalid value; one line with the key, its value, what is allowed and the nearest name.
+            ValueError: if a value is invalid; the message has the key, its value, what is allowed and the nearest name.
         """
         declared = declared_parameters()
         for key in keys:

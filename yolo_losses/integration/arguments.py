@@ -43,7 +43,7 @@ def check_names(known: Any, given: Any) -> None:
         given: the given keys.
 
     Raises:
-        ValueError: one line with the key and a hint. Ultralytics itself rejects other unknown keys.
+        ValueError: if a key is misspelled; the message has the key and a hint. Ultralytics rejects other unknown keys.
     """
     if argument("cls_loss") not in known:
         return
@@ -63,7 +63,7 @@ def check(trainer: Any, overrides: Any = None) -> None:
     """Check the keys of a trainer before anything is written, and store those that define the run in its `args`.
 
     Raises:
-        ValueError: on an invalid value, a loss that the task cannot use, or, on resume, a key that differs from that of
+        ValueError: if a value is invalid, the task cannot use a loss, or, on resume, a key differs from that of
             the checkpoint.
     """
     with one_line_on_the_command_line():
@@ -252,7 +252,7 @@ def check_shared(arguments: Any) -> None:
     Both bounds of a tuner's search space are checked, since the tuner would count a failed run as a bad score.
 
     Raises:
-        ValueError: as for a trainer with these keys.
+        ValueError: as in `parse`.
     """
     if not isinstance(arguments, Mapping):
         return
@@ -279,7 +279,7 @@ def check_tuner(arguments: Any) -> None:
     """Check the keys that a tuner passes to its runs, and that its search space does not also weight the classes.
 
     Raises:
-        ValueError: as for a trainer with these keys.
+        ValueError: as in `parse`.
     """
     from ultralytics.utils import DEFAULT_CFG_DICT
 
@@ -304,7 +304,7 @@ def check_without_training(arguments: Any, mode: str) -> None:
         mode: `val`, `predict` or `export`; nothing is checked if the `args` have another mode, as during training.
 
     Raises:
-        ValueError: on an invalid value.
+        ValueError: if a value is invalid.
     """
     if getattr(arguments, "mode", mode) != mode:
         return

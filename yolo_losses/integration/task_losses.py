@@ -79,7 +79,7 @@ class DetectionLoss(_Equipped, v8DetectionLoss):
         **kwargs: passed on to the stock class.
 
     Raises:
-        ValueError: on an invalid value of a key, a loss that this head cannot use, or an end-to-end head.
+        ValueError: if a value is invalid, this head cannot use a loss, or the head is end-to-end.
     """
 
     stock_class = v8DetectionLoss

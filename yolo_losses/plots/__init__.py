@@ -1,6 +1,6 @@
 """Pictures of losses: what `yolo-losses show` draws.
 
-Whatever is registered is drawn, with no change here: a loss is read through its module and its declared keys alone.
+Every registered loss is drawn, with no change here: only its module and its declared keys are read.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def show(*names: str, **keys: Any) -> Figure:
         A figure, which `figure.savefig("loss.png")` writes.
 
     Raises:
-        ValueError: in one line, on an unknown name or key, a value out of range, or losses of several kinds.
+        ValueError: if a name or key is unknown, a value is out of range, or the losses are of several kinds.
 
     Example:
         >>> from yolo_losses import show
@@ -102,11 +102,11 @@ def draw(
     Args:
         names: their names, with any modifiers; `seg_` in front of a mask loss.
         keys: their training keys, each with its values; several values give several curves.
-        figure: what is drawn on; by default a new figure.
-        column: two panels and a legend alone, for a column of a paper.
+        figure: the figure to draw on; by default a new one.
+        column: draw only two panels and a legend, for a column of a paper.
 
     Raises:
-        ValueError: in one line, on an unknown name or key, a value out of range, or losses of several kinds.
+        ValueError: if a name or key is unknown, a value is out of range, or the losses are of several kinds.
     """
     selection = choose(names, keys or {})
     with mpl.rc_context(SHEET_STYLE):
@@ -119,7 +119,7 @@ def window(names: Sequence[str], keys: Mapping[str, Sequence[Any]] | None = None
     """Draw losses as `draw` does, in a window, until it is closed.
 
     Raises:
-        ValueError: as `draw` does, and where no window can be opened.
+        ValueError: as in `draw`, or if no window can be opened.
     """
     choose(names, keys or {})  # errors in the names come before anything on a display
     import matplotlib.pyplot as plt
@@ -138,7 +138,7 @@ def save(figure: Figure, path: Path, title: str) -> None:
     """Write a figure as PNG, SVG or PDF, the same bytes each time; the SVG is for light and dark pages.
 
     Raises:
-        ValueError: on another suffix, or where the file cannot be written.
+        ValueError: if the suffix is another, or the file cannot be written.
     """
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"'--out {path}' is not valid: allowed are names that end in {', '.join(FORMATS)}")
@@ -208,7 +208,7 @@ def gallery(folder: Path) -> list[Path]:
 
 
 def stem(spec: LossSpec) -> str:
-    """Return the name of a loss's picture and page: that of its config, a modifier's own where no loss has it."""
+    """Return the name of a loss's picture and page: that of its config, or a modifier's own if no loss has it."""
     if spec.kind == "modifier":
         taken = {stem(other) for other in registry.specs() if other.kind != "modifier"}
         return f"{spec.name}_iou" if spec.name in taken else spec.name
@@ -216,5 +216,5 @@ def stem(spec: LossSpec) -> str:
 
 
 def _name(spec: LossSpec) -> str:
-    """Return the name that draws it: a modifier is drawn in front of a base."""
+    """Return the name to draw: a modifier is drawn in front of a base loss."""
     return f"{spec.name}_{registry.example_base(spec)}" if spec.kind == "modifier" else stem(spec)

@@ -58,7 +58,7 @@ class Choice:
         """Return the curve with some keys given, the others at their defaults.
 
         Raises:
-            ValueError: on a value out of range.
+            ValueError: if a value is out of range.
         """
         values = registry.parse_keys(self.specs, given)
         *modifiers, base = self.specs
@@ -151,7 +151,7 @@ def choose(names: Sequence[str], keys: Mapping[str, Sequence[Any]]) -> Selection
         keys: training keys of the losses, each with its values.
 
     Raises:
-        ValueError: in one line, on an unknown name or key, a value out of range, or losses of several kinds.
+        ValueError: if a name or key is unknown, a value is out of range, or the losses are of several kinds.
     """
     choices = list({choice.name: choice for choice in map(find, names)}.values())
     kinds = {choice.kind: choice for choice in choices}
@@ -191,7 +191,7 @@ def find(name: str) -> Choice:
     """Return the loss of this name.
 
     Raises:
-        ValueError: on an unknown name, with the nearest.
+        ValueError: if the name is unknown; the message has the nearest one.
     """
     words = registry.normalize_name(name)
     for kind in registry.KINDS:

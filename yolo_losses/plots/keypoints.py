@@ -51,7 +51,7 @@ def column(selection: Selection, figure: Figure) -> None:
 
 
 def over_error(curve: Curve, side: float) -> tuple[Tensor, Tensor]:
-    """Return loss and derivative at `ERRORS`, of an object of that side, both over the largest loss of a large one."""
+    """Return loss and derivative at `ERRORS` for that side of the object, divided by a large object's largest loss."""
     scale = _loss(curve, ERRORS, LARGE)[-1]
     x = ERRORS.clone().requires_grad_()
     value = _loss(curve, x, side) / scale

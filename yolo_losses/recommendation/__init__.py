@@ -17,9 +17,9 @@ def recommend(
 
     Args:
         data: the YAML file that describes the set, or the folder of a set for classification.
-        model: as `YOLO.train` takes it; `None`: what `yolo train` takes for the task. Weights are not fetched.
+        model: as `YOLO.train` takes it; `None`: what `yolo train` takes for the task. Weights are not downloaded.
         imgsz: the longer side of a training image in pixels; `None`: Ultralytics' default.
-        task: what the labels are for; `None`: what the model is for, or without a model what the labels look like.
+        task: task of the labels; `None`: that of the model, or without a model what the labels look like.
         **keys: other keys of `YOLO.train`, such as `epochs` and `device`, for the comparison that it ends with.
 
     Returns:
@@ -27,7 +27,7 @@ def recommend(
         `--write` and `--picture`.
 
     Raises:
-        ValueError: if the data set cannot be read or has no labels, or on an invalid key; the message is one line.
+        ValueError: if the data set cannot be read or has no labels, or a key is invalid.
     """
     from yolo_losses.recommendation import candidates, network, plan, reader, rules, traits, verdicts
     from yolo_losses.recommendation.result import Recommendation

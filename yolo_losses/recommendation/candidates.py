@@ -47,7 +47,7 @@ class Note:
     """Something to look at first, or not to try.
 
     Attributes:
-        what: it.
+        what: what to look at or to avoid.
         why: the trait, in words.
         evidence: what is known; none if the labels say it.
         verdict: what was measured here, if anything was.

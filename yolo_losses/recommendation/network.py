@@ -21,9 +21,9 @@ class Network:
     """A model.
 
     Attributes:
-        name: as `yolo train` takes it.
-        task: that it is for.
-        stride: of its finest grid in pixels; `None` if it has none, or matches queries.
+        name: its name, as passed to `yolo train`.
+        task: its task.
+        stride: stride of its finest grid in pixels; `None` if it has none, or matches queries.
         end_to_end: whether it has a one-to-one branch.
         queries: whether it matches queries, as RT-DETR does.
         module: the network itself.
@@ -37,12 +37,12 @@ class Network:
     module: Any
 
     def seconds_per_image(self, imgsz: int, device: Any) -> tuple[float | None, str]:
-        """Return the time of forward and backward for one image, and the name of the device that it was taken on.
+        """Return the time of forward and backward for one image, and the name of the device.
 
         The time is `None` if the GPU lacks the memory.
 
         Raises:
-            ValueError: if there is no such device; the message is one line.
+            ValueError: if there is no such device.
         """
         import torch
         from ultralytics.utils.torch_utils import select_device
@@ -77,14 +77,14 @@ def _seconds_per_image(network: Any, imgsz: int, device: Any) -> float:
 
 
 def load(name: str | None, task: str) -> Network:
-    """Return a model; weights that are not on this machine are not fetched, the architecture of that name is built.
+    """Return a model; if its weights are not on this machine, they are not downloaded: a new model is built.
 
     Args:
         name: as `yolo train` takes it; `None`: what `yolo train` takes for the task.
-        task: that the model is for where its name does not say.
+        task: task of the model if its name does not say.
 
     Raises:
-        ValueError: if there is no such model; the message is one line.
+        ValueError: if there is no such model.
     """
     import ultralytics
     from ultralytics.cfg import TASK2MODEL

@@ -59,8 +59,8 @@ class DataSet:
 
     Attributes:
         name: as it was given.
-        task: what its labels are for.
-        inferred: how the task was found where neither the user nor a model named it, else empty.
+        task: task of its labels.
+        inferred: how the task was found if neither the user nor a model named it, else empty.
         names: of the classes, in order.
         train, val: the splits; of classify, an object is an image, and there are no boxes.
     """
@@ -78,11 +78,11 @@ def read(data: str, task: str | None, imgsz: int) -> DataSet:
 
     Args:
         data: the YAML file that describes the set, or the folder of a set for classification.
-        task: what the labels are for; `None`: what they look like.
+        task: task of the labels; `None`: what they look like.
         imgsz: the longer side of a training image in pixels.
 
     Raises:
-        ValueError: if the set cannot be read or has no labels; the message is one line.
+        ValueError: if the set cannot be read or has no labels.
     """
     folder = Path(data)
     if task == "classify" or (task is None and folder.is_dir() and not list(folder.glob("*.y*ml"))):

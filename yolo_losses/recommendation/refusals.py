@@ -1,4 +1,4 @@
-"""What Ultralytics raises and logs while data and models are read, as one line."""
+"""Errors that Ultralytics raises while it reads data and models, as one line."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ class Recommendation:
     Attributes:
         data: the data set.
         model: the model.
-        device: that the time of the comparisons was estimated on, empty if there are none.
-        inferred: how the task was found where nobody named it, else empty.
+        device: the device on which the time was estimated; empty if there are no comparisons.
+        inferred: how the task was found if nobody named it, else empty.
         traits: of the data set.
         candidates: losses that a trait speaks for, beside the stock ones; at most four, often none.
         checks: what to look at before any loss.

@@ -23,8 +23,8 @@ class Evidence:
     """What is known.
 
     Attributes:
-        says: it, in a sentence.
-        page: where: file and heading in the repository.
+        says: the finding, in a sentence.
+        page: file and heading in the repository.
         source: the paper.
     """
 
@@ -94,7 +94,7 @@ def load(path: Path = PATH) -> tuple[Rule, ...]:
 
 
 def _holds(value: Any, bounds: Any) -> bool:
-    """Return whether a trait is as a rule wants it; one that the data set does not have is not."""
+    """Return whether a trait meets a rule's condition; False if the data set does not have the trait."""
     if value is None:
         return False
     if isinstance(bounds, bool):
@@ -111,7 +111,7 @@ def _filled(value: Any, traits: Traits) -> Any:
 
 
 def words(traits: Traits) -> dict[str, str]:
-    """Return the traits as a sentence has them: shares in percent, at most three names."""
+    """Return the traits as words of a sentence: shares in percent, at most three names."""
     return {name: _word(name, value) for name, value in vars(traits).items()}
 
 

@@ -44,7 +44,7 @@ def parse_keys(of: Sequence[LossSpec], keys: Mapping[str, Any]) -> dict[str, Val
     """Return all parameters of the losses `of` by key, parsed from `keys` or at their defaults.
 
     Raises:
-        ValueError: on an unknown key or a value out of range.
+        ValueError: if a key is unknown or a value is out of range.
     """
     parameters = {p.key: p for spec in of for p in spec.parameters}
     for key in keys:

@@ -89,7 +89,7 @@ class Parameter:
         from the tuner). `None` and `none` mean the default, unless `none` is one of the words.
 
         Raises:
-            InvalidValueError: on an invalid value; one line with key, value, range and default.
+            InvalidValueError: if the value is invalid; the message has key, value, range and default.
         """
         words = self.limits.words
         word = normalize_name(value) if isinstance(value, str) else "none" if value is None else ""
@@ -108,7 +108,7 @@ class Parameter:
         """Check an argument of a function like a value of the training key.
 
         Raises:
-            ValueError: on an invalid value; one line with argument, value and range.
+            ValueError: if the value is invalid; the message has argument, value and range.
         """
         try:
             self.parse(value)
@@ -243,7 +243,7 @@ def formula_parameters(formula: Callable[..., Any], prefix: str, supplied: Colle
         supplied: names of arguments that the criterion supplies.
 
     Raises:
-        ValueError: on an invalid declaration; it names the parameter.
+        ValueError: if the declaration is invalid; the message names the parameter.
     """
     built_in = formula.__module__.startswith("yolo_losses.")
     hints = _hints(inspect.unwrap(formula))

@@ -42,20 +42,20 @@ def build_report(
     """Write the report of a folder of runs into the folder.
 
     Args:
-        folder: of a comparison, or of runs made by hand with `yolo train`.
+        folder: a folder of a comparison, or of runs made by hand with `yolo train`.
         baseline: values of the configuration that all others are compared with; by default the comparison's own
             baseline, or the first configuration.
         rope: the largest difference of `metric` that does not matter, as a fraction.
-        metric: `map50_95`, `map50`, `map75`, `precision` or `recall`: what the verdicts are on.
-        epochs: `best`, `last` or `mean`: of which epochs.
-        paper: a folder for what a paper needs.
-        language: of `report.md`, `report.html` and the figures: `en` or `zh`.
+        metric: `map50_95`, `map50`, `map75`, `precision` or `recall`: the metric of the verdicts.
+        epochs: `best`, `last` or `mean`: the epochs that are compared.
+        paper: a folder for the table, figure and text of a paper.
+        language: language of `report.md`, `report.html` and the figures: `en` or `zh`.
 
     Returns:
         The verdicts: a row for each configuration on each data set, at the best and at the last epoch.
 
     Raises:
-        ValueError: if there are no runs, or on an invalid value; the message is one line naming key, value and allowed
+        ValueError: if there are no runs, or a value is invalid; the message names the key, its value and the allowed
             values.
     """
     folder = Path(folder)
@@ -211,7 +211,7 @@ def _render(context: Mapping[str, Any], language: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Return text that is no Markdown; an underscore within a word is none."""
+    """Escape Markdown; an underscore within a word needs no escape."""
     return "".join(f"\\{c}" if c in "\\`*<>[]|" else c for c in text)
 
 

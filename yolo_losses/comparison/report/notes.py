@@ -1,4 +1,4 @@
-"""What would make the numbers mean less than they seem to, and what the runs have in common."""
+"""Caveats of a report's numbers, and what its runs have in common."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNEQUAL = 4.0  # degrees of freedom of the prior, below which spreads differ muc
 
 
 def notes(result: Analysis) -> list[str]:
-    """Return what a reader has to know before the numbers."""
+    """Return what a reader should know before reading the numbers."""
     return [*_on_runs(result), *_on_pairs(result), *_on_spreads(result)]
 
 
@@ -153,7 +153,7 @@ def training_keys(result: Analysis) -> dict[str, dict[str, Any]]:
 
 
 def half_width(result: Analysis, scope: str) -> float:
-    """Return the middle one of the intervals' half widths: about what differences these runs can tell."""
+    """Return the median of the intervals' half widths: about the smallest difference that these runs can show."""
     estimates = [c.estimate for name in result.candidates if (c := result.get(scope, name))]
     halves = sorted(e.critical * e.se for e in estimates if e is not None and e.se > 0)
     return halves[len(halves) // 2] if halves else math.nan

@@ -1,4 +1,4 @@
-"""What a report opens with: what was tried, what came out, how sure that is, and what to run next."""
+"""The opening of a report: what was compared, the outcome, how reliable it is, and what to run next."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def came_out(result: Analysis, scope: str) -> str:
 
 
 def how_sure(result: Analysis, scope: str) -> str:
-    """Return what the words can be relied on for."""
+    """Return how reliable the verdicts are."""
     half = half_width(result, scope)
     if math.isnan(half):
         if any(len(c.differences) > 1 for name in result.candidates if (c := result.get(scope, name))):

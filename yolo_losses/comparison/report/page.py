@@ -44,9 +44,9 @@ def to_html(markdown: str, figures: Mapping[str, str], language: str = "en") -> 
     """Return the page of a report.
 
     Args:
-        markdown: the report.
+        markdown: the report as Markdown.
         figures: SVG elements by the path that the report names.
-        language: of the report.
+        language: language of the report.
     """
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")

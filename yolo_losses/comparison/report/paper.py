@@ -1,4 +1,4 @@
-"""What a paper needs of a comparison: a table, a figure, a paragraph on the method, and the references."""
+"""A comparison for a paper: a table, a figure, a paragraph on the method, and the references."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def _joined(words: Sequence[str], last: str = "and") -> str:
 
 
 def _escape(text: str) -> str:
-    """Return text as LaTeX prints it."""
+    """Escape LaTeX."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 

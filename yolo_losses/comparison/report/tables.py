@@ -1,4 +1,4 @@
-"""What a program reads: the verdicts, `summary.csv` with a row for each run, and `summary.json` with everything."""
+"""Output for programs: the verdicts, `summary.csv` with a row for each run, and `summary.json` with everything."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def equip(
         The equipped branches by path, which is `""` for a single branch. Empty if every term is stock.
 
     Raises:
-        ValueError: if the head cannot use a chosen loss, or on an unknown key.
+        ValueError: if the head cannot use a chosen loss, or a key is unknown.
         RuntimeError: if this Ultralytics lacks an attribute that is to be replaced; the message names it.
     """
     kind = kind_of(criterion)

@@ -29,7 +29,7 @@ def check(criterion: Any, settings: LossSettings) -> None:
         settings: the parsed keys.
 
     Raises:
-        InvalidValueError: one line with the key.
+        InvalidValueError: if the value is invalid; the message has the key.
         RuntimeError: if the stock method has unknown arguments.
     """
     if "angle" not in settings.terms:

@@ -51,7 +51,7 @@ def check(settings: LossSettings) -> LossSettings:
     """Return the settings for RT-DETR, whose target is the IoU of the matched pairs.
 
     Raises:
-        ValueError: on a key that RT-DETR cannot use; one line with the key, its value, and what is allowed.
+        ValueError: if RT-DETR cannot use a key; the message has the key, its value and what is allowed.
     """
     if settings.swaps_nothing:
         return settings
@@ -320,7 +320,7 @@ def equip(
         image_size: side of the training images in pixels, required by losses that count in pixels.
 
     Raises:
-        ValueError: on a key that RT-DETR cannot use, or a loss that counts in pixels without `image_size`.
+        ValueError: if RT-DETR cannot use a key, or a loss counts in pixels and `image_size` is missing.
         RuntimeError: if this Ultralytics lacks an attribute that is to be replaced; the message names it.
     """
     restore(criterion)
