@@ -23,7 +23,7 @@ class Family(NamedTuple):
     """What the losses of one family have in common.
 
     Attributes:
-        items: what the losses of a call are of, and a mean is over: `pairs`.
+        items: plural noun for what has one loss each, such as `pairs`.
         weight: the shapes that `weight` may have, for the docstrings.
         check: raises a `ValueError` if two tensors, given with their names, do not fit.
     """

@@ -14,7 +14,7 @@ def power(base: Tensor, exponent: float) -> Tensor:
     number, and the gradient there is 0.
 
     Raises:
-        ValueError: on a negative exponent.
+        ValueError: if the exponent is negative.
     """
     if exponent < 0:
         raise ValueError(f"exponent must be at least 0, not {exponent}")

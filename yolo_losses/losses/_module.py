@@ -23,7 +23,7 @@ class _Signature:
         signature = inspect.signature(owner.__init__, eval_str=True)
         parameters = list(signature.parameters.values())[1:]
         if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-            # It passes on what it is given: named are the declared parameters, then the options of the classes above.
+            # `__init__` only passes its arguments on: the declared parameters, then the options of the base classes.
             inits = (vars(base)["__init__"] for base in reversed(owner.__mro__) if "__init__" in vars(base))
             found = [p for init in inits for p in inspect.signature(init, eval_str=True).parameters.values()]
             parameters = [*owner.init_parameters(), *{p.name: p for p in found if p.kind is p.KEYWORD_ONLY}.values()]
@@ -40,8 +40,8 @@ class DeclaredModule(nn.Module):
         **parameters: the declared parameters by name.
 
     Raises:
-        TypeError: on an undeclared parameter.
-        ValueError: on a parameter out of range.
+        TypeError: if a parameter is not declared.
+        ValueError: if a parameter is out of range.
     """
 
     formula: ClassVar[Any] = None
@@ -104,11 +104,11 @@ class DeclaredModule(nn.Module):
 
     @classmethod
     def check_parameters(cls, values: Mapping[str, Any], prefix: str = "") -> None:
-        """Raise a `ValueError` on parameters that do not go together.
+        """Raise a `ValueError` if parameters contradict each other.
 
         Args:
             values: all parameters by name.
-            prefix: what the message puts before a name: that of the training keys, where the values come from these.
+            prefix: prefix of the names in the message, such as that of the training keys.
         """
 
     def extra_repr(self) -> str:
@@ -129,8 +129,8 @@ class LossModule(DeclaredModule):
         **parameters: the declared parameters by name.
 
     Raises:
-        TypeError: on an undeclared parameter.
-        ValueError: on a parameter out of range, or an unknown reduction.
+        TypeError: if a parameter is not declared.
+        ValueError: if a parameter is out of range, or the reduction is unknown.
     """
 
     formula: ClassVar[Formula]
@@ -162,7 +162,7 @@ class LossModule(DeclaredModule):
                 them.
 
         Raises:
-            ValueError: on an unknown reduction or shapes that do not fit.
+            ValueError: if the reduction is unknown or the shapes do not fit.
         """
         reduction = check_reduction(self.reduction, reduction_override)
         loss = self.unreduced(*self.inputs(pred, target), **supplied)
@@ -174,7 +174,7 @@ class LossModule(DeclaredModule):
         """Return what the formula takes of the arguments of a call, in float32 or float64.
 
         Raises:
-            ValueError: on shapes that do not fit.
+            ValueError: if the shapes do not fit.
         """
         self.family.check("pred", pred, "target", target)
         return upcast(pred, target)

@@ -47,7 +47,7 @@ def reduce_loss(
         avg_factor: divisor of `mean`, in place of the number of elements; ignored by `none`.
 
     Raises:
-        ValueError: on an unknown reduction, an `avg_factor` with `sum`, or a weight whose shape does not fit.
+        ValueError: if the reduction is unknown, `avg_factor` is used with `sum`, or the weight's shape does not fit.
     """
     check_reduction(reduction)
     if avg_factor is not None and reduction == "sum":

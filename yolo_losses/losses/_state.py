@@ -1,4 +1,4 @@
-"""State of a loss, such as a running mean, that moves once per training step."""
+"""State of a loss, such as a running mean, that is updated once per training step."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from yolo_losses.losses._step import sum_over_ranks
 
 
 class Stateful:
-    """Mixed into an `nn.Module` whose buffers are moved by what a training step's predictions showed.
+    """Mixin for an `nn.Module` whose buffers follow statistics of the training steps.
 
-    A call in training hands its sums to `collect`; they add up over the ranks of a distributed training. `commit` moves
-    the buffers by such sums. A module that is used alone commits at once. In a training run modules are `deferred`:
-    the run calls `commit_collected` once per batch, where every rank comes by, with what the last call collected. So a
-    batch that is computed again, as activation checkpointing does, sees the state that it had the first time, and
-    no call holds a collective, which a rank may not make.
+    In training, a call passes its sums to `collect`, and `commit` updates the buffers with them; in distributed
+    training the sums are first added up over the ranks. A module that is used alone commits at once. In a training run
+    modules are `deferred`: the run calls `commit_collected` once per batch, at a point that every rank reaches. A batch
+    that is computed twice, as in activation checkpointing, therefore sees the same state both times, and no call
+    contains a collective, which other ranks might not reach.
 
-    For the current step a loss uses the state as its own sums would move it, without writing it.
+    In the current step a loss uses the state updated with its own sums, without storing it.
 
     Attributes:
         deferred: whether `commit_collected` is left to the training run.
-        collected: the sums of the last call that are not committed yet; `None`: none.
+        collected: the sums of the last call that are not committed yet, if any.
     """
 
     deferred: bool = False
     collected: Tensor | None = None
 
     def no_sums(self) -> Tensor:
-        """Return the sums of a call that has seen nothing: zeros, 1-dimensional, on the device of the buffers."""
+        """Return the sums of an empty call: zeros, 1-dimensional, on the device of the buffers."""
         raise NotImplementedError
 
     def commit(self, sums: Tensor) -> None:
-        """Move the buffers by the sums of a step, shape as `no_sums`, over all ranks; zeros move nothing."""
+        """Update the buffers with the sums of a step over all ranks, shape as `no_sums`; zeros change nothing."""
         raise NotImplementedError
 
     def collect(self, sums: Tensor) -> None:
-        """Take the sums of a training call, in place of those of an earlier call of the same step."""
+        """Store the sums of a training call; they replace those of an earlier call of the same step."""
         self.collected = sums.detach()
         if not self.deferred:
             commit_collected([self], joined=False)

@@ -1,4 +1,4 @@
-"""What the criterion tells a loss about the current step."""
+"""The data of the current step that a criterion passes to a loss."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Step:
         self.training = training
 
     def read_only(self) -> Step:
-        """Return the same step for reading the state, not moving it."""
+        """Return the same step, for a call that reads the state without updating it."""
         step = copy.copy(self)
         step.training = False
         return step
@@ -58,7 +58,7 @@ def distributed() -> bool:
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """Return the sum of a tensor over the ranks of a distributed training, the tensor itself where there is one."""
+    """Return the sum of a tensor over the ranks of a distributed training, the tensor itself if there is only one."""
     if distributed():
         tensor = tensor.clone()
         dist.all_reduce(tensor)

@@ -28,7 +28,7 @@ def list_losses() -> dict[str, list[str]]:
 
     Returns:
         The names in alphabetical order by group: `class`, `box`, `rotated`, `mask`, `modifiers` and so on, as
-        `yolo-losses list` has them.
+        in `yolo-losses list`.
 
     Example:
         >>> from yolo_losses import list_losses
@@ -51,7 +51,7 @@ def make_cls_loss(name: str, *, reduction: str = "none", **keys: Any) -> Classif
         **keys: training keys of the loss, such as `focal_gamma=2.0`.
 
     Raises:
-        ValueError: on an unknown name, a key of another loss, or a value out of range.
+        ValueError: if a name is unknown, a key belongs to another loss, or a value is out of range.
 
     Example:
         >>> import torch
@@ -75,7 +75,7 @@ def make_classify_loss(name: str, *, reduction: str = "none", **keys: Any) -> Cl
         **keys: training keys of the loss, such as `focal_gamma=2.0`.
 
     Raises:
-        ValueError: on an unknown name, a key of another loss, or a value out of range.
+        ValueError: if a name is unknown, a key belongs to another loss, or a value is out of range.
 
     Example:
         >>> from yolo_losses import make_classify_loss
@@ -95,7 +95,7 @@ def make_pixel_loss(name: str, *, reduction: str = "none", **keys: Any) -> Pixel
         **keys: training keys of the loss, such as `ce_ohem_threshold=0.5`.
 
     Raises:
-        ValueError: on an unknown name, a key of another loss, or a value out of range.
+        ValueError: if a name is unknown, a key belongs to another loss, or a value is out of range.
 
     Example:
         >>> from yolo_losses import make_pixel_loss
@@ -115,7 +115,7 @@ def make_region_loss(name: str, *, reduction: str = "none", **keys: Any) -> Regi
         **keys: training keys of the loss, such as `dice_tversky_alpha=0.5`.
 
     Raises:
-        ValueError: on an unknown name, a key of another loss, or a value out of range.
+        ValueError: if a name is unknown, a key belongs to another loss, or a value is out of range.
 
     Example:
         >>> from yolo_losses import make_region_loss
@@ -135,7 +135,7 @@ def make_box_loss(name: str, *, reduction: str = "none", **keys: Any) -> BoxLoss
         **keys: training keys of the loss and its modifiers, such as `inner_ratio=0.7`.
 
     Raises:
-        ValueError: on an unknown name, a key of another loss, or a value out of range.
+        ValueError: if a name is unknown, a key belongs to another loss, or a value is out of range.
 
     Example:
         >>> import torch
@@ -157,7 +157,7 @@ def make_seg_loss(name: str, *, reduction: str = "none", **keys: Any) -> MaskLos
         **keys: training keys of the loss, such as `seg_dice_smooth=0.5`.
 
     Raises:
-        ValueError: on an unknown name, a key of another loss, or a value out of range.
+        ValueError: if a name is unknown, a key belongs to another loss, or a value is out of range.
 
     Example:
         >>> import torch
@@ -180,7 +180,7 @@ def make_loss(key: str, name: str, *, reduction: str = "none", **keys: Any) -> L
         **keys: training keys of the loss, such as `l1_smooth_l1_beta=0.02`.
 
     Raises:
-        ValueError: on an unknown key or name, a key of another loss, or a value out of range.
+        ValueError: if a key or name is unknown, a key belongs to another loss, or a value is out of range.
 
     Example:
         >>> from yolo_losses import make_loss
@@ -205,17 +205,17 @@ def _build(kind: Kind, name: str, reduction: str, keys: Mapping[str, Any]) -> An
 
 
 def check_cls_loss(spec: LossSpec, module: ClassificationLoss) -> None:
-    """Try the loss of a third party on a few logits and targets.
+    """Test a third-party loss on a few logits and targets.
 
     Raises:
-        ValueError: where it is not per element, has no gradient, or is not finite at logits of +-100; it is named.
+        ValueError: if it is not per element, has no gradient, or is not finite at logits of +-100.
     """
     choice = f"cls_loss={spec.name}"
     logits = torch.tensor([-100.0, -3.0, 0.0, 3.0, 100.0]).repeat(6, 1).requires_grad_()
     targets = torch.tensor([0.0, 0.0, 0.3, 0.7, 1.0, 1.0])[:, None].repeat(1, 5)
 
     def loss_of(z: Tensor, t: Tensor) -> Any:
-        trial = copy.deepcopy(module)  # whose state may move
+        trial = copy.deepcopy(module)  # whose state may change
         return trial.elementwise(z, t, positive_mask=t > 0, mean_iou=torch.tensor(0.5))
 
     _check(choice, lambda: loss_of(logits, targets), logits, logits.shape)
@@ -240,10 +240,10 @@ def check_cls_loss(spec: LossSpec, module: ClassificationLoss) -> None:
 
 
 def check_box_loss(spec: LossSpec, module: BoxLoss) -> None:
-    """Try the box loss of a third party on a few pairs: equal, overlapping, nested, apart, of no area.
+    """Test a third-party box loss on a few pairs: equal, overlapping, nested, apart, and of no area.
 
     Raises:
-        ValueError: where it is not per pair, has no gradient, or is not finite.
+        ValueError: if it is not per pair, has no gradient, or is not finite.
     """
     target = torch.tensor([[2.0, 2, 6, 6], [2, 2, 6, 6], [0, 0, 9, 9], [2, 2, 4, 4], [3, 3, 3, 3]])
     pred = torch.tensor([[2.0, 2, 6, 6], [3, 3, 8, 7], [2, 2, 4, 4], [5, 6, 8, 8], [1, 1, 4, 4]])

@@ -17,7 +17,7 @@ class AngleLoss(LossModule):
 
     family: ClassVar[Family] = ROTATED_BOXES
     supplied_arguments: ClassVar[frozenset[str]] = frozenset({"lambda_"})
-    note: ClassVar[str] = ""  # what the start line says of it
+    note: ClassVar[str] = ""  # its note in the start line
 
     def pairs(self, pred: Tensor, target: Tensor, **supplied: Any) -> Tensor:
         """Return the loss per pair, in float32 or float64."""

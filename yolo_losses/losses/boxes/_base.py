@@ -113,8 +113,8 @@ class BoxModifier(DeclaredModule):
         position: place in the canonical name, outermost first; inner modifiers act first.
 
     Raises:
-        TypeError: on an undeclared parameter.
-        ValueError: on a parameter out of range.
+        TypeError: if a parameter is not declared.
+        ValueError: if a parameter is out of range.
     """
 
     bases: ClassVar[tuple[str, ...] | None] = None
@@ -151,7 +151,7 @@ class BoxModifier(DeclaredModule):
             pred: the boxes.
             target: of the same shape.
             base: the registered name of the loss without modifiers.
-            supplied: what the call was supplied with, by name.
+            supplied: the tensors supplied to the call, by name.
         """
         return loss
 
@@ -170,7 +170,7 @@ class ModifiedBoxLoss(BoxLoss):
         loss_weight: weight of the loss.
 
     Raises:
-        ValueError: if a modifier is repeated or does not fit the base, or on an unknown reduction.
+        ValueError: if a modifier is repeated or does not fit the base, or the reduction is unknown.
     """
 
     def __init__(

@@ -76,7 +76,7 @@ def wiou_loss(
         At least 0, shape `(...)`; below e in version 1.
 
     Raises:
-        ValueError: on an unknown version.
+        ValueError: if the version is unknown.
 
     Example:
         >>> import torch

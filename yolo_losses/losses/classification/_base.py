@@ -41,7 +41,7 @@ class ClassificationLoss(LossModule):
     scores, as MMDetection's `QualityFocalLoss`.
 
     A subclass sets `formula`, and declares parameters beyond the formula's (such as those of state) as annotated
-    attributes. What a loss may set or override beside:
+    attributes. A loss may also set or override:
 
     `default_target`: what `cls_target=auto` means for it, `tal` or `iou`.
     `own_divisor`: whether the loss is a mean over all elements; the criterion then cancels Ultralytics' division by the
@@ -55,8 +55,8 @@ class ClassificationLoss(LossModule):
         **options: the declared parameters by name, `reduction` and `loss_weight`.
 
     Raises:
-        TypeError: on an undeclared parameter.
-        ValueError: on a parameter out of range, or an unknown reduction.
+        TypeError: if a parameter is not declared.
+        ValueError: if a parameter is out of range, or the reduction is unknown.
     """
 
     formula: ClassVar[Formula]

@@ -111,7 +111,7 @@ def ghm_loss(
         At least 0.
 
     Raises:
-        ValueError: on an unknown reduction or a weight of another shape.
+        ValueError: if the reduction is unknown or the weight has another shape.
 
     Example:
         >>> import torch

@@ -47,7 +47,7 @@ def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
         At least the entropy of the two weights, which is 0 for targets on a bin; shape `(...)`.
 
     Raises:
-        ValueError: on fewer than 2 bins, or if the targets' shape is not that of the logits' leading dimensions.
+        ValueError: if there are fewer than 2 bins, or the targets' shape is not that of the logits' leading dimensions.
 
     Example:
         >>> import torch
@@ -81,7 +81,7 @@ class DistributionFocalLoss(LossModule):
         loss_weight: factor on the loss.
 
     Raises:
-        ValueError: on an unknown reduction.
+        ValueError: if the reduction is unknown.
     """
 
     formula: ClassVar[Formula] = staticmethod(distribution_focal_loss)
