@@ -234,3 +234,71 @@ def test_weights_of_a_model_without_names_are_by_number() -> None:
     with logged() as log:
         train(model)
     assert "class weights: 0 1, 1 2, 2 3" in "\n".join(log)
+
+
+# ------------------------------------------------------------------------------- loops that do not step on each batch
+
+
+def by_model(model: Any) -> torch.Tensor:
+    """Return the loss of a batch as a model computes it."""
+    return model.loss(batch())[0].sum()
+
+
+def by_criterion(model: Any) -> torch.Tensor:
+    """Return the loss of a batch from a criterion that is called directly."""
+    if getattr(model, "criterion", None) is None:
+        model.criterion = model.init_criterion()
+    return model.criterion(model(batch()["img"]), batch())[0].sum()
+
+
+def skipping(compute: Any, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Compute the loss of a batch and go on without it, as where it is not finite."""
+    compute(model)
+
+
+def skipping_with_zeros(compute: Any, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    """As `skipping`, with gradients set to zero."""
+    compute(model)
+    optimizer.zero_grad()
+
+
+def without_step(compute: Any, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Compute gradients that no step uses: a scaler skips it, SAM has its own."""
+    compute(model).backward()
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("compute", [by_model, by_criterion])
+@pytest.mark.parametrize("before", [skipping, skipping_with_zeros, without_step])
+def test_a_batch_that_no_step_uses_is_no_alarm(compute: Any, before: Any) -> None:
+    model = model_of(**CHOSEN)
+    optimizer = sgd(model)
+    before(compute, model, optimizer)
+    compute(model).backward()
+    optimizer.step()
+    (branch,) = guard._find(model).branches.values()  # type: ignore[union-attr]
+    assert branch.ledger.calls == 1
+
+
+def test_a_criterion_that_is_called_directly_and_not_used_is_an_error() -> None:
+    model = model_of(**CHOSEN)
+    for _ in range(2):
+        (0 * by_criterion(model)).backward()
+    with pytest.raises(RuntimeError, match="no gradient reached it"):
+        sgd(model).step()
+
+
+def test_zero_grad_works_after_uninstall_where_another_package_has_wrapped_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from yolo_losses.integration import hook
+
+    train(model_of(**CHOSEN))
+    ours = torch.optim.Optimizer.zero_grad
+    monkeypatch.setattr(torch.optim.Optimizer, "zero_grad", lambda *args, **kwargs: ours(*args, **kwargs))
+    hook.uninstall()
+    try:
+        train(model_of())
+    finally:
+        hook.install()
+    train(model_of(**CHOSEN))
+    hook.uninstall()  # before the other package's wrapper goes
+    hook.install()

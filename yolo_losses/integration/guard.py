@@ -8,6 +8,7 @@ directly. Stock criteria and assigners that are called during training are equip
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
@@ -52,8 +53,8 @@ def register(model: Any, equipment: Equipment, *, in_run: bool) -> None:
     if _step_hook is None:
         _step_hook = register_optimizer_step_pre_hook(_before_step)
         # Patched on the class, since a loop may set the gradients to zero before the first step.
-        _zero_grad = torch.optim.Optimizer.zero_grad
-        torch.optim.Optimizer.zero_grad = _clear_gradients  # type: ignore[method-assign, assignment]
+        _zero_grad = _recording(torch.optim.Optimizer.zero_grad)
+        torch.optim.Optimizer.zero_grad = _zero_grad  # type: ignore[method-assign]
 
 
 def is_in_run(equipment: Equipment) -> bool:
@@ -75,10 +76,9 @@ def release() -> None:
     _equipment.clear()
     if _step_hook is not None:
         _step_hook.remove()
-        if torch.optim.Optimizer.zero_grad is _clear_gradients:
-            torch.optim.Optimizer.zero_grad = _zero_grad  # type: ignore[method-assign]
-            _zero_grad = None
-        _step_hook = None
+        if torch.optim.Optimizer.zero_grad is _zero_grad:  # else another package has wrapped it
+            torch.optim.Optimizer.zero_grad = _zero_grad.__wrapped__  # type: ignore[method-assign, attr-defined]
+        _step_hook = _zero_grad = None
 
 
 def chooses_by_batch(model: Any) -> bool:
@@ -107,7 +107,7 @@ def compute_loss(original: Callable[..., Any], model: Any, *args: Any, **kwargs:
         with context.running(Context(model, None)):
             return original(model, *args, **kwargs)
     for branch in equipment.branches.values():
-        branch.ledger.discard_cleared()
+        branch.ledger.discard_unused()
     before = equipment.calls_begun
     with context.running(Context(model, equipment)):
         try:
@@ -296,9 +296,14 @@ def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
                 messages.log_proof(equipment, equipment.criteria.get("training", getattr(model, "criterion", None)))
 
 
-def _clear_gradients(optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-    """Replaces `Optimizer.zero_grad`: records that the gradients are set to zero."""
-    for equipment in list(_equipment.values()):
-        if equipment.trains(optimizer):
-            equipment.clear()
-    return _zero_grad(optimizer, *args, **kwargs)
+def _recording(zero_grad: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `Optimizer.zero_grad`: records that the gradients are set to zero."""
+
+    @functools.wraps(zero_grad, updated=())
+    def wrapper(optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        for equipment in list(_equipment.values()):
+            if equipment.trains(optimizer):
+                equipment.clear()
+        return zero_grad(optimizer, *args, **kwargs)
+
+    return wrapper

@@ -209,6 +209,8 @@ class Branch:
         required = context.is_training_mode()
         if not self.in_training and not is_recomputing():
             self.settle(stepping=False, allow_unused=True)
+        if context.current() is None and not is_recomputing():  # called directly: each call is a batch
+            self.ledger.discard_unused()
         self.ledger.open(objects, required)
         # A module that commits immediately must not see a batch twice.
         again = not self.in_training and is_recomputing()

@@ -144,9 +144,12 @@ class Ledger:
         self.records.clear()
         self.current = None
 
-    def discard_cleared(self) -> None:
-        """Drop the open records whose gradients were set to zero: they do not contribute to the next step."""
-        for record in [record for record in self.records if record.cleared]:
+    def discard_unused(self) -> None:
+        """Drop the open records that do not contribute to the next step, as another batch begins.
+
+        Their gradients were set to zero, or none has arrived: a loop may skip a batch whose loss is not finite.
+        """
+        for record in [record for record in self.records if record.compared and not record.reached]:
             self.records.remove(record)
 
     def clear(self) -> None:
