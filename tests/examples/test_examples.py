@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import re
 import sys
@@ -65,6 +66,21 @@ def test_own_loop_s_loss_falls_with_the_chosen_criterion(tmp_path: Path) -> None
     assert "DetectionLoss, class term SlideLoss(" in criterion
     assert "box term SIoULoss(" in criterion
     assert done.saying("called in 40 batches")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_classify_trains_each_choice_three_times_and_has_its_table(tmp_path: Path) -> None:
+    done = example(tmp_path, "classify.py", "runs.csv")
+    rows = list(csv.DictReader((tmp_path / "runs.csv").open(encoding="utf-8")))
+    assert len({(row["keys"], row["seed"]) for row in rows}) == len(rows) == 9
+    for row in rows:
+        shares = [float(row[name]) for name in ("disc", "tile", "star")]
+        assert float(row["top-1"]) == pytest.approx(sum(shares) / 3, abs=1e-4)
+    assert len(done.saying("yolo_losses: cls_loss=focal SoftmaxFocalLoss(gamma=1.5)")) == 3
+    assert done.saying("Images for training: 403 disc, 162 tile, 35 star")
+    kept = csv.DictReader((EXAMPLES / "evidence" / "classify.csv").open(encoding="utf-8"))
+    assert [(row["keys"], row["seed"]) for row in rows] == [(row["keys"], row["seed"]) for row in kept]
 
 
 @pytest.mark.slow
