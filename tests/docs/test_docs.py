@@ -88,6 +88,12 @@ def test_every_page_is_in_the_navigation_once() -> None:
     assert sorted(listed) == [page.relative_to(DOCS).as_posix() for page in PAGES]
 
 
+def test_the_last_part_of_the_navigation_is_chinese() -> None:  # the site's style shows one language by that
+    site = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), yaml.BaseLoader)
+    assert list(site["nav"][-1]) == ["中文"]
+    assert all(path.startswith("zh/") for entry in site["nav"][-1]["中文"] for path in entry.values())
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built strictly."""
