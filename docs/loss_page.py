@@ -22,15 +22,19 @@ from yolo_losses.plots import stem
 from yolo_losses.registry import TERM_KEYS, LossSpec, bibliography
 
 FOLDER = Path(__file__).parent / "losses"
+# A model with the head of each group's losses; of the others `yolov8n.yaml`.
 MODELS = {
     "rotated": "yolov8n-obb.yaml",
     "mask": "yolov8n-seg.yaml",
     "classify": "yolov8n-cls.yaml",
+    "pixel": "yolo26n-sem.yaml",
+    "region": "yolo26n-sem.yaml",
     "l1": "yolo26n.yaml",
     "angle": "yolo26n-obb.yaml",
+    "auxiliary": "yolo26n-seg.yaml",
+    "keypoint": "yolov8n-pose.yaml",
+    "visibility": "yolov8n-pose.yaml",
 }
-MODELS |= dict.fromkeys(("pixel", "region"), "yolo26n-sem.yaml")
-MODELS |= {"auxiliary": "yolo26n-seg.yaml", "keypoint": "yolov8n-pose.yaml", "visibility": "yolov8n-pose.yaml"}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+from loss_page import MODELS
 from pages import pages
 from signatures import signatures
 
@@ -27,15 +28,6 @@ from yolo_losses.config.settings import LossSettings
 from yolo_losses.registry import TERM_KEYS, LossSpec
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = {
-    "rotated": "yolov8n-obb.yaml",
-    "mask": "yolov8n-seg.yaml",
-    "classify": "yolov8n-cls.yaml",
-    "l1": "yolo26n.yaml",
-    "angle": "yolo26n-obb.yaml",
-}
-MODELS |= dict.fromkeys(("pixel", "region"), "yolo26n-sem.yaml")
-MODELS |= {"auxiliary": "yolo26n-seg.yaml", "keypoint": "yolov8n-pose.yaml", "visibility": "yolov8n-pose.yaml"}
 NOTES = {
     "class": "Compare runs by mAP: the values of cls_loss of different losses are not comparable.",
     "rotated": "For the task obb only.",

@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import pkgutil
 import sys
 import zlib
 from collections.abc import Callable
@@ -16,13 +17,6 @@ from yolo_losses.registry import table as registry
 
 ENTRY_POINT_GROUP = "yolo_losses.losses"
 PLUGINS_VARIABLE = "YOLO_LOSSES_PLUGINS"
-BUILT_IN_PACKAGES = tuple(
-    f"yolo_losses.losses.{name}"
-    for name in (
-        *("classification", "classify", "boxes", "masks", "semantic", "distances", "angles"),
-        *("auxiliary_masks", "keypoints", "visibility"),
-    )
-)
 
 
 def load() -> None:
@@ -30,8 +24,10 @@ def load() -> None:
 
     A plugin that fails to import is skipped and reported by `registry.problems()`.
     """
-    for package in BUILT_IN_PACKAGES:
-        importlib.import_module(package)
+    losses = importlib.import_module("yolo_losses.losses")
+    for found in pkgutil.iter_modules(losses.__path__, f"{losses.__name__}."):
+        if found.ispkg:
+            importlib.import_module(found.name)
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         _try(f"entry point {point.name} ({point.value})", point.load)
     for path in filter(None, os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep)):

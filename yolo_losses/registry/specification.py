@@ -85,8 +85,11 @@ RESERVED = frozenset({"stock", "none", "off", "auto"})
 # Prefixes of the keys of terms, of the assigner and of the run. The name of a third-party class or box loss, which is
 # the prefix of its keys, must not start with any of them.
 TERM_PREFIXES = (
-    *("cls_", "box_", "dfl_", "seg_", "l1_", "angle_", "sem_", "pose_", "kobj_", "ce_", "dice_"),
-    *("tal_", "o2m_", "loss_"),
+    *dict.fromkeys(key.removesuffix("loss") for key in TERM_KEYS.values()),
+    "dfl_",
+    "tal_",
+    "o2m_",
+    "loss_",
 )
 
 
