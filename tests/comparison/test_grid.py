@@ -95,6 +95,13 @@ def test_configurations_beside_the_grid_are_added_to_a_folder_later(data: Path, 
     assert cells == ["cls_loss=bce", "cls_loss=focal", "cls_loss=focal cls_scale=auto"]
 
 
+def test_a_baseline_is_the_configuration_with_these_keys_alone_where_there_is_one(data: Path) -> None:
+    request = read_words(["model=yolov8n.yaml", f"data={data}", "cls_loss=stock"])
+    request.also = [read_configuration("cls_loss=focal cls_scale=auto"), read_configuration("cls_loss=focal")]
+    assert baseline(build(request), "cls_loss=focal") == {"cls_loss": "focal"}
+    assert baseline(build(request), "cls_scale=auto") == {"cls_loss": "focal", "cls_scale": "auto"}
+
+
 def test_every_data_set_has_the_configurations_beside_the_grid(data: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(data.read_text())
@@ -117,6 +124,13 @@ def test_every_data_set_has_the_configurations_beside_the_grid(data: Path, tmp_p
         ("nwd_constant=20", "'also': 'nwd_constant' would change nothing"),
         ("cls_loss=focal", "'cls_loss=focal' is in the grid twice"),
         ("cls_loss=slid", "'cls_loss=slid' is not valid"),
+        ("cls_loss='vfl", "'also': No closing quotation"),
+        ("name=a", "'also': 'name' is not for compare"),
+        ("resume", "'also': 'resume' is not for compare"),
+        ("val", "'also': 'mode' is that of the whole comparison"),
+        ("device=1", "'also': 'device' is that of the whole comparison"),
+        ("epochs=100", "'epochs=100 cls_loss=bce' trains the same as 'cls_loss=bce'"),
+        ("cls_loss=focal focal_gamma=1.5", "'cls_loss=focal focal_gamma=1.5' trains the same as 'cls_loss=focal'"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(also: str, message: str, data: Path) -> None:

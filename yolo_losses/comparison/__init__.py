@@ -85,6 +85,7 @@ def compare(
     if report_only:
         return driver.write_report(options)
     request = read_keywords(keys)
+    also = [also] if isinstance(also, str | Mapping) else also
     request.also += map(read_configuration, also)
     given = {**keys, "also": list(also)} if also else keys
     text = " ".join(f"{key}={value!r}" for key, value in given.items())

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo_losses.comparison.words import MAX_RUNS, Request, default_cfg, read_words, refusals, split_at_commas
+from yolo_losses.comparison.words import (
+    MAX_RUNS,
+    OWN_KEYS,
+    Request,
+    default_cfg,
+    read_words,
+    refusals,
+    split_at_commas,
+)
 from yolo_losses.config.keys import BOX_TASKS, LossKey
 from yolo_losses.config.settings import KEYS, LossSettings, argument, declared_parameters, default_keys
-
-OWN_KEYS = {  # keys of `yolo train` that compare sets itself -> what to do instead
-    "name": "each run's folder is named after its settings",
-    "project": "name the folder of the comparison with --out",
-    "save_dir": "name the folder of the comparison with --out",
-    "exist_ok": "runs that are finished are never run again",
-    "resume": "a comparison that was stopped continues when it is started again",
-}
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def find_baseline(
 
     Args:
         wanted: `cls_loss=bce`, several keys separated by blanks or commas, or a mapping; by default the first
-            configuration. If several match, the first of them is returned.
+            configuration. If several match, the one with these keys alone is returned, else the first.
         configurations: the configurations of the comparison.
 
     Raises:
@@ -115,9 +115,9 @@ def find_baseline(
             raise ValueError(
                 f"--baseline: '{key}' is no axis of this comparison: its axes are {', '.join(axes) or 'none'}"
             )
-    for configuration in configurations:
-        if wanted.keys() <= configuration.keys() and _is_the_same(configuration, wanted):
-            return dict(configuration)
+    found = [each for each in configurations if wanted.keys() <= each.keys() and _is_the_same(each, wanted)]
+    if found:
+        return dict(next((each for each in found if each.keys() == wanted.keys()), found[0]))
     there = ", ".join(dict.fromkeys(name_of(configuration) for configuration in configurations))
     raise ValueError(f"--baseline: no configuration has '{name_of(wanted)}': there is {there}")
 
@@ -204,7 +204,21 @@ def build(request: Request, *, stock_as_baseline: bool = False) -> Grid:
             raise ValueError(f"'{key}' would change nothing: no cell of the grid has a loss with that parameter")
     grid = Grid(tuple(cells.values()), tuple(seeds), settings, axes)
     check(grid)
+    if request.also:
+        _check_distinct(grid)
     return grid
+
+
+def _check_distinct(grid: Grid) -> None:
+    """Refuse two cells that train the same, as one whose own keys have the values that all runs have."""
+    defaults = default_cfg()
+    seen: list[tuple[Cell, dict[str, Any]]] = []
+    for cell in grid.cells:
+        trained = canonical({**defaults, **cell.settings})
+        same = next((other for other, settings in seen if settings == trained), None)
+        if same is not None:
+            raise ValueError(f"'{cell.name}' trains the same as '{same.name}': leave one out")
+        seen.append((cell, trained))
 
 
 def _in_order(keys: Iterable[str]) -> list[str]:

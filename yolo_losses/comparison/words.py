@@ -15,6 +15,14 @@ from yolo_losses import registry
 from yolo_losses.config.keys import BOX_TASKS
 
 MAX_RUNS = 10_000
+OWN_KEYS = {  # keys of `yolo train` that compare sets itself -> what to do instead
+    "name": "each run's folder is named after its settings",
+    "project": "name the folder of the comparison with --out",
+    "save_dir": "name the folder of the comparison with --out",
+    "exist_ok": "runs that are finished are never run again",
+    "resume": "a comparison that was stopped continues when it is started again",
+}
+SHARED_KEYS = ("mode", "task", "seed", "data", "device", "workers")  # keys of which no configuration has its own value
 SEED_RANGE = re.compile(r"\s*(\d+)-(\d+)\s*")
 
 
@@ -131,13 +139,20 @@ def read_configuration(given: str | Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: if `yolo train` would reject a word, or a key belongs to the whole comparison.
     """
-    words = shlex.split(given) if isinstance(given, str) else []
-    request = read_words(words) if isinstance(given, str) else Request({str(k): v for k, v in given.items()})
+    if isinstance(given, str):
+        try:
+            request = read_words(shlex.split(given))
+        except ValueError as error:
+            raise ValueError(f"'also': {error}") from error
+    else:
+        request = Request({str(key): value for key, value in given.items()})
     if request.axes:
         key, values = next(iter(request.axes.items()))
         raise ValueError(f"'also': '{key}' has {len(values)} values: a configuration has one, name one for each")
-    for key in ("seed", "data"):
-        if key in request.settings:
+    for key in request.settings:
+        if key in OWN_KEYS:
+            raise ValueError(f"'also': '{key}' is not for compare: {OWN_KEYS[key]}")
+        if key in SHARED_KEYS:
             raise ValueError(f"'also': '{key}' is that of the whole comparison: leave it out")
     if not request.settings:
         raise ValueError("'also' names no key: give a configuration, such as 'cls_loss=focal cls_scale=auto'")
