@@ -198,7 +198,7 @@ def test_a_criterion_that_is_built_by_hand_is_refused_rather_than_stock() -> Non
     criterion = v8DetectionLoss(model)
     with torch.no_grad():
         criterion(model(batch()["img"]), batch())  # as validation does
-    with pytest.raises(RuntimeError, match="would train a stock loss: equip it"):
+    with pytest.raises(RuntimeError, match=r"would train a stock loss, .* equip it"):
         criterion(model(batch()["img"]), batch())
     yolo_losses.equip(criterion, CHOSEN)
     criterion(model(batch()["img"]), batch())
@@ -234,6 +234,19 @@ def test_weights_of_a_model_without_names_are_by_number() -> None:
     with logged() as log:
         train(model)
     assert "class weights: 0 1, 1 2, 2 3" in "\n".join(log)
+
+
+def test_an_end_to_end_criterion_that_is_built_by_hand_is_refused_rather_than_stock() -> None:
+    keys = {"cls_loss": "focal", "loss_branches": "one2many"}
+    stock, model = model_of(config="yolov10n.yaml"), model_of(config="yolov10n.yaml", **keys)
+    kind = type(stock.init_criterion())  # by release
+    criterion = kind(model)
+    with pytest.raises(RuntimeError, match=r"would train a stock loss, .* equip it"):
+        criterion(model(batch()["img"]), batch())
+    yolo_losses.equip(criterion, keys)
+    criterion(model(batch()["img"]), batch())
+    model.init_criterion()(model(batch()["img"]), batch())  # equips itself
+    kind(stock)(stock(batch()["img"]), batch())
 
 
 # ------------------------------------------------------------------------------- loops that do not step on each batch

@@ -148,6 +148,19 @@ def check_criterion(criterion: Any) -> None:
         raise UnprovenError(_would_train_stock(criterion))
 
 
+def check_branches(criterion: Any) -> None:
+    """Raise an `UnprovenError` if both branches of an end-to-end criterion are stock while its `hyp` choose a loss."""
+    kind = criteria.kind_of(criterion)
+    running = context.current()
+    followed = running is not None and running.equipment is not None
+    if kind is None or followed or not torch.is_grad_enabled():
+        return
+    if any(isinstance(getattr(owner, name, None), Part) for _, owner, name in kind.first_parts(criterion)):
+        return
+    if _chosen(SimpleNamespace(args=getattr(criterion.one2many, "hyp", None))) is not None:
+        raise UnprovenError(_would_train_stock(criterion))
+
+
 def _would_train_stock(criterion: Any) -> str:
     return (
         f"{PREFIX}a {type(criterion).__name__} would train a stock loss, but its model's args choose another one:"

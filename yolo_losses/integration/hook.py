@@ -183,6 +183,10 @@ def patch_criteria(module: Any) -> None:
                     before=lambda criterion, *args, **kwargs: _guard().check_criterion(criterion),
                     after=lambda *args, **kwargs: _guard().end_call(*args, **kwargs),
                 )
+    for name in ("E2ELoss", "E2EDetectLoss"):  # by release
+        if hasattr(module, name):
+            kind = getattr(module, name)
+            _wrap(kind, "__call__", before=lambda criterion, *args, **kwargs: _guard().check_branches(criterion))
     _patch_classify(module.v8ClassificationLoss)
     if hasattr(module, "SemanticSegmentationLoss"):
         _wrap_around(
