@@ -125,19 +125,6 @@ def test_what_this_version_lacks_is_not_offered(rule: Rule) -> None:
     assert choose(with_trait(rule), [unknown], [])[0] == []
 
 
-@every_candidate
-def test_the_cost_is_that_of_the_table(rule: Rule) -> None:
-    table = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
-    column = re.search(r"^\| loss \|.*", table, re.MULTILINE)
-    assert column is not None
-    at = [cell.strip() for cell in column[0].split("|")].index("16 x 640 x 20")
-    rows = {
-        cells[1].strip().strip("`"): cells for cells in (line.split("|") for line in table.splitlines()) if cells[2:]
-    }
-    row = rows.get(str(rule.keys[rule.choice]))
-    assert rule.cost == (float(row[at]) if row is not None and rule.choice in ("cls_loss", "box_loss") else None)
-
-
 def test_where_nothing_speaks_for_a_swap_stock_is_the_answer() -> None:
     candidates, checks, _ = choose(PLAIN, RULES, [])
     assert (candidates, checks) == ([], [])

@@ -25,7 +25,6 @@ class Candidate:
         grade: of the evidence, in words.
         evidence: what is known.
         verdict: what was measured here, if anything was.
-        cost: time of a step of the criterion against stock's, `None` if it was not measured.
     """
 
     choice: str
@@ -34,7 +33,6 @@ class Candidate:
     grade: str
     evidence: Evidence
     verdict: Verdict | None
-    cost: float | None
 
     @property
     def words(self) -> str:
@@ -103,4 +101,4 @@ def _candidate(rule: Rule, traits: Traits, verdict: Verdict | None) -> Candidate
     assert rule.evidence is not None
     grade = "measured here, decided" if verdict is not None and verdict.decided else GRADES[rule.grade]
     keys = rule.chosen_keys(traits)
-    return Candidate(rule.choice, keys, (rule.reason(traits),), grade, rule.evidence, verdict, rule.cost)
+    return Candidate(rule.choice, keys, (rule.reason(traits),), grade, rule.evidence, verdict)

@@ -52,7 +52,6 @@ class Rule:
     grade: str = ""
     evidence: Evidence | None = None
     measured: Mapping[str, str] | None = None
-    cost: float | None = None
 
     def applies(self, traits: Traits) -> bool:
         """Return whether the rule is for this task, and each of its conditions holds."""
