@@ -119,6 +119,7 @@ def test_every_data_set_has_the_configurations_beside_the_grid(data: Path, tmp_p
     ("also", "message"),
     [
         ("cls_loss=focal,vfl", "'also': 'cls_loss' has 2 values"),
+        (3, "'also': 3 is no configuration"),
         ("seed=3", "'also': 'seed' is that of the whole comparison"),
         ("", "'also' names no key"),
         ("nwd_constant=20", "'also': 'nwd_constant' would change nothing"),

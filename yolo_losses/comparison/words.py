@@ -144,8 +144,12 @@ def read_configuration(given: str | Mapping[str, Any]) -> dict[str, Any]:
             request = read_words(shlex.split(given))
         except ValueError as error:
             raise ValueError(f"'also': {error}") from error
-    else:
+    elif isinstance(given, Mapping):
         request = Request({str(key): value for key, value in given.items()})
+    else:
+        raise ValueError(f"'also': {given!r} is no configuration, such as 'cls_loss=focal cls_scale=auto'")
+    if request.also:
+        raise ValueError("'also': a file that holds configurations of its own goes with the whole comparison")
     if request.axes:
         key, values = next(iter(request.axes.items()))
         raise ValueError(f"'also': '{key}' has {len(values)} values: a configuration has one, name one for each")
