@@ -18,7 +18,7 @@ from yolo_losses.integration.criteria import equip
 from yolo_losses.monitor import gather as statistics
 from yolo_losses.monitor.gather import EDGES, read
 
-pytest_plugins = ("measured",)
+pytest_plugins = ("every_batch",)
 
 
 CLS_LOSSES = [spec.name for spec in registry.specs("cls")]

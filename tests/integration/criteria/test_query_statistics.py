@@ -11,7 +11,7 @@ from torch import Tensor
 from yolo_losses.integration.criteria import equip
 from yolo_losses.monitor.gather import read
 
-pytest_plugins = ("measured",)
+pytest_plugins = ("every_batch",)
 
 
 def detr(keys: dict[str, Any], objects: int = 2) -> tuple[dict[str, Tensor], Tensor, dict[str, float]]:
