@@ -1,6 +1,6 @@
 """Search a loss and its parameter with Ray Tune, through Ultralytics' `model.tune(use_ray=True)`.
 
-    pip install 'yolo-losses[ray]'
+    pip install '.[ray]'
     python examples/tune_ray.py
 
 About a minute on two cores: three short trials. It shows how, not which value is good. Writes to

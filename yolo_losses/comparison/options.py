@@ -79,4 +79,6 @@ class Options:
 def _require(extra: str, modules: Sequence[str]) -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(f"compare needs {' and '.join(missing)}: pip install 'yolo-losses[{extra}]'")
+        raise ValueError(
+            f"compare needs {' and '.join(missing)}: pip install 'yolo-losses[{extra}]', in a clone '.[{extra}]'"
+        )
