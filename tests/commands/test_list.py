@@ -100,6 +100,13 @@ def test_unknown_names_are_refused_with_the_nearest(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "no loss or key matches 'slid'. Did you mean 'slide'?\n"
 
 
+def test_a_loss_that_is_left_out_is_answered_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(["list", "atfl"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("no loss or key matches 'atfl': the ATFL that circulates")
+    assert "docs/traps.md#atfl" in line
+
+
 def test_json_holds_the_declarations(capsys: pytest.CaptureFixture[str]) -> None:
     (slide,) = json.loads(listed(capsys, "slide", "--json"))["losses"]
     spec = registry.find("cls", "slide")

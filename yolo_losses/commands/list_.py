@@ -11,7 +11,7 @@ from typing import Any
 from yolo_losses import registry
 from yolo_losses.config import settings
 from yolo_losses.config.class_weights import BETA
-from yolo_losses.registry import KINDS, LossSpec, other_names
+from yolo_losses.registry import KINDS, LossSpec, left_out, other_names
 
 HELP = "list the losses, modifiers and keys; with names or -v also their parameters, aliases and sources"
 EXAMPLES = """examples:
@@ -100,6 +100,8 @@ def select(names: list[str]) -> tuple[list[LossSpec], dict[str, str]]:
             try:
                 modifiers, base = registry.split_box_name(name)
             except ValueError:
+                if (left := left_out.find(pattern)) is not None:
+                    raise ValueError(f"no loss or key matches '{name}': {left.advice}") from None
                 meant = [choice.partition("=")[2] for choice in other_names.choices(name)]
                 near = other_names.hint(meant) or registry.did_you_mean(name, [*(s.name for s in every), *keys])
                 raise ValueError(f"no loss or key matches '{name}'.{near}") from None
