@@ -143,6 +143,7 @@ def described_data(given: Mapping[str, Any]) -> dict[str, Any] | None:
     from ultralytics.utils.checks import check_file
 
     data = given.get("data")
+    data = str(data) if isinstance(data, Path) else data
     if not isinstance(data, str) or "://" in data or Path(data).suffix not in (".yaml", ".yml"):
         return None
     try:
@@ -155,7 +156,7 @@ def described_data(given: Mapping[str, Any]) -> dict[str, Any] | None:
 def _class_names(given: Mapping[str, Any]) -> list[str] | None:
     """Return the names of the classes of a run, `None` if its data set is not available yet."""
     data = given.get("data")
-    if given.get("task") == "classify" and isinstance(data, str) and (folder := Path(data, "train")).is_dir():
+    if given.get("task") == "classify" and isinstance(data, str | Path) and (folder := Path(data, "train")).is_dir():
         return sorted(found.name for found in folder.iterdir() if found.is_dir())
     described = described_data(given) or {}
     number = described.get("nc")

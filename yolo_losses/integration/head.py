@@ -68,7 +68,12 @@ def _stock_criterion(model: Any, given: dict[str, Any]) -> Any:
     """Return the stock criterion of a model for a trainer's arguments, without the keys of this package."""
     own, kept = own_arguments(given), model.args
     model.args = SimpleNamespace(**{key: value for key, value in given.items() if key not in own})
+    lacks_classes = not hasattr(model, "nc")  # which a trainer sets; the criterion of RT-DETR reads it
+    if lacks_classes:
+        model.nc = getattr(model.model[-1], "nc", None)
     try:
         return model.init_criterion()
     finally:
         model.args = kept
+        if lacks_classes:
+            del model.nc
