@@ -83,13 +83,19 @@ def cost(spec: LossSpec) -> dict[str, float]:
     return {words: row["time"] for words, row in sizes.items() if row}
 
 
+def title_of(what: str) -> str:
+    """Return the title of the table of a workload, which ends with its size."""
+    (title,) = (title for title in bench()["tables"] if title.startswith(what))
+    return str(title)
+
+
 def cost_rows() -> tuple[list[str], list[list[str]]]:
     """Return operations, time and memory of every loss against stock: the head of a table, and its rows."""
     operations = json.loads((BENCH / "operations.json").read_text(encoding="utf-8"))["v8"]
     tables, sizes = bench()["tables"], bench()["criterion"]
-    (step,) = (title for title in tables if title.startswith("training step"))
+    step, whole = title_of("training step"), title_of("whole criterion")
     rows = []
-    for name, criterion in tables["whole criterion"].items():
+    for name, criterion in tables[whole].items():
         if name not in operations:
             continue  # a pasted form
         trained = tables[step].get(name)
@@ -102,7 +108,7 @@ def cost_rows() -> tuple[list[str], list[list[str]]]:
 
 def pasted_rows() -> tuple[list[str], list[list[str]]]:
     """Return time and memory of losses as tutorials have them beside this package's: a table's head, and its rows."""
-    tables = {what: bench()["tables"][what] for what in ("class term alone", "whole criterion")}
+    tables = {what: bench()["tables"][title_of(what)] for what in ("class term alone", "whole criterion")}
     columns = [(what, unit) for what in tables for unit in ("time", "memory")]
     names = [name for name in tables["whole criterion"] if f"{name}{PASTED}" in tables["whole criterion"]]
     rows = [

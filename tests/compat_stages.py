@@ -35,7 +35,6 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "yolo26n-obb": ("obb", {"cls_loss": "ghm", "box_loss": "probiou", "l1_loss": "off", "angle_loss": "cos2"}),
 }
 RESUMED = ("yolov8n", "yolo26n")
-TWO_BRANCHES = ("yolov10n", "yolo26n")
 OK, ABSENT = "ok", "-"
 
 

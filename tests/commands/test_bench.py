@@ -25,8 +25,8 @@ def test_measures_what_was_asked_for_and_writes_it(
     small = ["--batch", "1", "--imgsz", "64", "--classes", "2", "--repeats", "1"]
     assert main(["bench", *small, "--losses", "Slide,siou", "--growth", "--out", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "bench.json").read_text())
-    assert set(result["tables"]["class term alone"]) == {"stock", "slide", "slide as typed"}
-    assert set(result["tables"]["whole criterion"]) == {"stock", "slide", "slide as typed", "siou"}
+    assert set(result["tables"]["class term alone, 1 x 64 x 2"]) == {"stock", "slide", "slide as typed"}
+    assert set(result["tables"]["whole criterion, 1 x 64 x 2"]) == {"stock", "slide", "slide as typed", "siou"}
     assert set(result["criterion"]) == {" x ".join(map(str, size)) for size in bench.SIZES}
     assert set(result["tables"]["training step, 2 x 32 x 3"]) == {"stock", "slide"}
     assert result["tables"]["import ultralytics"]["with the plugin"]["ms"] > 0

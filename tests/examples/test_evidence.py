@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+from yolo_losses.comparison.grid import build
+from yolo_losses.comparison.words import read_words
+from yolo_losses.config.settings import default_keys
+
+SETTINGS = sorted((ROOT / "examples" / "evidence").glob("*.yaml"))
 
 pytest.importorskip("scipy")
 
@@ -16,3 +24,15 @@ def test_reports_verdicts_figure_and_captions_are_those_of_the_committed_runs() 
         [sys.executable, "examples/evidence/make.py", "--check"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", SETTINGS, ids=lambda path: path.stem)
+def test_the_command_of_a_set_trains_every_configuration_of_its_runs(path: Path) -> None:
+    cells = build(read_words([f"cfg={path}", "model=yolov8n.yaml", "data=my.yaml"])).cells
+    with (path.with_suffix("") / "summary.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    columns = list(rows[0])
+    axes = columns[columns.index("name") + 1 : columns.index("seed")]
+    commanded = [{key: str(cell.settings.get(key, default_keys()[key])) for key in axes} for cell in cells]
+    for row in rows:
+        assert {key: row[key] for key in axes} in commanded, row["name"]

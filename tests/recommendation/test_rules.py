@@ -150,25 +150,25 @@ def test_two_traits_that_speak_for_one_loss_are_one_candidate() -> None:
 RARE = dataclasses.replace(PLAIN, class_ratio=20.0, smallest_class=9, rare=["b"])
 
 
-def verdict(word: str, config: str = "cls_loss=eqfl", difference: float = 1.5) -> Verdict:
+def verdict(word: str, config: str = "cls_loss=efl", difference: float = 1.5) -> Verdict:
     return Verdict("neu_det_longtail", config, difference, difference - 1, difference + 1, word, 3)
 
 
 def test_what_was_decided_here_comes_first() -> None:
     first = choose(RARE, RULES, [verdict("better")])[0][0]
-    assert (first.words, first.grade) == ("cls_loss=eqfl", "measured here, decided")
+    assert (first.words, first.grade) == ("cls_loss=efl", "measured here, decided")
     assert str(first.verdict) == ("measured here on neu_det_longtail: better (+1.5 points, +0.5 to +2.5, 3 seeds)")
 
 
 def test_what_lost_here_is_not_tried() -> None:
     candidates, _, avoided = choose(RARE, RULES, [verdict("worse", difference=-3)])
-    assert "cls_loss=eqfl" not in [candidate.words for candidate in candidates]
-    assert avoided[0].what == "cls_loss=eqfl"
+    assert "cls_loss=efl" not in [candidate.words for candidate in candidates]
+    assert avoided[0].what == "cls_loss=efl"
     assert "worse (-3.0 points" in str(avoided[0].verdict)
 
 
 def test_what_is_inconclusive_here_keeps_its_grade_and_says_so() -> None:
-    found = next(c for c in choose(RARE, RULES, [verdict("inconclusive")])[0] if c.words == "cls_loss=eqfl")
+    found = next(c for c in choose(RARE, RULES, [verdict("inconclusive")])[0] if c.words == "cls_loss=efl")
     assert found.grade == "measured by its authors"
     assert "inconclusive" in str(found.verdict)
 
@@ -199,6 +199,7 @@ def test_every_rule_that_was_measured_here_names_a_set_and_a_configuration() -> 
             key, _, value = rule.measured["config"].partition("=")
             assert key in default_keys().keys() | ANNOUNCED, rule.id
             assert rule.kind == "avoid" or rule.keys[key] == value, rule.id
+            assert verdicts.find(verdicts.load(), rule.measured["set"], rule.measured["config"]), rule.id
 
 
 def test_the_file_is_in_the_package() -> None:

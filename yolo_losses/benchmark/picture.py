@@ -30,9 +30,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axis.set_xlim(0, limit)
         axis.set_title(f"{title} (stock = 1)")
     axes[-1].legend(loc="lower right")
-    size, on = result["size"], result["machine"]
-    figure.suptitle(
-        f"{size['batch']} images of {size['imgsz']} px; {on['device']}, {on['threads']} threads, torch {on['torch']}"
-    )
+    on = result["machine"]
+    figure.suptitle(f"{on['device']}, {on['threads']} threads, torch {on['torch']}")
     figure.savefig(path, dpi=110)
     plt.close(figure)

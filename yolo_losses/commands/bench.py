@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     torch.manual_seed(0)
     size = args.batch, args.imgsz, args.classes
     workloads = {
-        "class term alone": lambda: class_terms(*size, device, chosen),
-        "whole criterion": lambda: criteria(*size, device, chosen),
+        f"class term alone, {written(size)}": lambda: class_terms(*size, device, chosen),
+        f"whole criterion, {written(size)}": lambda: criteria(*size, device, chosen),
         "import ultralytics": imports,
     }
     if args.growth:

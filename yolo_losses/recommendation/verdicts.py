@@ -9,7 +9,7 @@ from pathlib import Path
 PATH = Path(__file__).with_name("verdicts.csv")
 # What a configuration may name beside the loss that it is about: the losses that equal stock, and defaults.
 NEUTRAL = {"cls_loss=bce", "box_loss=ciou", "cls_loss=stock", "box_loss=stock", "cls_scale=1.0", "cls_target=auto"}
-NEUTRAL |= {"cls_weights=none", "tal_overlap=stock", "tal_topk=stock"}
+NEUTRAL |= {"cls_weights=none"}
 
 
 @dataclass(frozen=True)
