@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from page_markdown import REPOSITORY, display_name, links, table
 
+from yolo_losses.comparison.language import translate
+from yolo_losses.comparison.stats.verdict import WORDS as OUTCOMES
 from yolo_losses.plots import stem
 from yolo_losses.registry import LossSpec
 
@@ -71,6 +73,6 @@ def evidence(text: str) -> str:
     columns = "| 配置 | mAP50-95 | 差值 | 95% 区间，同时成立 | 结论 | 种子数 |"  # noqa: RUF001
     page = re.sub(r"^\| configuration \|.*$", columns, page, flags=re.MULTILINE)
     page = re.sub(r"(\d) to (?=[-+−\d])", r"\1 到 ", page)  # noqa: RUF001
-    for english, own in WORDS["verdicts"].items():
-        page = page.replace(f"| {english} |", f"| {own} |")
+    for word in OUTCOMES:
+        page = page.replace(f"| {word} |", f"| {translate(word, 'zh')} |")
     return page

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
+from yolo_losses.comparison.language import translate
 from yolo_losses.comparison.report import write
 from yolo_losses.comparison.report.figures import intervals
 from yolo_losses.comparison.report.notes import notes
@@ -33,7 +34,6 @@ ROOT = FOLDER.parents[1]
 SHOWN = "neu_det_longtail"  # the set of the README's figure
 DEFAULTS = {"cls_scale=1.0", "cls_target=auto", "cls_weights=none"}
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-CHINESE = dict(zip(WORDS, ("更好", "更差", "实际相当", "倾向更好", "倾向更差", "无法判断"), strict=True))
 CHINESE_NUMBERS = "零一两三四五六七八九十"
 CHINESE_CAPTION = """
 
@@ -130,7 +130,7 @@ def captions(result: Analysis, labels: Mapping[str, str]) -> tuple[str, str]:
     said = ", ".join(
         f"{NUMBERS[count]} {word.replace('leans', 'lean') if count > 1 else word}" for word, count in counts.items()
     )
-    counted = "、".join(f"{CHINESE_NUMBERS[count]}种{CHINESE[word]}" for word, count in counts.items())
+    counted = "、".join(f"{CHINESE_NUMBERS[count]}种{translate(word, 'zh')}" for word, count in counts.items())
     image = '<a href="examples/evidence/README.md"><img src="examples/evidence/verdict.svg" alt="{}" width="420"></a>'
     english = (
         image.format("Differences in mAP50-95 of class losses to BCE, with their intervals and verdicts")

@@ -25,12 +25,12 @@ class Plan:
     Attributes:
         settings: the keys that all runs share.
         also: what each configuration but the stock one has of its own.
-        seconds: about how long it takes, one run after the other; `None` if that is not known.
+        seconds_per_run: about how long a training takes; `None` if it is not known.
     """
 
     settings: Mapping[str, Any]
     also: Sequence[Mapping[str, Any]]
-    seconds: float | None
+    seconds_per_run: float | None
 
     @property
     def configurations(self) -> int:
@@ -41,6 +41,11 @@ class Plan:
     def runs(self) -> int:
         """How many trainings that is."""
         return self.configurations * len(SEEDS)
+
+    @property
+    def seconds(self) -> float | None:
+        """About how long all of them take, one after the other."""
+        return None if self.seconds_per_run is None else self.seconds_per_run * self.runs
 
     @property
     def words(self) -> list[str]:
@@ -75,10 +80,9 @@ def make(
     if not candidates:
         return None
     images = (traits.images + VALIDATION * traits.val_images) * settings["epochs"]
-    runs = (1 + len(candidates)) * len(SEEDS)
-    seconds = None if seconds_per_image is None else seconds_per_image * images * runs
+    seconds_per_run = None if seconds_per_image is None else seconds_per_image * images
     also = [{argument(key): value for key, value in candidate.keys.items()} for candidate in candidates]
-    return Plan(settings, also, seconds)
+    return Plan(settings, also, seconds_per_run)
 
 
 def _words(keys: Mapping[str, Any]) -> list[str]:

@@ -55,7 +55,14 @@ class Recommendation:
             "avoided": [asdict(note) for note in self.avoided],
             "compare": None
             if plan is None
-            else {"command": plan.command, **asdict(plan), "seeds": SEEDS, "runs": plan.runs, "device": self.device},
+            else {
+                "command": plan.command,
+                **asdict(plan),
+                "seeds": SEEDS,
+                "runs": plan.runs,
+                "seconds": plan.seconds,
+                "device": self.device,
+            },
         }
 
     def write(self, path: str | Path) -> Path:
