@@ -19,6 +19,8 @@ from yolo_losses.commands.doctor import interpreter_of
 from yolo_losses.config import renaming, settings
 from yolo_losses.integration import hook
 
+AUTOLOAD = Path(yolo_losses.__file__).parent / "integration" / "autoload"
+
 COMMAND = "import sys\nfrom ultralytics.cfg import entrypoint\nsys.exit(entrypoint())\n"
 
 
@@ -134,13 +136,12 @@ def test_a_worker_of_ray_is_asked(tmp_path: Path) -> None:
 def site_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the start-up files, the only one on the path and the only one of site-packages."""
     folder = tmp_path / "site-packages"
-    shutil.copytree(Path(yolo_losses.__file__).with_name("autoload"), folder)
+    shutil.copytree(AUTOLOAD, folder)
     monkeypatch.setattr(sys, "path", [str(folder)])
     monkeypatch.setattr(site, "getsitepackages", lambda: [str(folder)])
     return folder.resolve()
 
 
-@pytest.mark.skipif(not Path(yolo_losses.__file__).with_name("autoload").is_dir(), reason="not a checkout")
 def test_start_up_files_are_whole_current_and_where_python_reads_them(
     site_packages: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

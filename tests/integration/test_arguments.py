@@ -14,6 +14,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG_DICT, loss
 
 import yolo_losses.config.settings
@@ -193,6 +194,26 @@ def test_what_the_head_can_use_is_not_refused(tmp_path):
             YOLO("yolov8n-pose.yaml").train(
                 model="yolo26n-pose.yaml", data=str(data), project=str(tmp_path / "runs"), l1_loss="l1", **TINY
             )
+
+
+def test_keypoints_that_only_the_data_set_knows_are_not_those_of_the_model(tmp_path):
+    """Of data that are read in another way the early check knows nothing."""
+    with pytest.raises(Exception, match="nowhere"):
+        YOLO("yolov8n-pose.yaml").train(
+            data="nowhere.ndjson", pose_weights=[1, 2, 3, 4], project=str(tmp_path / "runs"), **TINY
+        )
+
+
+def test_a_criterion_of_a_user_s_own_that_needs_a_trainer_is_checked_later(data, tmp_path, monkeypatch):
+    def init_criterion(model):
+        assert model.nc == 3  # which the trainer sets
+        return loss.v8DetectionLoss(model)
+
+    monkeypatch.setattr(DetectionModel, "init_criterion", init_criterion)
+    model = YOLO("yolov8n.yaml")
+    model.train(data=str(data), project=str(tmp_path), cls_loss="focal", **TINY)
+    with pytest.raises(ValueError, match=r"^'l1_loss=l1' is not valid: "):
+        YOLO("yolov8n.yaml").train(data=str(data), project=str(tmp_path), l1_loss="l1", **TINY)
 
 
 @pytest.mark.skipif(not YOLO26, reason="this Ultralytics has no YOLO26")

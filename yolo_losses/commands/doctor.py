@@ -174,8 +174,9 @@ def outdated() -> list[Line]:
 
 def start_up_files() -> list[Line]:
     """Return where the start-up files are, and what is wrong with them."""
-    own = Path(yolo_losses.__file__).with_name("autoload")  # has them in a checkout, of which the others are copies
-    target = f"--editable {own.parents[1]}" if (own / START_UP_FILES[0]).is_file() else "yolo-losses"
+    # A checkout has them, of which the others are copies.
+    own = Path(yolo_losses.__file__).parent / "integration" / "autoload"
+    target = f"--editable {own.parents[2]}" if (own / START_UP_FILES[0]).is_file() else "yolo-losses"
     again = f"`{sys.executable} -m pip install --force-reinstall --no-deps {target}`"
     sites = {os.path.realpath(folder) for folder in (*site.getsitepackages(), site.getusersitepackages())}
     folders = [Path(folder) for folder in dict.fromkeys(map(os.path.realpath, sys.path))]

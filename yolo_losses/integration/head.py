@@ -48,6 +48,8 @@ def check(trainer: Any) -> None:
     if criteria.kind_of(criterion) is None:
         return
     keypoints = (arguments.described_data(vars(trainer.args)) or {}).get("kpt_shape")
+    if keypoints is None:  # only the data set, which is read later, knows how many the head will have
+        chosen = replace(chosen, pose_weights=class_weights.NONE)
     for _, leaf in anchors.leaves(criterion):
         if keypoints is not None and hasattr(leaf, "kpt_shape"):
             leaf.kpt_shape = keypoints
@@ -73,6 +75,8 @@ def _stock_criterion(model: Any, given: dict[str, Any]) -> Any:
         model.nc = getattr(model.model[-1], "nc", None)
     try:
         return model.init_criterion()
+    except Exception:  # a criterion of a user's own that needs what a trainer sets; the head is checked again later
+        return None
     finally:
         model.args = kept
         if lacks_classes:

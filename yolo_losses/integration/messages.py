@@ -88,7 +88,8 @@ def log_proof(equipment: Equipment, criterion: Any) -> None:
             if reason and all(abs(ratio - 1) < EQUAL for ratio in branch.ratios.values()):
                 also += f" ({reason})"
             ratios.append(f"{where}class term {value:.3g} times {branch.reference}'s on the same predictions{also}")
-            if not all(1 / GAIN_RATIO_WARNING <= ratio <= GAIN_RATIO_WARNING for ratio in branch.ratios.values()):
+            usual = all(1 / GAIN_RATIO_WARNING <= ratio <= GAIN_RATIO_WARNING for ratio in branch.ratios.values())
+            if branch.can_scale and not usual:
                 unusual = branch.reference
     if equipment.names:
         ratios.append(_class_weights(equipment))

@@ -316,7 +316,9 @@ def _add(
         differences = own if data == ALL_SETS else {seed: own[seed] - base[seed] for seed in own if seed in base}
         estimate, verdict = estimates.get(name), None
         if estimate is not None and metric == result.metric:
-            verdict = UNTRAINED if nothing else judge(estimate, result.rope, "data set" if data == ALL_SETS else "seed")
+            untrained = nothing and differences  # without any, its runs failed, and are no evidence
+            unit = "data set" if data == ALL_SETS else "seed"
+            verdict = UNTRAINED if untrained else judge(estimate, result.rope, unit)
         if name == result.baseline:
             differences = {}
             if not own:

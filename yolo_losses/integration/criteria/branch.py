@@ -68,6 +68,7 @@ class Branch:
     positives_per_object: float | None = None
 
     reference: ClassVar[str] = "BCE"  # the stock class loss of this kind of head, for which the gains were tuned
+    can_scale: ClassVar[bool] = True  # whether `cls_scale=auto` is allowed
     always_logged: ClassVar[tuple[str, ...]] = ("class", "box", "distribution")  # in the start line, stock ones too
     where_compared: ClassVar[str] = " on the positives"  # where the gradients are compared, for the log
 

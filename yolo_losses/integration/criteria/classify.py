@@ -39,6 +39,7 @@ class ClassifyBranch(Branch):
     """The branch of a criterion of the task classify."""
 
     reference: ClassVar[str] = "cross-entropy"
+    can_scale: ClassVar[bool] = False
     always_logged: ClassVar[tuple[str, ...]] = ("class",)
     where_compared: ClassVar[str] = ""
 

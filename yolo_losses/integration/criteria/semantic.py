@@ -51,6 +51,7 @@ class SemanticBranch(Branch):
     compared: bool = False
 
     reference: ClassVar[str] = "cross-entropy"
+    can_scale: ClassVar[bool] = False
     always_logged: ClassVar[tuple[str, ...]] = ("class", "dice")
     where_compared: ClassVar[str] = ""
 
