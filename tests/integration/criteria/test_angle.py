@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from anchor_criteria import assert_same_run, leaves
 from conftest import TINY, criterion_of, logged, made_up_batch, predictions, run, tensors
 from torch import Tensor
 from ultralytics.utils.loss import v8OBBLoss
@@ -22,10 +23,6 @@ LOSSES = [spec.name for spec in registry.specs("angle")]
 heads = pytest.mark.parametrize("name", ["v8-obb", "26-obb"])
 
 
-def leaves(criterion: Any) -> list[Any]:
-    return [criterion.one2many, criterion.one2one] if hasattr(criterion, "one2many") else [criterion]
-
-
 def result(name: str, keys: dict[str, Any], gain: float | None = None) -> tuple[dict[str, float], list[Tensor]]:
     """The logged terms and the gradients of a criterion with the chosen losses."""
     criterion = criterion_of(name)
@@ -37,16 +34,10 @@ def result(name: str, keys: dict[str, Any], gain: float | None = None) -> tuple[
     return items, [g for g in gradients if g is not None]
 
 
-def assert_equal(one: tuple[dict[str, float], list[Tensor]], other: tuple[dict[str, float], list[Tensor]]) -> None:
-    assert one[0] == pytest.approx(other[0], rel=1e-6, abs=1e-9)
-    for a, b in zip(one[1], other[1], strict=True):
-        assert (a - b).abs().max() <= 1e-6 * b.abs().max()
-
-
 @pytest.mark.parametrize("more", [{}, {"cls_loss": "bce"}], ids=["alone", "class"])
 @heads
 def test_sin2_is_the_stock_term_in_the_whole_criterion(name: str, more: dict[str, str]) -> None:
-    assert_equal(result(name, {"angle_loss": "sin2", **more}), result(name, more))
+    assert_same_run(result(name, {"angle_loss": "sin2", **more}), result(name, more))
 
 
 @pytest.mark.parametrize("loss", ["stock", "sin2"])
@@ -55,7 +46,7 @@ def test_lambda_is_upstream_s_argument(name: str, loss: str, monkeypatch: pytest
     ours = result(name, {"angle_loss": loss, "angle_lambda": 0.5})
     stock = v8OBBLoss.calculate_angle_loss
     monkeypatch.setattr(v8OBBLoss, METHOD, lambda self, *args: stock(self, *args, lambda_val=0.5))
-    assert_equal(ours, result(name, {}))
+    assert_same_run(ours, result(name, {}))
 
 
 def boxes_in_a_batch() -> tuple[Tensor, ...]:
@@ -83,7 +74,7 @@ def test_cos2_sees_a_turn_of_90_degrees_to_which_sin2_is_blind() -> None:
 
 @heads
 def test_off_is_the_run_with_a_gain_of_0(name: str) -> None:
-    assert_equal(result(name, {"angle_loss": "off"}), result(name, {}, gain=0.0))
+    assert_same_run(result(name, {"angle_loss": "off"}), result(name, {}, gain=0.0))
 
 
 @pytest.mark.parametrize("loss", [*LOSSES, "off"])

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SIZE, TINY, criterion_of, logged, made_up_batch, predictions, start_without_plugin, tensors
+from anchor_criteria import assert_equal, leaves, terms_and_gradients
+from conftest import SIZE, TINY, criterion_of, logged, made_up_batch, predictions, start_without_plugin
 from torch import Tensor
 from ultralytics.utils.loss import KeypointLoss
 
@@ -38,11 +39,6 @@ def criterion_with_keypoints(name: str) -> Any:
     return criterion
 
 
-def leaves(criterion: Any) -> list[Any]:
-    inner = [getattr(criterion, branch, None) for branch in ("one2many", "one2one")]
-    return [leaf for leaf in inner if leaf is not None] or [criterion]
-
-
 def batch_of(name: str) -> dict[str, Any]:
     """A batch in which some keypoints are not visible, and one object has none that is."""
     batch = made_up_batch(name.partition(" ")[0])
@@ -57,26 +53,10 @@ def outputs_of(name: str) -> Any:
     return predictions(name.partition(" ")[0])
 
 
-def run(criterion: Any, outputs: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-    """Return the logged terms in their order, the loss, and its gradients by the head's outputs."""
-    loss, items = criterion(outputs, {key: value.clone() for key, value in batch.items()})
-    terms = torch.stack(list(items.values())) if isinstance(items, dict) else items
-    return terms, loss.detach(), list(torch.autograd.grad(loss.sum(), tensors(outputs), allow_unused=True))
-
-
 def run_with(name: str, keys: dict[str, Any], batch: dict[str, Any] | None = None) -> Any:
     criterion = criterion_with_keypoints(name)
     equip(criterion, keys)
-    return run(criterion, outputs_of(name), batch or batch_of(name))
-
-
-def assert_equal(ours: Any, stock: Any) -> None:
-    torch.testing.assert_close(ours[0], stock[0], rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(ours[1], stock[1], rtol=1e-6, atol=1e-6)
-    for one, other in zip(ours[2], stock[2], strict=True):
-        assert (one is None) == (other is None)
-        if one is not None:
-            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    return terms_and_gradients(criterion, outputs_of(name), batch or batch_of(name))
 
 
 @heads
@@ -111,7 +91,7 @@ def positives(name: str, batch: dict[str, Any]) -> Iterator[tuple[list[float], l
         return original(*args, **kwargs)
 
     setattr(leaf, METHOD, looking)
-    run(criterion, outputs_of(name), batch)
+    terms_and_gradients(criterion, outputs_of(name), batch)
     mask, chosen, points, strides = (seen[n] for n in ("masks", "target_gt_idx", "pred_kpts", "stride_tensor"))
     for image, anchor in mask.nonzero().tolist():
         rows = (batch["batch_idx"] == image).nonzero().view(-1)
@@ -175,7 +155,7 @@ def test_focal_visibility_is_worked_out_by_hand(name: str) -> None:
     leaf, seen = leaves(criterion)[-1], []
     stock = leaf.bce_pose
     leaf.bce_pose = lambda logits, visible: seen.append((logits, visible)) or stock(logits, visible)
-    run(criterion, outputs_of(name), batch_of(name))
+    terms_and_gradients(criterion, outputs_of(name), batch_of(name))
     losses = []
     for z, t in zip(*(each.detach().double().view(-1).tolist() for each in seen[-1]), strict=True):
         p = 1 / (1 + math.exp(-z)) if t else 1 / (1 + math.exp(z))
@@ -198,17 +178,17 @@ def test_weights_are_in_the_rle_term_and_its_own_are_untouched() -> None:
     by_hand = criterion_with_keypoints("26-pose")
     for leaf in leaves(by_hand):
         setattr(leaf, RLE_WEIGHTS, getattr(leaf, RLE_WEIGHTS) * torch.tensor(WEIGHTS))
-    wanted = run(by_hand, outputs_of("26-pose"), batch_of("26-pose"))[0]
+    wanted = terms_and_gradients(by_hand, outputs_of("26-pose"), batch_of("26-pose"))[0]
     criterion = criterion_with_keypoints("26-pose")
     before = [getattr(leaf, RLE_WEIGHTS) for leaf in leaves(criterion)]
     equip(criterion, {"pose_weights": WEIGHTS})
-    ours = run(criterion, outputs_of("26-pose"), batch_of("26-pose"))[0]
+    ours = terms_and_gradients(criterion, outputs_of("26-pose"), batch_of("26-pose"))[0]
     assert float(ours[5]) == pytest.approx(float(wanted[5]), rel=1e-6)
     assert float(ours[5]) != pytest.approx(float(run_with("26-pose", {})[0][5]), rel=1e-3)
     for leaf in leaves(criterion):  # an error on the way
         leaf.rle_loss = lambda *args: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        run(criterion, outputs_of("26-pose"), batch_of("26-pose"))
+        terms_and_gradients(criterion, outputs_of("26-pose"), batch_of("26-pose"))
     assert all(getattr(leaf, RLE_WEIGHTS) is own for leaf, own in zip(leaves(criterion), before, strict=True))
 
 
@@ -220,7 +200,7 @@ def test_no_visible_keypoint_is_a_zero_in_the_graph(name: str, loss: str) -> Non
     keys = {"pose_loss": loss, "pose_weights": WEIGHTS, "kobj_loss": "focal"}
     criterion = criterion_with_keypoints(name)
     branches = equip(criterion, keys)
-    terms, value, gradients = run(criterion, outputs_of(name), batch)
+    terms, value, gradients = terms_and_gradients(criterion, outputs_of(name), batch)
     assert float(terms[1]) == 0
     assert terms.isfinite().all()
     assert value.isfinite().all()
@@ -239,15 +219,15 @@ def test_batches_without_objects_go_on(name: str) -> None:
 def test_copies_hold_the_parts_and_pickles_the_stock_ones(name: str) -> None:
     criterion = criterion_with_keypoints(name)
     equip(criterion, {"pose_loss": "wing", "pose_weights": WEIGHTS, "kobj_loss": "focal"})
-    wanted = run(criterion, outputs_of(name), batch_of(name))
+    wanted = terms_and_gradients(criterion, outputs_of(name), batch_of(name))
     again = copy.deepcopy(criterion)
     for leaf, other in zip(leaves(again), leaves(criterion), strict=True):
         assert isinstance(leaf.keypoint_loss, KeypointPart)
         assert getattr(leaf, METHOD).stock.__self__ is leaf is not other
-    assert_equal(run(again, outputs_of(name), batch_of(name)), wanted)
+    assert_equal(terms_and_gradients(again, outputs_of(name), batch_of(name)), wanted)
     text = pickle.dumps(criterion)
     assert b"yolo_losses" not in text
-    assert_equal(run(pickle.loads(text), outputs_of(name), batch_of(name)), run_with(name, {}))
+    assert_equal(terms_and_gradients(pickle.loads(text), outputs_of(name), batch_of(name)), run_with(name, {}))
 
 
 @heads
@@ -264,7 +244,7 @@ def test_a_part_that_is_replaced_after_set_up_is_noticed() -> None:
     equip(criterion, {"pose_loss": "l1"})
     criterion.keypoint_loss = KeypointLoss(criterion.keypoint_loss.sigmas)
     with pytest.raises(RuntimeError, match=r"computed its pose term without the part for pose_loss=l1"):
-        run(criterion, outputs_of("v8-pose"), batch_of("v8-pose"))
+        terms_and_gradients(criterion, outputs_of("v8-pose"), batch_of("v8-pose"))
 
 
 # Refusals

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from anchor_criteria import assert_same_run
 from conftest import TINY, criterion_of, logged, made_up_batch, predictions, run, tensors
 from torch import Tensor
 from ultralytics.utils import loss as upstream
@@ -35,18 +36,12 @@ def result(name: str, keys: dict[str, Any], dfl: float | None = None) -> tuple[d
     return items, [g for g in gradients if g is not None]
 
 
-def assert_equal(one: tuple[dict[str, float], list[Tensor]], other: tuple[dict[str, float], list[Tensor]]) -> None:
-    assert one[0] == pytest.approx(other[0], rel=1e-6, abs=1e-9)
-    for a, b in zip(one[1], other[1], strict=True):
-        assert (a - b).abs().max() <= 1e-6 * b.abs().max()
-
-
 @pytest.mark.parametrize("more", [{}, {"cls_loss": "bce"}, {"box_loss": "ciou"}], ids=["alone", "class", "box"])
 @pytest.mark.parametrize("name", HEADS)
 def test_l1_is_the_stock_term_in_the_whole_criterion(name: str, more: dict[str, str]) -> None:
     if name == "26-obb" and "box_loss" in more:
         more = {"box_loss": "probiou"}
-    assert_equal(result(name, {"l1_loss": "l1", **more}), result(name, more))
+    assert_same_run(result(name, {"l1_loss": "l1", **more}), result(name, more))
 
 
 @pytest.mark.parametrize("beta", [0.01, 0.3])
@@ -60,14 +55,14 @@ def test_smooth_l1_is_torch_s_in_the_place_of_l1(name: str, beta: float, monkeyp
     ours = result(name, {"l1_loss": "smooth_l1", "l1_smooth_l1_beta": beta})
     stock = result(name, {})
     monkeypatch.setattr(upstream, "F", SimpleNamespace(**{**vars(functional), "l1_loss": smooth}))
-    assert_equal(ours, result(name, {}))
+    assert_same_run(ours, result(name, {}))
     changed = {term for term in stock[0] if ours[0][term] != pytest.approx(stock[0][term], rel=1e-4)}
     assert changed in ({"l1_loss"}, {"dfl_loss"})  # as it is logged before 8.4.104
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_off_is_the_run_with_a_gain_of_0(name: str) -> None:
-    assert_equal(result(name, {"l1_loss": "off"}), result(name, {}, dfl=0.0))
+    assert_same_run(result(name, {"l1_loss": "off"}), result(name, {}, dfl=0.0))
 
 
 @pytest.mark.parametrize("loss", [*LOSSES, "off"])

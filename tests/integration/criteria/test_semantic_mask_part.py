@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from anchor_criteria import assert_equal, terms_and_gradients
 from conftest import TINY, criterion_of, head, logged, made_up_batch, predictions, tensors
 from torch import Tensor
 
@@ -47,26 +48,13 @@ def batch_of(side: int = 16) -> dict[str, Any]:
 
 def run(criterion: Any, batch: dict[str, Any] | None = None) -> tuple[Tensor, Tensor, list[Tensor | None]]:
     """Return the logged terms in their order, the loss, and its gradients by the head's outputs."""
-    given = outputs()
-    leaves = tensors(given)
-    loss, items = criterion(given, {key: value.clone() for key, value in (batch or batch_of()).items()})
-    terms = torch.stack(list(items.values())) if isinstance(items, dict) else items
-    return terms, loss.detach(), list(torch.autograd.grad(loss.sum(), leaves, allow_unused=True))
+    return terms_and_gradients(criterion, outputs(), batch or batch_of())
 
 
 def run_with(keys: dict[str, Any], batch: dict[str, Any] | None = None) -> Any:
     criterion = criterion_of("26-seg")
     equip(criterion, keys)
     return run(criterion, batch)
-
-
-def assert_equal(ours: Any, stock: Any) -> None:
-    torch.testing.assert_close(ours[0], stock[0], rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(ours[1], stock[1], rtol=1e-6, atol=1e-6)
-    for one, other in zip(ours[2], stock[2], strict=True):
-        assert (one is None) == (other is None)
-        if one is not None:
-            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("side", [16, 8, 12])  # 16 is that of the predictions

@@ -6,19 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from anchor_criteria import CLS_LOSSES, leaves
 from conftest import HEADS, criterion_of, made_up_batch, predictions, run
 from torch import Tensor
 
 import yolo_losses
-from yolo_losses import registry
 
 WEIGHTS = [0.5, 1.0, 3.0]
-CLS_LOSSES = [spec.name for spec in registry.specs("cls")]
-
-
-def leaves(criterion: Any) -> list[Any]:
-    """Return the criteria that a criterion is made of."""
-    return [criterion.one2many, criterion.one2one] if hasattr(criterion, "one2many") else [criterion]
 
 
 def assert_same(got: tuple[Any, ...], wanted: tuple[Any, ...]) -> None:
