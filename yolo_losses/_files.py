@@ -1,10 +1,10 @@
-"""Atomic writes, and backups of files."""
+"""Atomic writes, locks, and backups of files."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,21 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that belongs to a file, in the file of its name with `.lock`, and wait for it before.
+
+    Other processes and, where the file system has locks, other machines wait likewise. There is none on Windows.
+    """
+    with path.with_name(f"{path.name}.lock").open("a") as lock:
+        # `path` itself is replaced when it is written, so that a lock on it would be that of an old file.
+        with contextlib.suppress(ImportError, OSError):  # some file systems of clusters have no locks
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def put_aside(path: Path) -> Path:

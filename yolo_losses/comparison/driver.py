@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from yolo_losses._files import locked
 from yolo_losses.comparison import dataset, folders
 from yolo_losses.comparison import grid as grids
 from yolo_losses.comparison.options import Options
@@ -164,15 +165,16 @@ def write_report(options: Options) -> pl.DataFrame:
 
     if not options.out.is_dir():
         raise ValueError(f"there is no folder {options.out}")
-    return build_report(
-        options.out,
-        baseline=options.baseline,
-        rope=options.rope,
-        metric=options.metric,
-        epochs=options.epochs,
-        paper=options.paper,
-        language=options.language,
-    )
+    with locked(options.out / folders.GRID_FILE):  # commands that share the folder may end at the same time
+        return build_report(
+            options.out,
+            baseline=options.baseline,
+            rope=options.rope,
+            metric=options.metric,
+            epochs=options.epochs,
+            paper=options.paper,
+            language=options.language,
+        )
 
 
 def dry_run(request: Request, options: Options) -> str:

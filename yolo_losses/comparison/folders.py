@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from yolo_losses._files import locked
 from yolo_losses.comparison.grid import Grid, Run
 from yolo_losses.comparison.reader import UnusableRunError, read_record
 from yolo_losses.comparison.record import PLAN_FILE, RECORD_FILE, RunRecord, read_results, write_json
@@ -58,14 +59,15 @@ def write_grid(grid: Grid, out: Path, command: str, options: Mapping[str, Any]) 
         ],
     }
     new = json.loads(json.dumps(new, default=str))
-    check_folder(grid, out)
-    if old := read_plan(out):
-        for key, values in old["axes"].items():
-            new["axes"][key] = values + [v for v in new["axes"][key] if v not in values]
-        for key in ("seeds", "data", "cells"):
-            new[key] = old[key] + [v for v in new[key] if v not in old[key]]
     out.mkdir(parents=True, exist_ok=True)
-    write_json(path, new)
+    with locked(path):  # several commands may add their seeds at the same time
+        check_folder(grid, out)
+        if old := read_plan(out):
+            for key, values in old["axes"].items():
+                new["axes"][key] = values + [v for v in new["axes"][key] if v not in values]
+            for key in ("seeds", "data", "cells"):
+                new[key] = old[key] + [v for v in new[key] if v not in old[key]]
+        write_json(path, new)
 
 
 def check_folder(grid: Grid, out: Path) -> None:

@@ -19,13 +19,13 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 import yolo_losses
-from yolo_losses._files import write_whole
+from yolo_losses._files import locked, write_whole
 from yolo_losses.comparison.grid import load_model
 from yolo_losses.comparison.loggers import group_and_tag
 from yolo_losses.comparison.record import PLAN_FILE, RECORD_FILE, Metrics, RunRecord, read_results
@@ -46,20 +46,6 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def wait_for_others(folder: Path) -> IO[str]:
-    """Wait for and return a lock on the folder of a run, so that only one process trains in it.
-
-    A comparison may be started twice, and a lost node of a cluster may still be running.
-    """
-    lock = (folder / PLAN_FILE).open("r+")
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return lock
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
 
 
 class Training:
@@ -294,6 +280,21 @@ def _plan_part(plan: dict[str, Any]) -> dict[str, Any]:
     return {key: plan[key] for key in ("configuration", "name", "seed", "data", "data_hash")}
 
 
+def carry_out(folder: Path, plan: dict[str, Any]) -> RunRecord:
+    """Train a run and return its record, which has the error of a run that failed."""
+    try:
+        return train(folder, plan)
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        lines = [line.strip() for line in "".join(traceback.format_exception_only(error)).splitlines() if line.strip()]
+        return RunRecord(
+            **_plan_part(plan),
+            status="failed",
+            error="\n".join(lines if len(lines) < 6 else [lines[0], *lines[-4:]]),
+            epochs=len(read_results(folder)),
+        )
+
+
 def main(argument: str) -> int:
     """Carry out the run in a folder; an error is stored in its record."""
     end_with_parent()
@@ -301,22 +302,11 @@ def main(argument: str) -> int:
     plan = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
     if Path(plan["cwd"]).is_dir():
         os.chdir(plan["cwd"])
-    lock = wait_for_others(folder)
-    if (folder / RECORD_FILE).is_file():  # another process has finished this run
-        return 0
-    try:
-        record = train(folder, plan)
-    except (Exception, SystemExit) as error:
-        traceback.print_exc()
-        lines = [line.strip() for line in "".join(traceback.format_exception_only(error)).splitlines() if line.strip()]
-        record = RunRecord(
-            **_plan_part(plan),
-            status="failed",
-            error="\n".join(lines if len(lines) < 6 else [lines[0], *lines[-4:]]),
-            epochs=len(read_results(folder)),
-        )
-    record.write(folder / RECORD_FILE)
-    lock.close()
+    with locked(folder / PLAN_FILE):  # a comparison may be started twice, and a lost node may still be running
+        if (folder / RECORD_FILE).is_file():  # another process has finished this run
+            return 0
+        record = carry_out(folder, plan)
+        record.write(folder / RECORD_FILE)
     if record.status == "finished":
         (folder / "weights" / SNAPSHOT).unlink(missing_ok=True)
     return 0 if record.status == "finished" else 1
