@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,36 +54,61 @@ print("SEEN", seen, "RUN", trainer is not None if (trainer := model.trainer.yolo
 """
 
 
+# A word, a number and a flag, with what is chosen of each.
+CHOSEN: dict[str, Any] = {"cls_loss": "slide", "cls_scale": 2.0, "loss_stats": True}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("key", list(settings.CHOICES))
+@pytest.mark.parametrize("key", CHOSEN)
 def test_a_key_that_ultralytics_has_for_something_else_stays_its_own(key: str, tmp_path: Path, data: Path) -> None:
     """A run that leaves ours alone does not notice; ours is reached as `yl_` + name."""
-    import json
-
-    theirs = {"cls_scale": 3.5}.get(key, "soft")
+    theirs, other = (3.5, 4.5) if key == "cls_scale" else ("soft", "hard")
 
     def train(name: str, **keys: Any) -> Callable[[], Any]:
         given = json.dumps({**TINY, "name": name, **keys})
         return start(sys.executable, "-c", COLLIDING, key, json.dumps(theirs), str(data), str(tmp_path), given)
 
-    ours: dict[str, Any] = {
-        "cls_loss": "slide", "box_loss": "siou", "dfl_loss": "dfl", "cls_target": "iou", "cls_scale": 2.0,
-        "cls_weights": [1.0, 2.0, 4.0],
-        "loss_stats": True,
-    }  # fmt: skip
-    plain = train("plain", **{key: "hard" if theirs == "soft" else 4.5})
+    plain = train("plain", **{key: other})
     chosen = train("ours", cls_loss="slide") if key != "cls_loss" else None
-    renamed = train("renamed", **{f"yl_{key}": ours.get(key, settings.CHOICES[key])})
-    result = plain().check()
-    assert f"SEEN ['{'hard' if theirs == 'soft' else 4.5}']".replace("'4.5'", "4.5") in result.lines[-1]
-    assert result.lines[-1].endswith("RUN None")
+    renamed = train("renamed", **{f"yl_{key}": CHOSEN[key]})
+    assert plain().check().lines[-1] == f"SEEN [{other!r}] RUN None"
     if chosen is not None:
         assert chosen().check().lines[-1].endswith("RUN True")
     result = renamed().check()
-    if key in ours:  # of the others a detection head with one branch allows the default
-        assert result.lines[-1].endswith("RUN True")
-        assert result.saying(f"'yl_{key}' is this package's")
-        assert yaml.safe_load((tmp_path / "renamed" / "args.yaml").read_text())[f"yl_{key}"] == ours[key]
+    assert result.lines[-1].endswith("RUN True")
+    assert result.saying(f"'yl_{key}' is this package's")
+    assert yaml.safe_load((tmp_path / "renamed" / "args.yaml").read_text())[f"yl_{key}"] == CHOSEN[key]
+
+
+ALL_TAKEN = """
+import json, sys
+import ultralytics.utils as utils
+keys = json.loads(sys.argv[1])
+for key in keys:
+    utils.DEFAULT_CFG_DICT[key] = "theirs"
+    setattr(utils.DEFAULT_CFG, key, "theirs")
+import yolo_losses
+from ultralytics.cfg import get_cfg
+from yolo_losses.config.renaming import argument
+from yolo_losses.config.settings import CHOICES, LossSettings
+assert all(argument(key) == "yl_" + key for key in keys)
+plain = vars(get_cfg(overrides={key: "soft" for key in keys}))
+assert all(plain[key] == "soft" for key in keys)
+assert LossSettings.from_arguments(plain).is_default
+chosen = {"cls_loss": "slide", "box_loss": "siou", "cls_scale": 2.0, "tal_topk": 7, "loss_stats": True}
+ours = vars(get_cfg(overrides={"yl_" + key: chosen.get(key, CHOICES[key]) for key in keys}))
+assert all(ours[key] == "theirs" for key in keys)
+found = LossSettings.from_arguments(ours).non_default()
+assert found == chosen, found
+print("DONE")
+"""
+
+
+@pytest.mark.slow
+def test_every_key_that_ultralytics_has_for_something_else_is_renamed() -> None:
+    """All at once: the plain names are Ultralytics' own, and the values of ours are read from `yl_` + name."""
+    result = start(sys.executable, "-c", ALL_TAKEN, json.dumps(list(settings.CHOICES)))().check()
+    assert result.lines[-1] == "DONE"
 
 
 def test_keys_follow_the_registry(registered: None) -> None:
