@@ -154,6 +154,29 @@ def test_class_weights_in_brackets_are_one_value_of_an_axis(data: Path) -> None:
         grid(data, "cls_weights=1,2,5")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["l1_loss=stock,l1"], "'l1_loss=l1' is not valid: "),
+        (["cls_loss=stock,focal", "o2m_end=0.5"], "'o2m_end=0.5' is not valid: this head has one branch"),
+        (
+            ["cls_weights=none,balanced", "cls_pw=0.5"],
+            "'cls_weights=balanced' cannot be used together with ",
+        ),
+        (["cls_weights=none,[1,2]"], "'cls_weights=[1.0, 2.0]' is not valid: allowed are as many numbers"),
+    ],
+)
+def test_what_the_last_run_would_refuse_is_refused_before_the_first(
+    data: Path, words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="^" + re.escape(message)) as refusal:
+        grid(data, *words)
+    assert "\n" not in str(refusal.value)
+    grid(data, "cls_loss=stock,focal", "kobj_loss=stock")
+    assert not list(tmp_path.iterdir()), "a training was begun"
+
+
 def test_names_do_not_depend_on_spelling_or_order_of_the_words(data: Path) -> None:
     one = grid(data, "box_loss=inner_siou,ciou", "cls_loss=focal")
     other = grid(data, "cls_loss=Focal", "box_loss=Inner-SIoU,ciou")

@@ -51,7 +51,8 @@ def test_what_is_decided_gets_no_more_seeds_and_a_repeated_command_trains_nothin
     words = [f"data={data}", "model=yolov8n.yaml", "epochs=3", "cls_loss=bce,focal,slide", "seed=5,6"]
     options = Options(out=out, until_decided=True, max_seeds=5)
     assert "the first round" in driver.dry_run(read_words(words), options)
-    table = driver.run(read_words(words), options, "yolo-losses compare")
+    assert not driver.train(read_words(words), options, "yolo-losses compare")
+    table = driver.write_report(options)
     assert rounds[0] == [(loss, seed) for seed in (5, 6, 0) for loss in SKILLS]
     assert all(loss != "focal" for own in rounds[1:] for loss, _ in own)  # which lost by far
     assert {seed for own in rounds for _, seed in own} <= {5, 6, 0, 1, 2}
@@ -62,10 +63,11 @@ def test_what_is_decided_gets_no_more_seeds_and_a_repeated_command_trains_nothin
     assert "| decided |" in report
     assert json.loads((out / "summary.json").read_text())["rounds"]
     before = len(rounds)
-    assert driver.run(read_words(words), options, "yolo-losses compare").equals(table)
+    assert not driver.train(read_words(words), options, "yolo-losses compare")
+    assert driver.write_report(options).equals(table)
     assert len(rounds) == before
     with pytest.raises(ValueError, match="--until-decided"):
-        driver.run(read_words(words), Options(out=out), "yolo-losses compare")
+        driver.train(read_words(words), Options(out=out), "yolo-losses compare")
 
 
 def test_too_few_seeds_to_look_at_are_refused() -> None:

@@ -17,6 +17,7 @@ METRIC = (
     "map50_95 (default), map50, map75, precision or recall, of the best epoch; with @last of the last one, with @mean"
     " over the last tenth of the epochs"
 )
+SOME_FAILED = 3  # the exit code
 EXAMPLES = """\
 The words are those of `yolo train`. A value with commas is an axis of the grid; `seed` is averaged over. The command
 continues a comparison that was interrupted.
@@ -27,6 +28,9 @@ examples:
   yolo-losses compare model=yolov8n.yaml data=my.yaml seed=0-2 cls_loss=bce,focal --also "cls_loss=focal cls_scale=auto"
   yolo-losses compare model=yolov8n.yaml data=my.yaml seed=0-2 cls_loss=bce,slide --dry-run    print the grid
   yolo-losses compare --report-only --out runs/compare                                           rebuild the report
+
+exit codes: 0 every run finished; 1 nothing was compared, since a value was refused or no run finished; 3 the report is
+written, and some runs failed; 130 stopped. With --report-only: 0 the report is written.
 """
 
 
@@ -90,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
     names = ("baseline", "metric", "rope", "jobs", "devices", "engine", "address", "out", "paper", "until_decided")
     options = Options(**{name: getattr(args, name) for name in (*names, "max_seeds", "language")})
+    failed = []
     if args.report_only:
         if args.words or args.also:
             raise ValueError(f"'{[*args.words, *args.also][0]}': --report-only trains nothing, leave the keys out")
@@ -100,16 +105,18 @@ def run(args: argparse.Namespace) -> int:
     else:
         try:
             command = shlex.join(["yolo-losses", *sys.argv[1:]])
-            table = driver.run(_request(args), options, command, quiet_output=args.json)
+            failed = driver.train(_request(args), options, command, quiet_output=args.json)
+            table = driver.write_report(options)
         except KeyboardInterrupt:
             print("\nstopped; the same command continues", file=sys.stderr)
             return 130
         except RuntimeError as error:
             print(error, file=sys.stderr)
             return 1
+    code = SOME_FAILED if failed else 0
     if args.json:
         print((args.out / "summary.json").read_text(encoding="utf-8"))
-        return 0
+        return code
     several = table["data"].n_unique() > 1
     for row in table.filter(weights=options.epochs).iter_rows(named=True):
         where = f" on {row['data']}" if several else ""
@@ -117,4 +124,6 @@ def run(args: argparse.Namespace) -> int:
             sentence = row["sentence"].replace("\u2212", "-")  # the minus sign is not in every terminal's encoding
             print(f"{row['configuration']}{where}: {sentence}")
     print(f"report: {args.out / 'report.html'}")
-    return 0
+    if failed:
+        print(f"{len(failed)} of the runs failed; the same command trains them again", file=sys.stderr)
+    return code

@@ -89,4 +89,5 @@ def compare(
     request.also += map(read_configuration, also)
     given = {**keys, "also": list(also)} if also else keys
     text = " ".join(f"{key}={value!r}" for key, value in given.items())
-    return driver.run(request, options, f"yolo_losses.compare: {text}")
+    driver.train(request, options, f"yolo_losses.compare: {text}")
+    return driver.write_report(options)

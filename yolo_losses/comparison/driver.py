@@ -88,14 +88,18 @@ def prepare(request: Request, options: Options) -> Prepared:
     return Prepared(grid, baseline, descriptions, hashes, remarks, planned)
 
 
-def run(request: Request, options: Options, command: str, *, quiet_output: bool = False) -> pl.DataFrame:
-    """Train the missing runs and write the report.
+def train(request: Request, options: Options, command: str, *, quiet_output: bool = False) -> list[grids.Run]:
+    """Train the missing runs, and return those that failed.
 
     Args:
         request: the request.
         options: the options of the comparison.
         command: the command that repeats the comparison, for the report.
         quiet_output: whether to print progress to stderr, if the output is read by a program.
+
+    Raises:
+        ValueError: if a value is invalid, before the first run.
+        RuntimeError: if no run finished.
     """
     from yolo_losses.comparison.live import View
 
@@ -118,12 +122,14 @@ def run(request: Request, options: Options, command: str, *, quiet_output: bool 
             if not todo:
                 break
             view.add(todo)
+            runs += todo
             cells = len({(run.cell.name, run.cell.data) for run in todo})
             view.log(f"next round: {_count(len(todo), 'run')} of {_count(cells, 'configuration')}")
-        if not any(folders.status(r) == "finished" for r in runs):
+        failed = [run for run in runs if folders.status(run) != "finished"]
+        if len(failed) == len(runs):
             raise RuntimeError(f"no run finished: see the logs in {options.out / 'runs'}")
         view.log("all runs are over; writing the report")
-    return write_report(options)
+    return failed
 
 
 def next_round(prepared: Prepared, options: Options) -> list[grids.Run]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from yolo_losses.comparison import dataset, folders
-from yolo_losses.comparison.grid import Run, load_model
+from yolo_losses.comparison.grid import Run
 from yolo_losses.comparison.options import Options
 from yolo_losses.comparison.record import read_results
+from yolo_losses.comparison.training import load_model
 
 # Bytes per parameter: last.pt and best.pt in half precision after a run; and additionally during training, snapshot and
 # checkpoints with the weights, their average and the state of the optimizer.

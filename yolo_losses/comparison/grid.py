@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,16 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo_losses.comparison.words import (
-    MAX_RUNS,
-    OWN_KEYS,
-    Request,
-    default_cfg,
-    read_words,
-    refusals,
-    split_at_commas,
-)
-from yolo_losses.config.keys import BOX_TASKS, LossKey
+from yolo_losses.comparison.training import check_trainings
+from yolo_losses.comparison.words import MAX_RUNS, OWN_KEYS, Request, default_cfg, read_words, split_at_commas
+from yolo_losses.config.keys import LossKey
 from yolo_losses.config.settings import KEYS, LossSettings, argument, declared_parameters, default_keys
 
 
@@ -203,7 +195,7 @@ def build(request: Request, *, stock_as_baseline: bool = False) -> Grid:
         if key not in used:
             raise ValueError(f"'{key}' would change nothing: no cell of the grid has a loss with that parameter")
     grid = Grid(tuple(cells.values()), tuple(seeds), settings, axes)
-    check(grid)
+    check_trainings([cell.settings for cell in grid.cells], grid.seeds)
     if request.also:
         _check_distinct(grid)
     return grid
@@ -304,45 +296,3 @@ def _folder(parts: list[str]) -> str:
     if safe != text or len(safe) > 120:
         safe = f"{safe[:110]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return safe
-
-
-def check(grid: Grid) -> None:
-    """Check the keys, the model and the task of every cell.
-
-    Raises:
-        ValueError: if a value is invalid; the message names the key, its value and the allowed values.
-    """
-    from ultralytics.cfg import get_cfg
-
-    tasks: dict[str, str] = {}
-    for cell in grid.cells:
-        for seed in grid.seeds if cell is grid.cells[0] else grid.seeds[:1]:
-            with refusals():
-                get_cfg(overrides={**cell.settings, "seed": seed, "mode": "train"})
-        for key, value in cell.settings.items():
-            try:
-                json.dumps(value)
-            except TypeError:
-                raise ValueError(f"'{key}': a {type(value).__name__} cannot be handed to a process") from None
-        chosen = LossSettings.from_arguments(cell.settings)
-        model = str(cell.settings["model"])
-        if model not in tasks:
-            tasks[model] = _task(model, cell.settings.get("task"))
-        chosen.check_task(tasks[model])
-    for model, task in tasks.items():
-        if task not in BOX_TASKS:
-            raise ValueError(f"'model={model}' is of the task '{task}': compare trains {', '.join(BOX_TASKS)}")
-
-
-def _task(model: str, task: Any) -> str:
-    with refusals(f"'model={model}'"):
-        return str(load_model(model, task).task)
-
-
-def load_model(model: str, task: Any = None) -> Any:
-    """Return a model built as by `yolo train`."""
-    import ultralytics
-
-    if "rtdetr" in Path(model).stem.lower():
-        return ultralytics.RTDETR(model)
-    return ultralytics.YOLO(model, task=task)

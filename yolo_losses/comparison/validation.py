@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from yolo_losses.comparison.grid import load_model
 from yolo_losses.comparison.record import Metrics
+from yolo_losses.comparison.training import load_model
 
 Arrays = dict[str, npt.NDArray[Any]]
 # Keys of the training that also apply to the validation; all others have Ultralytics' default.

@@ -26,9 +26,9 @@ import torch
 
 import yolo_losses
 from yolo_losses._files import locked, write_whole
-from yolo_losses.comparison.grid import load_model
 from yolo_losses.comparison.loggers import group_and_tag
 from yolo_losses.comparison.record import PLAN_FILE, RECORD_FILE, Metrics, RunRecord, read_results
+from yolo_losses.comparison.training import load_model
 from yolo_losses.comparison.validation import Arrays, validate
 
 SNAPSHOT = "snapshot.pt"

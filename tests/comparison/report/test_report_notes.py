@@ -11,6 +11,7 @@ from made_up_reports import ERROR, fill, summary, text, verdict
 from made_up_runs import write_run
 
 from yolo_losses.comparison.report import build_report
+from yolo_losses.comparison.stats.analysis import ALL_SETS
 
 pytest_plugins = ("few_resamples",)
 pytestmark = pytest.mark.usefixtures("few_resamples")
@@ -66,26 +67,93 @@ def test_identical_results_are_said(tmp_path):
     assert "identical with each of the 3 seeds" in row["sentence"]
 
 
-def test_runs_that_learned_nothing_are_inconclusive(tmp_path):
-    fill(tmp_path, seeds=2)
-    for path in tmp_path.rglob("record.json"):
+def unlearn(folder, highest):
+    """Let no run of a folder have learned anything: the metric is between 0 and `highest`."""
+    for number, path in enumerate(sorted(folder.rglob("record.json"))):
         record = json.loads(path.read_text())
         for which in ("best", "last"):
-            record[which] |= {"map50_95": 0.0}
+            record[which] |= {"map50_95": highest * (number % 4) / 3}
         path.write_text(json.dumps(record))
-    table = build_report(tmp_path)
-    assert "0 in every run" in verdict(table, "cls_loss=focal")["sentence"]
-    assert "no difference from the baseline varies" in text(tmp_path)
-    assert "With one seed" not in text(tmp_path)
+        (path.parent / "validation.npz").unlink()
+
+
+@pytest.mark.parametrize(("highest", "language"), [(0.0, "en"), (0.004, "en"), (0.0, "zh")])
+def test_runs_that_learned_nothing_have_no_result(tmp_path, highest, language):
+    unlearn(fill(tmp_path), highest)
+    table = build_report(tmp_path, language=language)
+    row = verdict(table, "cls_loss=focal")
+    assert row["verdict"] == "no result"
+    assert ("at most 0.4 points in every run" if highest else "0 in every run") in row["sentence"]
     assert table.schema["seeds_needed"] == pl.Int64
     assert table.schema["low"] == pl.Float64
+    said = text(tmp_path).partition("## ")[0]
+    assert ("No result: focal, slide." if language == "en" else "无结果：focal、slide。") in said  # noqa: RUF001
+    assert ("More epochs, or pretrained weights" if language == "en" else "多训练一些 epoch") in said
+    for word in ("nconclusive", "ractically", "worth", "How sure", "无法判断", "实际相当", "不值得", "多大把握"):
+        assert word not in said
+    assert not (tmp_path / "figures" / "intervals.svg").exists()
+    finer = verdict(build_report(tmp_path, rope=0.001), "cls_loss=focal")["verdict"] if highest else "inconclusive"
+    assert finer == "inconclusive"
+
+
+def test_a_data_set_on_which_nothing_was_learned_has_no_part_in_the_mean(tmp_path):
+    for data in ("one.yaml", "two.yaml", "three.yaml"):
+        for loss, skill in (("bce", 1.0), ("focal", 0.4)):
+            for seed in range(2):
+                write_run(tmp_path / data[:3], {"cls_loss": loss}, seed, skill=skill, data=data, images=20)
+    unlearn(tmp_path / "thr", 0.0)
+    over = verdict(build_report(tmp_path), "cls_loss=focal", ALL_SETS)
+    assert over["seeds"] == 2
+    assert over["difference"] < -0.02
+    for part in ("one", "two"):
+        unlearn(tmp_path / part, 0.0)
+    assert verdict(build_report(tmp_path), "cls_loss=focal", ALL_SETS)["verdict"] == "no result"
 
 
 def test_a_configuration_without_a_finished_run_is_said(tmp_path):
     fill(tmp_path)
     write_run(tmp_path, {"cls_loss": "vfl"}, 0, error=ERROR)
     table = build_report(tmp_path)
-    assert verdict(table, "cls_loss=vfl")["sentence"] == "inconclusive: no seed has a finished run of both"
+    assert verdict(table, "cls_loss=vfl")["sentence"] == "no result: every run failed"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_always_fails_is_to_be_repaired_and_gets_no_seeds(tmp_path, language):
+    """The others are inconclusive with one seed, and are advised to have three."""
+    fill(tmp_path, seeds=1)
+    for seed in range(3):
+        write_run(tmp_path, {"l1_loss": "l1"}, seed, error=ERROR)
+    build_report(tmp_path, language=language)
+    opening = text(tmp_path).partition("![")[0]
+    for expected in {
+        "en": ("no result: l1", "why every run of l1 failed", "About 3 seeds would decide focal"),
+        "zh": ("无结果：l1", "先查清 l1 为什么", "大约要 3 个种子才能判断 focal"),  # noqa: RUF001
+    }[language]:
+        assert expected in opening
+    assert "decide l1" not in opening
+    assert "判断 l1" not in opening
+
+
+def test_a_baseline_that_always_fails_is_to_be_repaired_first(tmp_path):
+    fill(tmp_path, seeds=2)
+    shutil.rmtree(tmp_path / "runs" / "cls_loss=bce+my")
+    write_run(tmp_path, {"cls_loss": "bce"}, 0, error=ERROR)
+    table = build_report(tmp_path)
+    assert verdict(table, "cls_loss=focal")["sentence"] == "no result: every run of the baseline failed"
+    opening = text(tmp_path).partition("> ")[0]
+    assert "why every run of bce failed" in opening
+    assert "seeds would decide" not in opening
+    assert "How sure" not in opening
+
+
+def test_what_failed_on_one_data_set_alone_is_said_of_that_one(tmp_path):
+    for data in ("one.yaml", "two.yaml"):
+        for loss in ("bce", "focal"):
+            for seed in range(2):
+                error = ERROR if (loss, data) == ("focal", "two.yaml") else None
+                write_run(tmp_path, {"cls_loss": loss}, seed, data=data, images=20, error=error)
+    build_report(tmp_path)
+    assert "why every run of focal on two.yaml failed" in text(tmp_path)
 
 
 @pytest.mark.parametrize("losses", [["bce"], ["bce", "focal"]])
@@ -94,7 +162,7 @@ def test_a_report_without_a_finished_run_of_the_baseline_is_written(tmp_path, lo
     for loss in losses[1:]:
         write_run(tmp_path, {"cls_loss": loss}, 0)
     table = build_report(tmp_path, baseline={"cls_loss": "bce"})
-    assert table.is_empty() or verdict(table, "cls_loss=focal")["verdict"] == "inconclusive"
+    assert table.is_empty() or verdict(table, "cls_loss=focal")["verdict"] == "no result"
     assert "out of memory" in text(tmp_path)
 
 

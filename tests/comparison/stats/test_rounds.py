@@ -25,7 +25,7 @@ def carry_out(runs: np.ndarray, rope: float = ROPE):
         for name, seeds in more.items():
             for seed in seeds:
                 assert seed not in over[name]
-                values[name][seed] = runs[int(name), seed]
+                values[name][seed] = 100 + runs[int(name), seed]  # near 0, nothing has been learned
                 over[name].add(seed)
 
 
@@ -62,11 +62,21 @@ def test_decisions_follow_from_the_runs_alone():
 
 def test_a_failed_run_holds_nothing_up():
     runs = np.random.default_rng(0).normal(0, 1, (3, 3))
-    values = {str(i): {s: runs[i, s] for s in range(3) if (i, s) != (1, 2)} for i in range(3)}
+    values = {str(i): {s: 100 + runs[i, s] for s in range(3) if (i, s) != (1, 2)} for i in range(3)}
     over = dict.fromkeys(values, range(3))
     decisions, more = decide(values, "0", ROPE, range(3), over)
     assert not more
     assert {d.reason for d in decisions.values()} == {"the last round"}
+
+
+@pytest.mark.parametrize("lost", [[1], [0], []], ids=["a configuration", "the baseline", "nothing learned"])
+def test_what_has_no_result_gets_no_more_seeds(lost):
+    """Its runs fail, those of the baseline do, or no run has a metric above what does not matter."""
+    runs = 100 + np.random.default_rng(0).normal(0, 1, (2, 12))
+    values = {str(i): {s: runs[i, s] for s in range(3) if i not in lost} for i in range(2)}
+    decisions, more = decide(values, "0", ROPE if lost else 200, range(12), dict.fromkeys(values, range(3)))
+    assert not more
+    assert decisions["1"].reason == "no result"
 
 
 @pytest.mark.slow

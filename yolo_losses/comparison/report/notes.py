@@ -23,7 +23,7 @@ def _on_runs(result: Analysis) -> Iterator[str]:
     records = result.records
     failed = [r for r in records if r.status != "finished"]
     if failed:
-        titles = [Text("{title}{where}", title=_title(r, result), where=_on(result, r.data)) for r in failed]
+        titles = [Text("{title}{where}", title=_title(r, result), where=on(result, r.data)) for r in failed]
         text = "{n} of {total} runs failed and are left out: {titles}."
         yield Text(text, n=len(failed), total=len(records), titles=titles)
     for key in ("ultralytics", "torch", "yolo_losses", "python"):
@@ -52,9 +52,10 @@ def _on_runs(result: Analysis) -> Iterator[str]:
 def _on_pairs(result: Analysis) -> Iterator[str]:
     fewest = []
     for data in result.sets:
-        where = _on(result, data)
+        where = on(result, data)
         own = [r for r in result.records if r.data == data]
-        fewest.append(min(len(result.finished(data, name)) for name in result.names))
+        running = [name for name in result.names if name not in result.failed(data)]
+        fewest += [len(result.finished(data, name)) for name in running]
         hashes = {r.data_hash for r in own if r.data_hash}
         if len(hashes) > 1:
             text = "The data set{where} changed between runs ({n} hashes): the runs are not comparable."
@@ -78,7 +79,7 @@ def _on_pairs(result: Analysis) -> Iterator[str]:
                     " intervals but leaves them valid."
                 )
                 yield Text(text, seeds=loose, where=where, what=Text(what))
-    if min(fewest) < 3:
+    if min(fewest, default=3) < 3:
         yield Text(
             "A configuration has fewer than three seeds: one gives no interval, and with two up to 11 of 100"
             " comparisons err where spreads differ."
@@ -87,7 +88,7 @@ def _on_pairs(result: Analysis) -> Iterator[str]:
 
 def _on_spreads(result: Analysis) -> Iterator[str]:
     for scope, spreads in result.spreads.items():
-        where = _on(result, scope)
+        where = on(result, scope)
         if result.baseline in spreads.apart and len(result.names) > 2:
             text = (
                 "The runs of the baseline{where} vary more than the others (standard deviation {own} points, overall"
@@ -111,7 +112,8 @@ def _on_spreads(result: Analysis) -> Iterator[str]:
             yield Text(text, label=result.labels[name], of=of, seed=seed, where=where)
 
 
-def _on(result: Analysis, data: str) -> str:
+def on(result: Analysis, data: str) -> str:
+    """Return the name of a data set with its preposition, nothing if there is one data set."""
     return Text(" on {data}", data=result.titles[data]) if len(result.sets) > 1 else ""
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.record import METRICS
-from yolo_losses.comparison.report.notes import half_width
+from yolo_losses.comparison.report.notes import half_width, on
 from yolo_losses.comparison.stats.analysis import ALL_SETS, Analysis
-from yolo_losses.comparison.stats.verdict import DECIDED, WORDS, points
+from yolo_losses.comparison.stats.verdict import DECIDED, WORDS, points, untrained
 
 EPOCH_WORDS = {"best": "at the best epoch", "last": "at the last epoch", "mean": "over the last tenth of the epochs"}
 MOST_SEEDS = 100  # that are advised
@@ -54,13 +54,14 @@ def came_out(result: Analysis, scope: str) -> str:
         Text("{word}: {names}", word=Text(word.capitalize() if i == 0 else word), names=names)
         for i, (word, names) in enumerate(said)
     ]
-    if not groups:
-        return Text("There is nothing to judge yet.")
     return Text("{groups}.", groups=Text.joined("; ", groups))
 
 
-def how_sure(result: Analysis, scope: str) -> str:
-    """Return how reliable the verdicts are."""
+def how_sure(result: Analysis, scope: str) -> str | None:
+    """Return how reliable the verdicts are, `None` if there are none."""
+    found = [result.get(scope, name) for name in result.candidates]
+    if all(c is None or c.verdict is None or c.verdict.word == "no result" for c in found):
+        return None
     half = half_width(result, scope)
     if math.isnan(half):
         if any(len(c.differences) > 1 for name in result.candidates if (c := result.get(scope, name))):
@@ -85,16 +86,35 @@ def _over_images(result: Analysis, scope: str) -> bool:
 
 def run_next(result: Analysis, plan: Mapping[str, Any]) -> tuple[str, str | None]:
     """Return what to do next, and the command where there is one."""
+    command = plan.get("command")
+    places = [(name, data) for data in result.sets for name in result.names if name in result.failed(data)]
+    failed = {name for name, _ in places}
+    if not failed:
+        return _next_seeds(result, command, failed)
+    text = (
+        "Find out why every run of {titles} failed: the last lines of each are under Failed runs, and more seeds would"
+        " fail too. The same command trains them again."
+    )
+    why = Text(text, titles=[Text.joined("", (result.labels[name], on(result, data))) for name, data in places])
+    if result.baseline in failed or not result.candidates or failed.issuperset(result.candidates):
+        return why, command
+    step, next_command = _next_seeds(result, command, failed)
+    return Text("{why} Of the others: {step}", why=why, step=step), next_command
+
+
+def _next_seeds(result: Analysis, command: str | None, failed: Collection[str]) -> tuple[str, str | None]:
+    """Return what to do next about the configurations that have not failed."""
     scope = result.scopes[0]
-    found = [c for name in result.candidates if (c := result.get(scope, name)) and c.verdict]
+    found = [c for n in result.candidates if n not in failed and (c := result.get(scope, n)) and c.verdict]
     left = [c for c in found if c.verdict and c.verdict.word not in DECIDED]
     if not found:
         return Text("Name losses to compare, such as cls_loss=bce,focal."), None
     if not left:
         return Text("Nothing: everything is decided."), None
-    command = plan.get("command")
     if any(result.next_seeds.values()):
         return Text("The next round is not over: the same command continues."), command
+    if untrained(result.highest(scope, result.epochs, result.metric), result.rope):
+        return Text("More epochs, or pretrained weights: before something is learned, seeds tell nothing."), None
     if scope == ALL_SETS:
         return Text("More data sets: more seeds on these ones say little about others."), None
     needed = {c.name: c.verdict.seeds_needed for c in left if c.verdict and c.verdict.seeds_needed}

@@ -13,16 +13,17 @@ import numpy as np
 
 from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.record import EPOCHS, METRICS, RunRecord
-from yolo_losses.comparison.stats.differences import Estimate, Spreads, Values, estimate_differences
+from yolo_losses.comparison.stats.differences import Estimate, Spreads, Values, estimate_differences, highest
 from yolo_losses.comparison.stats.model import LEVEL, Array
 from yolo_losses.comparison.stats.resampling import Detections, bootstrap_weights, resample
 from yolo_losses.comparison.stats.rounds import Decision, decide, restrict
-from yolo_losses.comparison.stats.verdict import Verdict, judge
+from yolo_losses.comparison.stats.verdict import Verdict, judge, untrained
 
 PER_CLASS = ("map50_95", "map50")
 RESAMPLES = 1000
 ALL_SETS = "mean over data sets"
-UNTRAINED = Verdict("inconclusive", Text("inconclusive: the metric is 0 in every run, so nothing has been learned yet"))
+FAILED = Verdict("no result", Text("no result: every run failed"))
+BASELINE_FAILED = Verdict("no result", Text("no result: every run of the baseline failed"))
 
 Key = tuple[str, str, str, str]
 Samples = dict[str, Array]  # metric -> its value on each resample of the validation images
@@ -149,6 +150,17 @@ class Analysis:
     def candidates(self) -> list[str]:
         """The configurations without the baseline."""
         return self.names[1:]
+
+    def highest(self, scope: str, which: str, metric: str) -> float:
+        """Return the metric of the best run on a data set, or on all of them."""
+        sets = self.sets if scope == ALL_SETS else [scope]
+        found = [self.get(data, name, which, metric) for data in sets for name in self.names]
+        return max((value for c in found if c is not None for value in c.values.values()), default=0.0)
+
+    def failed(self, scope: str) -> set[str]:
+        """Return the configurations of which every run on a data set failed; for the mean, on all of them."""
+        own = [r for r in self.records if scope in (ALL_SETS, r.data)]
+        return {r.name for r in own} - {r.name for r in own if r.status == "finished"}
 
     def finished(self, data: str, name: str) -> list[RunRecord]:
         """Return the records of the finished runs of a configuration, by seed."""
@@ -281,18 +293,20 @@ def _compare(result: Analysis, data: str, runs: list[Run], plan: Sequence[int]) 
                     estimates |= {n: e for n, e in at_look.items() if result.decisions[data][n] == decision}
                 if which == result.epochs and spreads is not None:
                     result.spreads[data] = spreads
-            _add(result, data, which, metric, values, estimates)
+            _add(result, data, which, metric, values, estimates, highest(values))
 
 
 def _compare_over_sets(result: Analysis) -> None:
     """Add the mean over data sets, with data sets as blocks and the differences on them as values.
 
-    The intervals therefore hold for further data sets: they include the variance between and within data sets.
+    The intervals therefore hold for further data sets: they include the variance between and within data sets. A data
+    set on which nothing was learned has no part in it, unless there are no others.
     """
     for which in EPOCHS:
         for metric in METRICS:
             values: dict[str, dict[Any, float]] = {name: {} for name in result.names}
-            for data in result.sets:
+            learned = [d for d in result.sets if not untrained(result.highest(d, which, metric), result.rope)]
+            for data in learned or result.sets:
                 for name in result.candidates:
                     c = result.get(data, name, which, metric)
                     if c is not None and c.estimate is not None and not math.isnan(c.estimate.mean):
@@ -303,22 +317,26 @@ def _compare_over_sets(result: Analysis) -> None:
                 estimates, spreads = estimate_differences(values, result.baseline, level=level)
                 if level and which == result.epochs and spreads is not None:
                     result.spreads[ALL_SETS] = spreads
-                _add(result, ALL_SETS, which, metric, {n: values[n] for n in result.candidates}, estimates)
+                own = {name: values[name] for name in result.candidates}
+                _add(result, ALL_SETS, which, metric, own, estimates, result.highest(ALL_SETS, which, metric))
 
 
 def _add(
-    result: Analysis, data: str, which: str, metric: str, values: Values, estimates: Mapping[str, Estimate]
+    result: Analysis,
+    data: str,
+    which: str,
+    metric: str,
+    values: Values,
+    estimates: Mapping[str, Estimate],
+    best: float,
 ) -> None:
-    """Add the comparisons of one metric, with verdicts for the chosen metric."""
-    nothing = data != ALL_SETS and not any(value for own in values.values() for value in own.values())
+    """Add the comparisons of one metric, with verdicts for the chosen metric; `best` is that of the best run."""
     base = values.get(result.baseline, {})
     for name, own in values.items():
         differences = own if data == ALL_SETS else {seed: own[seed] - base[seed] for seed in own if seed in base}
         estimate, verdict = estimates.get(name), None
         if estimate is not None and metric == result.metric:
-            untrained = nothing and differences  # without any, its runs failed, and are no evidence
-            unit = "data set" if data == ALL_SETS else "seed"
-            verdict = UNTRAINED if untrained else judge(estimate, result.rope, unit)
+            verdict = _verdict(result, data, name, estimate, best)
         if name == result.baseline:
             differences = {}
             if not own:
@@ -326,3 +344,13 @@ def _add(
         result.comparisons[data, name, which, metric] = Comparison(
             data, name, which, metric, own, differences, estimate, verdict
         )
+
+
+def _verdict(result: Analysis, data: str, name: str, estimate: Estimate, best: float) -> Verdict:
+    failed = result.failed(data)
+    if name in failed:
+        return FAILED
+    if result.baseline in failed:
+        return BASELINE_FAILED
+    unit = "data set" if data == ALL_SETS else "seed"
+    return untrained(best, result.rope) or judge(estimate, result.rope, unit)

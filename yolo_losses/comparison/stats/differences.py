@@ -75,6 +75,11 @@ class Spreads:
     outliers: list[tuple[str, Hashable]]
 
 
+def highest(values: Values) -> float:
+    """Return the highest value, 0 if there is none."""
+    return max((value for own in values.values() for value in own.values()), default=0.0)
+
+
 def estimate_differences(
     values: Values,
     baseline: str,

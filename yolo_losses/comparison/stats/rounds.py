@@ -17,15 +17,15 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from yolo_losses.comparison.stats.differences import Estimate, Values, estimate_differences
+from yolo_losses.comparison.stats.differences import Estimate, Values, estimate_differences, highest
 from yolo_losses.comparison.stats.model import LEVEL, Array
-from yolo_losses.comparison.stats.verdict import DECIDED, outcome, power
+from yolo_losses.comparison.stats.verdict import DECIDED, outcome, power, untrained
 
 FIRST_LOOK = 3
 GROWTH = 1.5
 FUTILE = 0.1  # the probability that the last look decides, below which no more seeds are spent
 
-Reason = Literal["decided", "will not be decided", "the last round", "open"]
+Reason = Literal["decided", "will not be decided", "no result", "the last round", "open"]
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,15 @@ def decide(
         missing = {name: [seed for seed in needed if seed not in over[name]] for name in (baseline, *active)}
         if any(missing.values()):
             return decisions, {name: own for name, own in missing.items() if own}
-        estimates, _ = estimate_differences(restrict(values, needed), baseline, samples, images, level)
+        seen = restrict(values, needed)
+        estimates, _ = estimate_differences(seen, baseline, samples, images, level)
+        nothing_learned = untrained(highest(seen), rope) is not None
         for name in active:
             estimate = estimates.get(name)
             reason: Reason = "the last round" if count == counts[-1] else "open"
-            if estimate is not None and not math.isnan(estimate.se):
+            if nothing_learned or estimate is None or estimate.n == 0:  # more seeds would be as these
+                reason = "no result"
+            elif not math.isnan(estimate.se):
                 if not estimate.se or outcome(estimate, rope) in DECIDED:
                     reason = "decided"
                 elif reason == "open" and _power_at_the_end(estimate, rope, counts[-1], spent[-1]) < FUTILE:

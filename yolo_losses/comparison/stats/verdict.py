@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,8 @@ from scipy import stats
 from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.stats.differences import Estimate
 
-Outcome = Literal["better", "worse", "practically equal", "leans better", "leans worse", "inconclusive"]
-WORDS: tuple[Outcome, ...] = ("better", "worse", "practically equal", "leans better", "leans worse", "inconclusive")
+Outcome = Literal["better", "worse", "practically equal", "leans better", "leans worse", "inconclusive", "no result"]
+WORDS: tuple[Outcome, ...] = get_args(Outcome)
 DECIDED: tuple[Outcome, ...] = WORDS[:3]
 POWER = 0.8
 MAX_SEEDS_NAMED = 1000
@@ -65,7 +65,7 @@ def judge(estimate: Estimate, rope: float, unit: str = "seed") -> Verdict:
     """
     n, given = estimate.n, {"at": points(estimate.mean), "unit": Text(unit)}
     if n == 0:
-        return Verdict("inconclusive", Text("inconclusive: no {unit} has a finished run of both", **given))
+        return Verdict("no result", Text("no result: no {unit} has a finished run of both", **given))
     if n == 1:
         text = "inconclusive: {at} points with one {unit}, which shows no spread to judge by"
         return Verdict("inconclusive", Text(text, **given))
@@ -95,6 +95,21 @@ def judge(estimate: Estimate, rope: float, unit: str = "seed") -> Verdict:
         advice = Text("not even {most} {unit}s would decide it", most=MAX_SEEDS_NAMED, **given)
     text = "{word}: {at} points ({span}); {advice}"
     return Verdict(word, Text(text, word=Text(word), span=span, advice=advice, **given), needed)
+
+
+def untrained(best: float, rope: float) -> Verdict | None:
+    """Return the verdict if no run has a metric above `rope`: no difference could matter, and none can be judged.
+
+    Args:
+        best: the metric of the best run of any configuration.
+        rope: the largest difference that does not matter.
+    """
+    if best > rope:
+        return None
+    if best == 0:
+        return Verdict("no result", Text("no result: the metric is 0 in every run, so nothing has been learned yet"))
+    text = "no result: the metric is at most {best} points in every run, so hardly anything has been learned yet"
+    return Verdict("no result", Text(text, best=f"{best * 100:.2g}"))
 
 
 def seeds_needed(estimate: Estimate, rope: float, images: bool = True) -> int | None:

@@ -38,7 +38,8 @@ def draw(
     """
     labels = result.labels if labels is None else labels
     found = [result.get(scope, name) for name in result.candidates if name in labels]
-    rows = [(c, c.estimate, c.verdict.word) for c in found if c and c.estimate and c.verdict and c.differences]
+    judged = [(c, c.estimate, c.verdict.word) for c in found if c and c.estimate and c.verdict and c.differences]
+    rows = [row for row in judged if row[2] != "no result"]
     if not rows:
         return None
     figure = Figure(figsize=(width, 0.62 * len(rows) + 0.95))

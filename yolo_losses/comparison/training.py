@@ -1,0 +1,72 @@
+"""The trainings of a comparison, as `yolo train` starts them: their model, and their checks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from yolo_losses.comparison.words import refusals
+from yolo_losses.config.keys import BOX_TASKS
+
+
+def load_model(model: str, task: Any = None) -> Any:
+    """Return a model built as by `yolo train`."""
+    import ultralytics
+
+    if "rtdetr" in Path(model).stem.lower():
+        return ultralytics.RTDETR(model)
+    return ultralytics.YOLO(model, task=task)
+
+
+def check_trainings(trainings: Sequence[Mapping[str, Any]], seeds: Sequence[Any]) -> None:
+    """Check all keys of each training against its model, so that none is refused when its turn comes.
+
+    Args:
+        trainings: the keys of each training, without the seed.
+        seeds: the seeds of all trainings.
+
+    Raises:
+        ValueError: if a value is invalid; the message names the key, its value and the allowed values.
+    """
+    from ultralytics.cfg import get_cfg
+
+    for seed in seeds:
+        with refusals():
+            get_cfg(overrides={"seed": seed})
+    models: dict[str, Any] = {}
+    for settings in trainings:
+        for key, value in settings.items():
+            try:
+                json.dumps(value)
+            except TypeError:
+                raise ValueError(f"'{key}': a {type(value).__name__} cannot be handed to a process") from None
+        name, task = str(settings["model"]), settings.get("task")
+        if name not in models:
+            with refusals(f"'model={name}'"):
+                models[name] = load_model(name, task)
+            if models[name].task not in BOX_TASKS:
+                refused = f"'model={name}' is of the task '{models[name].task}'"
+                raise ValueError(f"{refused}: compare trains {', '.join(BOX_TASKS)}")
+        with refusals():
+            _begin(models[name], {key: value for key, value in settings.items() if key not in ("model", "task")})
+
+
+class _CheckedError(Exception):
+    """Ends a training that has checked its keys."""
+
+
+def _begin(model: Any, settings: Mapping[str, Any]) -> None:
+    """Begin a training, and end it when its keys have been checked, before it reads or writes anything."""
+
+    class Beginning(model._smart_load("trainer")):  # type: ignore[misc]
+        """A trainer that does not train."""
+
+        def check_resume(self, overrides: Any) -> None:
+            super().check_resume(overrides)
+            raise _CheckedError
+
+    with suppress(_CheckedError):
+        model.train(trainer=Beginning, **settings)
