@@ -66,6 +66,10 @@ def test_what_is_decided_gets_no_more_seeds_and_a_repeated_command_trains_nothin
     assert not driver.train(read_words(words), options, "yolo-losses compare")
     assert driver.write_report(options).equals(table)
     assert len(rounds) == before
+    (last,) = out.glob("runs/cls_loss=slide/seed2/record.json")  # of the second round
+    last.write_text(json.dumps(json.loads(last.read_text()) | {"status": "failed", "error": "out of memory"}))
+    assert not driver.train(read_words(words), options, "yolo-losses compare")
+    assert rounds[before:] == [[("slide", 2)]]
     with pytest.raises(ValueError, match="--until-decided"):
         driver.train(read_words(words), Options(out=out), "yolo-losses compare")
 

@@ -109,6 +109,8 @@ def train(request: Request, options: Options, command: str, *, quiet_output: boo
         kept["seeds_planned"] = prepared.planned
     folders.write_grid(prepared.grid, options.out, command, kept)
     runs = prepared.grid.runs(options.out)
+    later = replace(prepared.grid, seeds=tuple(prepared.planned[len(prepared.grid.seeds) :])).runs(options.out)
+    runs += [run for run in later if folders.status(run) == "failed"]  # of a later round, by an earlier command
     todo = [run for run in runs if folders.status(run) != "finished"]
     with View(runs, options.metric, stderr=quiet_output) as view:
         for remark in prepared.remarks:
