@@ -14,7 +14,7 @@ from made_up_sets import LARGE, SMALL, Lines, story, write
 
 import yolo_losses
 from yolo_losses import commands
-from yolo_losses.recommendation import recommend
+from yolo_losses.recommendation import network, recommend
 
 FAST = {"model": "yolov8n.yaml", "imgsz": 192, "epochs": 2, "device": "cpu"}
 WORDS = [f"{key}={value}" for key, value in FAST.items()]
@@ -192,6 +192,32 @@ def test_what_is_wrong_is_said_in_one_line(
     assert not out
     assert len(err.splitlines()) == 1
     assert re.search(message, err)
+
+
+def test_boxes_without_a_height_are_counted_and_speak_for_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "some", lambda n: [f"0 {LARGE}", "1 0.7 0.7 0.48 0", "1 0.7 0.2 0.48 0"])
+    found = recommend(str(path), **FAST)
+    assert "boxes without a width or a height: 8" in str(found)
+    assert "long side over short 1 in the median" in str(found)
+    assert not found.candidates
+    assert "flat" not in str(found)
+    only = str(recommend(str(write(tmp_path / "only", lambda n: ["0 0.7 0.7 0.48 0"])), **FAST))
+    assert "boxes without a width or a height: 4" in only
+    assert "long side" not in only
+
+
+@pytest.mark.parametrize(
+    ("model", "finer"),
+    [("yolov8s.pt", "yolov8s-p2.yaml"), ("yolo11n.pt", ""), ("yolov8n-seg.yaml", ""), ("yolov8n-p2.yaml", "")],
+)
+def test_a_network_with_a_finer_grid_is_named_where_the_family_has_one(model: str, finer: str, tmp_path: Path) -> None:
+    lines: Lines = lambda n: [f"0 {POLYGON}", "0 0.50 0.50 0.51 0.50 0.51 0.52"]  # noqa: E731
+    found = recommend(str(write(tmp_path, lines)), model=model, imgsz=200)
+    assert found.traits.small == 0.5
+    named = [re.findall(r"\S+-p2\.yaml", note.why) for note in found.checks if "finer" in note.what]
+    assert named == ([[finer]] if finer else [])
+    if finer:
+        assert network.load(finer, "detect").stride == 4
 
 
 def test_two_thousand_classes(tmp_path: Path) -> None:

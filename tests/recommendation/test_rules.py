@@ -28,9 +28,11 @@ every_candidate = pytest.mark.parametrize("rule", [r for r in RULES if r.kind ==
 
 # A set that nothing speaks about: of each trait a value that no rule asks for.
 PLAIN = Traits(
-    task="detect", imgsz=640, stride=8.0, end_to_end=False, queries=False, images=1000, objects=5000, val_images=200,
+    task="detect", imgsz=640, stride=8.0, end_to_end=False, queries=False, finer="",
+    images=1000, objects=5000, val_images=200,
     class_counts={"a": 1500, "b": 300}, labelled_classes=2, absent=[], val_absent=[], rare=[], class_ratio=5.0,
-    smallest_class=300, shared_images=0, empty=0.0, unreadable=0, unreadable_example="", duplicates=0, degenerate=0,
+    smallest_class=300, shared_images=0, empty=0.0, unreadable=0, unreadable_example="", duplicates=0,
+    flat=0, degenerate=0,
     per_image=5.0, most_per_image=20, overlapping=0.0, enlarged=0.5, mean_side=60.0, median_side=50.0,
     size_shares={"below 8": 1.0}, tiny=0.0, small=0.05, below_stride=0.0, below_two_strides=0.05, aspect=1.5,
     elongated=0.0, at_border=0.0, squares=0.0, upright=0.0, angle_shares={}, hidden=0.0, unmarked=0.0,

@@ -14,7 +14,7 @@ from made_up_sets import LARGE, SMALL, Lines, write
 from yolo_losses.recommendation import reader, traits
 
 IMGSZ = 200
-NETWORK: Any = SimpleNamespace(stride=8.0, end_to_end=False, queries=False)
+NETWORK: Any = SimpleNamespace(stride=8.0, end_to_end=False, queries=False, finer="")
 SQUARE = "0.4 0.4 0.6 0.4 0.6 0.6 0.4 0.6"
 LONG_AT_45 = "0.10 0.12 0.12 0.10 0.30 0.28 0.28 0.30"
 TRIANGLE = "0.2 0.2 0.6 0.2 0.2 0.6"
@@ -53,7 +53,15 @@ CASES: dict[str, tuple[Lines, dict[str, Any]]] = {
     "the same box of two classes": (lambda n: [f"0 {LARGE}", f"1 {LARGE}"], {"duplicates": 0, "overlapping": 1.0}),
     "shape": (large_and("0.5 0.8 0.5 0.05"), {"aspect": 5.5, "elongated": 0.5}),
     "border": (large_and("0.05 0.5 0.1 0.2"), {"at_border": 0.5}),
-    "no extent": (large_and("0.8 0.8 0 0"), {"degenerate": 4}),
+    "no height": (
+        large_and("0.8 0.8 0.48 0", "0.8 0.5 0.3 0"),
+        {"flat": 8, "degenerate": 0, "aspect": 1.0, "elongated": 0.0, "small": 0.0, "median_side": 40.0},
+    ),
+    "nothing but lines": (
+        lambda n: ["0 0.8 0.8 0.48 0", "0 0.8 0.5 0 0"],
+        {"flat": 8, "aspect": None, "elongated": None, "small": None},
+    ),
+    "less than a pixel": (large_and("0.8 0.8 0.2 0.004"), {"flat": 0, "degenerate": 4, "aspect": 25.5}),
     "images without objects": (lambda n: [f"0 {LARGE}"] if n else None, {"empty": 0.25, "per_image": 1.0}),
     "counts": (
         lambda n: [f"0 {LARGE}", f"0 {SMALL}", f"0 {LARGE[:-1]}1", *([f"1 {LARGE}"] if n == 0 else [])],

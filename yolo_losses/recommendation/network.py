@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ class Network:
         stride: stride of its finest grid in pixels; `None` if it has none, or matches queries.
         end_to_end: whether it has a one-to-one branch.
         queries: whether it matches queries, as RT-DETR does.
+        finer: name of a network of its family with a finer grid, empty if Ultralytics has none.
         module: the network itself.
     """
 
@@ -34,6 +36,7 @@ class Network:
     stride: float | None
     end_to_end: bool
     queries: bool
+    finer: str
     module: Any
 
     def seconds_per_image(self, imgsz: int, device: Any) -> tuple[float | None, str]:
@@ -107,8 +110,18 @@ def load(name: str | None, task: str) -> Network:
         stride=float(module.stride.min()) if grid else None,
         end_to_end=hasattr(head, "one2one_cv2"),
         queries=queries,
+        finer=_finer(module) if grid else "",
         module=module,
     )
+
+
+def _finer(module: Any) -> str:
+    """Return the name of a network of the same family whose finest grid has half the stride, if Ultralytics has one."""
+    from ultralytics.utils.checks import check_yaml
+
+    name = f"{Path(str(module.yaml.get('yaml_file'))).stem}-p2.yaml"
+    of_all_scales = re.sub(r"(\d)[nslmx](?=[-.])", r"\1", name)  # yolov8n-p2.yaml is a scale of yolov8-p2.yaml
+    return name if check_yaml(of_all_scales, hard=False) else ""
 
 
 def _tensors(found: Any) -> Iterator[Tensor]:

@@ -19,6 +19,7 @@ SIZE_EDGES = (8, 16, 32, 96)
 RARE = 0.1  # of the largest class's labels: a class with fewer is called rare
 OVERLAP = 0.5  # IoU from which two objects of an image count as overlapping
 DUPLICATE = 0.9  # IoU from which two objects of one class count as one that was labelled twice
+FLAT = 1e-3  # of a side in pixels, up to which there is none
 ELONGATED = 5.0  # long side over short side
 SQUARE = 1.1  # a rotated box up to this ratio of its sides counts as square
 MANY_IMAGES = 2000  # from which on progress is shown
@@ -34,6 +35,7 @@ class Traits:
         stride: of the model's finest grid, in pixels.
         end_to_end: whether the model has a one-to-one branch.
         queries: whether the model matches queries, as RT-DETR does.
+        finer: name of a network of the model's family with a finer grid, empty if there is none.
         images, objects: in the training split; of classify an object is an image.
         val_images: in the validation split, 0 where there is none.
         class_counts: objects by class.
@@ -49,7 +51,8 @@ class Traits:
         unreadable_example: the message for the first of them.
         duplicates: label lines that repeat another one, which Ultralytics drops, and objects of one class whose boxes
             have an IoU of at least 0.9.
-        degenerate: objects whose shorter side is below one pixel.
+        flat: objects without a width or a height, which the traits of sides and shapes leave out.
+        degenerate: other objects whose shorter side is below one pixel.
         per_image: mean number of objects of an image that has any.
         most_per_image: largest number of objects of an image.
         overlapping: share of objects with an IoU of at least 0.5 with another object of their image.
@@ -76,6 +79,7 @@ class Traits:
     stride: float | None
     end_to_end: bool
     queries: bool
+    finer: str
     images: int
     objects: int
     val_images: int
@@ -91,6 +95,7 @@ class Traits:
     unreadable: int
     unreadable_example: str
     duplicates: int | None = None
+    flat: int | None = None
     degenerate: int | None = None
     per_image: float | None = None
     most_per_image: int | None = None
@@ -126,6 +131,7 @@ def measure(data: DataSet, network: Network, imgsz: int) -> Traits:
         "stride": network.stride,
         "end_to_end": network.end_to_end,
         "queries": network.queries,
+        "finer": network.finer,
         "images": len(labels.files),
         "objects": objects,
         "val_images": len(data.val.files) if data.val else 0,
@@ -165,21 +171,32 @@ def _boxes(labels: Labels, stride: float | None, task: str) -> dict[str, Any]:
     """Return the traits of the boxes; those of rotated boxes are of their own sides."""
     rotated = labels.rotated if task == "obb" else None
     sides = rotated[:, :2] if rotated is not None else np.sort(labels.boxes[:, 2:], axis=1)[:, ::-1]
-    side, shorter = np.sqrt(sides.prod(1)), sides[:, 1]
-    aspect = np.maximum(sides[:, 0], 1e-3) / np.maximum(sides[:, 1], 1e-3)
+    flat = sides[:, 1] <= FLAT
     low = labels.boxes[:, :2] - labels.boxes[:, 2:] / 2
     high = labels.shapes[labels.image] - labels.boxes[:, :2] - labels.boxes[:, 2:] / 2
-    bins = np.bincount(np.digitize(side, SIZE_EDGES), minlength=len(SIZE_EDGES) + 1) / len(side)
-    names = [f"below {SIZE_EDGES[0]}", *_ranges(SIZE_EDGES), f"{SIZE_EDGES[-1]} and above"]
     overlapping, twice = _overlaps(labels)
     with_objects = np.bincount(labels.image)
     return {
         "duplicates": labels.duplicates + twice,
-        "degenerate": int((shorter < 1).sum()),
+        "flat": int(flat.sum()),
+        "degenerate": int((~flat & (sides[:, 1] < 1)).sum()),
         "per_image": float(with_objects[with_objects > 0].mean()),
         "most_per_image": int(with_objects.max()),
         "overlapping": overlapping,
         "enlarged": float(np.median(labels.scales)),
+        "at_border": _share((np.minimum(low, high) <= 1).any(1)),
+        **({} if flat.all() else _sizes(sides[~flat], stride)),
+        **(_angles(rotated) if rotated is not None else {}),
+    }
+
+
+def _sizes(sides: Floats, stride: float | None) -> dict[str, Any]:
+    """Return the traits of the long and the short sides of boxes, shape (N, 2)."""
+    side, shorter = np.sqrt(sides.prod(1)), sides[:, 1]
+    aspect = sides[:, 0] / shorter
+    bins = np.bincount(np.digitize(side, SIZE_EDGES), minlength=len(SIZE_EDGES) + 1) / len(side)
+    names = [f"below {SIZE_EDGES[0]}", *_ranges(SIZE_EDGES), f"{SIZE_EDGES[-1]} and above"]
+    return {
         "mean_side": float(side.mean()),
         "median_side": float(np.median(side)),
         "size_shares": dict(zip(names, map(float, bins), strict=True)),
@@ -189,8 +206,6 @@ def _boxes(labels: Labels, stride: float | None, task: str) -> dict[str, Any]:
         "below_two_strides": None if stride is None else _share(shorter < 2 * stride),
         "aspect": float(np.median(aspect)),
         "elongated": _share(aspect >= ELONGATED),
-        "at_border": _share((np.minimum(low, high) <= 1).any(1)),
-        **(_angles(rotated) if rotated is not None else {}),
     }
 
 
