@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -87,7 +88,10 @@ def log_proof(equipment: Equipment, criterion: Any) -> None:
             reason = getattr(type(branch.cls), "equals_bce_note", "")
             if reason and all(abs(ratio - 1) < EQUAL for ratio in branch.ratios.values()):
                 also += f" ({reason})"
-            ratios.append(f"{where}class term {value:.3g} times {branch.reference}'s on the same predictions{also}")
+            strength = f"class term {value:.3g} times {branch.reference}'s on the same predictions{also}"
+            if math.isnan(value):
+                strength = f"{branch.reference} is 0 on the same predictions, and the class term has no ratio to it"
+            ratios.append(f"{where}{strength}")
             usual = all(1 / GAIN_RATIO_WARNING <= ratio <= GAIN_RATIO_WARNING for ratio in branch.ratios.values())
             if branch.can_scale and not usual:
                 unusual = branch.reference

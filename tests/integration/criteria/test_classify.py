@@ -6,6 +6,7 @@ import copy
 import csv
 import math
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,17 @@ def test_the_stock_command_trains_the_chosen_loss_and_says_so(folders: Path, tmp
     kept = torch.load(tmp_path / "run" / "weights" / "last.pt", weights_only=False)["train_args"]
     assert kept["cls_loss"] == "focal"
     assert kept["cls_weights"][2] > kept["cls_weights"][0]
+
+
+@pytest.mark.slow
+def test_a_single_class_has_no_ratio_to_cross_entropy_which_is_0(folders: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        shutil.copytree(folders / split / "a", tmp_path / "data" / split / "only")
+    done = train(tmp_path / "data", tmp_path, cls_loss="bce", loss_stats=True).check()
+    (proof,) = done.saying("yolo_losses: ran in the first batch with objects: ")
+    assert proof.endswith("class; cross-entropy is 0 on the same predictions, and the class term has no ratio to it")
+    (row,) = csv.DictReader((tmp_path / "run" / "loss_stats.csv").open())
+    assert row["cls_to_stock/value"] == row["cls_to_stock/gradient"] == "nan"
 
 
 @pytest.mark.parametrize("words", [{"cls_loss": "slide"}, {"cls_weights": [1, 2]}, {"dfl_loss": "off"}])

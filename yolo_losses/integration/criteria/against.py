@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -27,11 +28,16 @@ class Against:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """The ratios of the values and of the gradient norms; empty if the batch overflowed. This synchronizes."""
-        found = {"value": float(self.value / self.reference.clamp_min(1e-12))}
+        """The ratios of the values and of the gradient norms; empty if the batch overflowed. This synchronizes.
+
+        A ratio is NaN where the reference alone is 0, as cross-entropy over a single class always is.
+        """
+        pairs = {"value": (float(self.value), float(self.reference))}
         if self.gradient.any():
-            found["gradient"] = float(self.gradient.norm() / self.reference_gradient.norm().clamp_min(1e-12))
-        return found if all(map(math.isfinite, found.values())) else {}
+            pairs["gradient"] = (float(self.gradient.norm()), float(self.reference_gradient.norm()))
+        if not all(map(math.isfinite, itertools.chain(*pairs.values()))):
+            return {}
+        return {name: own / stock if stock else math.nan if own else 0.0 for name, (own, stock) in pairs.items()}
 
     @torch.no_grad()
     def sums(self, positive: Tensor) -> Tensor:
