@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint test tables evidence docs long compat environments clean
+.PHONY: help install demo lint test loss tables evidence docs long compat environments clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s%s\n", $$1, $$2}' Makefile
@@ -30,6 +30,11 @@ lint: $(INSTALLED) ## ruff, mypy and import-linter
 
 test: lint ## lint and all tests but the long ones, two files at a time
 	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile
+
+loss: $(INSTALLED) ## after a loss was added or changed: its pictures, operations, tables and pages; lists what is left
+	$(BIN)/yolo-losses show --all docs/losses
+	$(BIN)/python tests/integration/criteria/test_cost.py --write
+	$(BIN)/python docs/tables.py
 
 tables: $(INSTALLED) ## write what follows from the declarations of the losses: tables, configs, pages
 	$(BIN)/python docs/tables.py

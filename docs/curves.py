@@ -44,9 +44,10 @@ def _slider(parameter: Parameter) -> dict[str, Any]:
         return {"name": parameter.name, "label": parameter.key, "value": default}
     whole = isinstance(default, int)
     value = float(default) if default is not None else -1.0
-    low = max(limits.low, limits.above + (0.05 if math.isfinite(limits.above) else 0))
+    low = max(limits.low, limits.above + 0.05)  # infinite where there is no such end
     low = low if math.isfinite(low) else 0.0
-    high = limits.high if math.isfinite(limits.high) else max(3 * value, 2.0)
+    high = min(limits.high, limits.below - 0.05)
+    high = high if math.isfinite(high) else max(3 * value, 2.0)
     step = 1 if whole else 0.1 if high - low > 10 else 0.01
     return _range(parameter.name, parameter.key, int(value) if whole else value, low, high, step)
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+from by_hand import missing
 from loss_page import MODELS
 from pages import pages
 from signatures import signatures
@@ -133,6 +134,8 @@ def main() -> int:
         else:
             p.write_text(wanted[p], encoding="utf-8")
             print(f"wrote {p.relative_to(ROOT)}")
+    for line in missing():
+        print(f"to be written by hand: {line}")
     return 1 if args.check and stale else 0
 
 

@@ -17,6 +17,7 @@ import yolo_losses
 from yolo_losses import registry
 from yolo_losses.plots import stem
 from yolo_losses.registry import LossSpec
+from yolo_losses.registry.parameters import Param, Parameter
 
 DRAWN = [spec for spec in registry.specs() if spec.built_in and curves.sliders(spec) is not None]
 LOGITS = (-5.0, -1.2, 0.0, 0.4, 3.0)
@@ -103,10 +104,11 @@ def _corners(centre: Tensor, sides: Tensor) -> Tensor:
     return torch.cat((centre - sides / 2, centre + sides / 2), -1)
 
 
-def test_every_class_and_upright_box_loss_has_curves_but_one_that_depends_on_a_batch() -> None:
-    without = {stem(spec) for spec in registry.specs() if spec.built_in and spec not in DRAWN}
-    others = (s for s in registry.specs() if s.built_in and (s.rotated or s.kind not in ("cls", "box", "modifier")))
-    assert without == {stem(spec) for spec in others} | {"ghm"}
+@pytest.mark.parametrize(("low", "high"), [({"low": 1}, {"high": 3}), ({"above": 1}, {"below": 3})])
+def test_a_slider_keeps_to_the_range_of_its_parameter(low: dict[str, float], high: dict[str, float]) -> None:
+    slider = curves._slider(Parameter("a_x", "x", float, 2.0, Param("", **low, **high)))
+    assert 1 + 0.05 * ("above" in low) == slider["low"]
+    assert 3 - 0.05 * ("below" in high) == slider["high"]
 
 
 def test_sliders_have_a_range_around_their_default() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import re
 
+import by_hand
 import docstrings
 import loss_page
 import maths
@@ -15,9 +17,31 @@ from conftest import ROOT
 from yolo_losses import registry
 from yolo_losses.plots import stem
 from yolo_losses.registry import LossSpec, bibliography
+from yolo_losses.registry.parameters import Param
 
 BUILT_IN = [spec for spec in registry.specs() if spec.built_in]
 every_loss = pytest.mark.parametrize("spec", BUILT_IN, ids=stem)
+
+
+def test_nothing_of_a_loss_is_left_to_be_written_by_hand() -> None:
+    assert by_hand.missing() == []
+
+
+def test_what_is_left_to_be_written_by_hand_is_named_with_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    focal = registry.find("cls", "focal")
+    assert focal is not None
+    gamma = dataclasses.replace(focal.parameters[0], limits=Param("in no other language"))
+    spec = dataclasses.replace(focal, name="unwritten", source="arXiv 9999.99999", parameters=(gamma,))
+    monkeypatch.setattr(registry, "specs", lambda: [spec])
+    monkeypatch.setattr(by_hand, "SECTIONS", ("Formula", "Proof"))
+    assert [line.partition(":")[0] for line in by_hand.missing()] == [
+        "yolo_losses/losses/classification/focal.py",
+        "docs/references.bib",
+        "docs/curves.js",
+        "docs/zh/losses.yaml",
+        "docs/zh/losses.yaml",
+        "docs/losses/unwritten.svg",
+    ]
 
 
 @every_loss
@@ -57,7 +81,6 @@ def test_every_loss_has_an_example_that_is_true_on_its_page(spec: LossSpec) -> N
 @every_loss
 def test_related_losses_have_pages(spec: LossSpec) -> None:
     related = loss_page.related(docstrings.of_loss(spec).parts["see also"])
-    assert related
     assert spec not in [other for other, _ in related]
     assert all(why for _, why in related)
 
@@ -67,9 +90,9 @@ def test_a_related_loss_that_does_not_exist_is_an_error() -> None:
         loss_page.related("qlf: a slip")
 
 
-def test_every_paper_that_a_loss_names_has_its_bibtex_and_no_other_has() -> None:
+def test_the_bibliography_has_the_papers_that_a_loss_names_and_no_others() -> None:
     named = {identifier for spec in BUILT_IN for identifier in bibliography.cited(spec)}
-    assert named == set(bibliography.entries())
+    assert set(bibliography.entries()) <= named
     text = bibliography.file().read_text(encoding="utf-8")
     assert text.count("\n@") == len(set(bibliography.entries().values()))
     assert all(entry.count("{") == entry.count("}") for entry in bibliography.entries().values())

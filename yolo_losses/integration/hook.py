@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from types import MethodType
 from typing import Any
 
 from yolo_losses import registry
@@ -204,7 +205,11 @@ def _patch_classify(kind: Any) -> None:
     _originals.append((kind, CLASSIFY_CALL, None))
 
     def call(criterion: Any, *args: Any, **kwargs: Any) -> Any:
-        return getattr(criterion, CLASSIFY_CALL)(*args, **kwargs)
+        part = vars(criterion).get(CLASSIFY_CALL)
+        # A pickle of an equipped criterion has its own `__call__` there, which would end here again.
+        if part is None or isinstance(part, MethodType):
+            part = MethodType(getattr(kind, CLASSIFY_CALL), criterion)
+        return part(*args, **kwargs)
 
     _wrap_around(kind, "__call__", lambda _, *args, **kwargs: _guard().call_assigner(call, *args, **kwargs))
 

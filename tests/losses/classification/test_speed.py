@@ -26,4 +26,5 @@ def test_holds_at_most_the_derivative_more_than_stock(name: str) -> None:
     """One tensor of the logits' size is kept until the backward pass; what chunks take comes on top."""
     runs = class_terms(8, 640, 80, CPU, {name: "cls_loss"}, naive=False)
     size = 8 * anchors(640) * 80 * 4
-    assert peak_bytes(runs[name], CPU) <= peak_bytes(runs["stock"], CPU) + 1.25 * size
+    more = peak_bytes(runs[name], CPU) - peak_bytes(runs["stock"], CPU)
+    assert more <= 1.25 * size, f"{name} keeps {more / size:.1f} tensors of the logits' size: give it a `closed_form`"

@@ -3,12 +3,20 @@
 Every module of this package that has a function `matches` is a kind. It defines
 
 - `matches(criterion)`: whether a criterion is of this kind;
-- `equip(criterion, settings, branches, image_size)`: puts a part in place for every term in `settings.terms`, or
-  raises, and returns a `Branch` for each criterion, whose `expected` are these terms. The part that is called first
-  calls `Branch.begin`, and each part returns `self.record(term, output)`. A part that does not run, or whose result is
-  not used, is then an error before the optimizer's step (`ledger`). Parts are pickled as stock parts (`parts`);
+- `equip(criterion, settings, branches, image_size)`: restores the stock parts, and unless `settings.is_default` puts a
+  part in place for each chosen term. Returns a `Branch` for each criterion, taken from `branches` or built
+  (`Branch.build`), whose `expected` are the terms with a part; a chosen term that is not among them is refused here.
+  Keys of a term that its part does not implement, such as `cls_target` or `cls_scale=auto`, are refused by `equip`
+  with a `ValueError`. Parts are pickled as stock parts (`parts`);
 - `first_parts(criterion)`: yields, for each criterion in it, its path, the criterion, and the name of the attribute
   that it calls first. In an equipped criterion, this attribute is a part that refers to the branch.
+
+In a call of the criterion, the part that is called first calls `Branch.begin`, each part returns
+`self.record(term, output)`, and what runs last calls `Branch.end`. A part that does not run, or whose result is not
+used, is an error before the optimizer's step (`ledger`). The class part multiplies the loss by `cls_factor` and by the
+class weights (`Branch.weighted`), supplies what `prepare` of the loss returns, and sets `Branch.ratios` when
+`Branch.compares`: without them, the log never says that the loss ran. `tests/integration/criteria/test_kinds.py` tries
+every key on every kind.
 
 Optional are
 
@@ -29,11 +37,10 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from yolo_losses._log import PREFIX
 from yolo_losses.config.keys import BOX_TASKS
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration.criteria.branch import Branch
-from yolo_losses.integration.criteria.parts import Part
+from yolo_losses.integration.criteria.parts import Part, missing_term
 
 _modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
 KINDS: list[ModuleType] = sorted(
@@ -86,7 +93,8 @@ def equip(
     for branch in equipped.values():
         left = set(branch.settings.parts) - set(branch.expected)
         if left:
-            raise RuntimeError(f"{PREFIX}{kind.__name__} left the {min(left)} term of {type(criterion).__name__} stock")
+            kind.equip(criterion, LossSettings(), {}, image_size)  # restores the stock parts
+            raise missing_term(type(criterion).__name__, settings, min(left))
     return equipped
 
 
