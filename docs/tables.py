@@ -134,7 +134,7 @@ def main() -> int:
         else:
             p.write_text(wanted[p], encoding="utf-8")
             print(f"wrote {p.relative_to(ROOT)}")
-    for line in missing():
+    for line in () if args.check else missing():
         print(f"to be written by hand: {line}")
     return 1 if args.check and stale else 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import doctest
 import re
 
@@ -17,7 +16,6 @@ from conftest import ROOT
 from yolo_losses import registry
 from yolo_losses.plots import stem
 from yolo_losses.registry import LossSpec, bibliography
-from yolo_losses.registry.parameters import Param
 
 BUILT_IN = [spec for spec in registry.specs() if spec.built_in]
 every_loss = pytest.mark.parametrize("spec", BUILT_IN, ids=stem)
@@ -25,23 +23,6 @@ every_loss = pytest.mark.parametrize("spec", BUILT_IN, ids=stem)
 
 def test_nothing_of_a_loss_is_left_to_be_written_by_hand() -> None:
     assert by_hand.missing() == []
-
-
-def test_what_is_left_to_be_written_by_hand_is_named_with_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    focal = registry.find("cls", "focal")
-    assert focal is not None
-    gamma = dataclasses.replace(focal.parameters[0], limits=Param("in no other language"))
-    spec = dataclasses.replace(focal, name="unwritten", source="arXiv 9999.99999", parameters=(gamma,))
-    monkeypatch.setattr(registry, "specs", lambda: [spec])
-    monkeypatch.setattr(by_hand, "SECTIONS", ("Formula", "Proof"))
-    assert [line.partition(":")[0] for line in by_hand.missing()] == [
-        "yolo_losses/losses/classification/focal.py",
-        "docs/references.bib",
-        "docs/curves.js",
-        "docs/zh/losses.yaml",
-        "docs/zh/losses.yaml",
-        "docs/losses/unwritten.svg",
-    ]
 
 
 @every_loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,10 @@ def test_a_new_loss_is_one_new_file(tmp_path: Path) -> None:
     assert {line.split()[0] for line in stale.stdout.splitlines()} == written
     done = tables(tmp_path)
     assert done.returncode == 0, done.stderr
+    by_hand = re.findall(r"^to be written by hand: ([\w./]+):", done.stdout, flags=re.MULTILINE)
+    sections = ["yolo_losses/losses/classification/brand_new.py"] * 3
+    places = ["docs/references.bib", "docs/curves.js", "docs/zh/losses.yaml", "docs/zh/losses.yaml"]
+    assert by_hand == [*sections, *places, "docs/losses/brand_new.svg"]
     row = "| [`brand_new`](brand_new.md) | Brand-new loss: \\|t - p\\|^power | [arXiv 2612.01234]"
     assert row in (tmp_path / "docs" / "losses" / "index.md").read_text()
     assert "`bce`, `brand_new`, `efl`" in (tmp_path / "README.md").read_text()
