@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,62 @@ def test_importing_the_package_after_the_model_was_built_is_enough(tmp_path: Pat
     assert start(sys.executable, *code)().check().lines[-1] == "DONE"
 
 
+# Which modules are patched is known to the hook alone; the start-up file knows the name of Ultralytics.
+ORDERS = """
+import importlib, sys
+order, other = sys.argv[1:]
+if order == "the package first":
+    import yolo_losses
+import ultralytics
+if order == "the package last":
+    from ultralytics import YOLO
+    assert "yolo_losses" not in sys.modules
+    import yolo_losses
+hook = sys.modules["yolo_losses.integration.hook"]  # imported by now
+names = list(hook.PATCHES)
+seen = []
+hook.PATCHES[other] = seen.append  # no copy of the list would have it
+for name in [*(reversed(names) if order == "reversed" else names), other]:
+    importlib.import_module(name)
+assert seen == [sys.modules[other]]
+for name in names:
+    own = [value for value in vars(sys.modules[name]).values() if getattr(value, "__module__", "") == name]
+    members = [member for kind in own if isinstance(kind, type) for member in vars(kind).values()]
+    assert any(hasattr(member, "yolo_losses_original") for member in own + members), name
+assert hook.is_active() and "cls_loss" in ultralytics.utils.DEFAULT_CFG_DICT
+print("DONE")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["as listed", "reversed", "the package first", "the package last"])
+def test_each_module_that_the_hook_lists_is_patched_whatever_is_imported_first(order: str, tmp_path: Path) -> None:
+    env: dict[str, str] = {}
+    if order == "the package last":  # a start-up file that does nothing; the package does without its functions
+        (tmp_path / "yolo_losses_autoload.py").write_text("def install(): pass\n", encoding="utf-8")
+        env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    result = start(sys.executable, "-c", ORDERS, order, "ultralytics.utils.benchmarks", **env)().check()
+    assert result.lines[-1] == "DONE"
+    assert not result.saying("yolo_losses: ")
+
+
+SWITCHED_OFF = """
+import os, sys
+os.environ["YOLO_LOSSES_DISABLE"] = "1"
+from ultralytics.engine import trainer
+from ultralytics.utils import DEFAULT_CFG_DICT
+import yolo_losses
+from yolo_losses.integration import hook
+assert not hook.is_active() and "cls_loss" not in DEFAULT_CFG_DICT
+print("DONE")
+"""
+
+
+@pytest.mark.slow
+def test_a_program_switches_it_off_before_it_imports_ultralytics() -> None:
+    assert start(sys.executable, "-c", SWITCHED_OFF)().check().lines[-1] == "DONE"
+
+
 # Other import hooks, broken plug-ins, an Ultralytics that has moved.
 TWO_HOOKS = """
 import sys
@@ -128,7 +185,7 @@ class Other:
             spec.loader.exec_module = exec_module
         return spec
 
-ours = [f for f in sys.meta_path if type(f).__name__ == "AutoloadFinder"]
+ours = [f for f in sys.meta_path if type(f).__name__ == "PostImportFinder"]
 assert len(ours) == 1 and sys.meta_path[0] is ours[0]
 sys.meta_path.insert(1, Other("behind"))
 sys.meta_path.insert(0, Other("before"))

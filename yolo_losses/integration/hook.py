@@ -33,17 +33,17 @@ def install() -> None:
     if autoload.is_disabled():
         return
     _uninstall_other_copy()
-    autoload.install()
-    for name, patch in PATCHES.items():
+    autoload.set_finders(_finder)
+    for name in PATCHES:
         module = sys.modules.get(name)
-        # A module that is still being loaded is left to the import hook.
+        # A module that is still being loaded is left to the finder.
         if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
             patch(module)
 
 
 def uninstall() -> None:
     """Undo everything that `install` changed; existing trainers keep their callbacks."""
-    autoload.uninstall()
+    autoload.set_finders()
     if "yolo_losses.integration.guard" in sys.modules:
         _guard().release()
     while _originals:
@@ -113,7 +113,6 @@ def patch_trainer(module: Any) -> None:
     needed = ("train", "check_resume", "_setup_train", "save_model")
     for owner, name in (*((trainer, name) for name in needed), (torch_utils, "DEFAULT_CFG_DICT")):
         if not hasattr(owner, name):
-            uninstall()  # removes the keys: a trainer that accepts them without checking would train a stock loss
             raise RuntimeError(f"this Ultralytics has no {owner.__name__}.{name}")
     _wrap(trainer, "__init__", after=lambda self, _, *args, **kwargs: _add_callbacks(self))
     # Again, since the callbacks may have been replaced after the trainer was built.
@@ -263,8 +262,20 @@ PATCHES: Mapping[str, Callable[[Any], None]] = {
 
 
 def patch(module: Any) -> None:
-    """Patch a module of Ultralytics that has just been loaded."""
-    PATCHES[module.__name__](module)
+    """Patch a module of Ultralytics that has been loaded. If that fails, undo everything, and raise.
+
+    With some of the patches only, keys could be accepted and a stock loss trained.
+    """
+    if _finder not in sys.meta_path:  # uninstalled while the module was being loaded
+        return
+    try:
+        PATCHES[module.__name__](module)
+    except Exception:
+        uninstall()
+        raise
+
+
+_finder = autoload.PostImportFinder(PATCHES, patch)
 
 
 def _wrap(

@@ -1,9 +1,8 @@
-"""Activate the plugin in every new interpreter.
+"""Activate the plugin in every interpreter that imports Ultralytics.
 
 The start-up file next to this module calls :func:`install`, which adds a finder to the front of ``sys.meta_path``. When
-one of the patched modules of Ultralytics has been loaded, the finder passes it to
-:mod:`yolo_losses.integration.hook`. This activates the plugin in the ``yolo`` command, in DDP workers and in the
-subprocesses of a tuner.
+the package ``ultralytics`` has been loaded, the finder calls :func:`yolo_losses.integration.hook.install`. This
+activates the plugin in the ``yolo`` command, in DDP workers and in the subprocesses of a tuner.
 
 This file is installed at the root of site-packages, next to the package, because importing the package at every start
 of an interpreter would take too long. For the same reason, it only imports modules that are always loaded.
@@ -16,39 +15,33 @@ from _thread import get_ident  # a built-in module; importing `threading` would 
 
 TYPE_CHECKING = False  # known to type checkers, without importing `typing`
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Container, Sequence
+    from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import ModuleType
-
-# The modules to wait for: those that `yolo_losses.integration.hook` patches.
-TARGETS = (
-    "ultralytics.cfg",
-    "ultralytics.engine.model",
-    "ultralytics.engine.trainer",
-    "ultralytics.engine.tuner",
-    "ultralytics.engine.validator",
-    "ultralytics.engine.predictor",
-    "ultralytics.engine.exporter",
-    "ultralytics.nn.tasks",
-    "ultralytics.utils.tal",
-    "ultralytics.utils.loss",
-    "ultralytics.models.utils.loss",
-)
 
 _failure_reported = False
 
 
-class AutoloadFinder:
-    """Lets the other finders find a target module, and makes its loader call the hook."""
+class PostImportFinder:
+    """Lets the other finders find a module, and calls a function when the module has been loaded.
 
-    def __init__(self) -> None:
+    Args:
+        names: full names of the modules to wait for.
+        call: called with each of them after its body has been executed. An error in it is printed in one line, and does
+            not break the import.
+    """
+
+    def __init__(self, names: "Container[str]", call: "Callable[[ModuleType], None]") -> None:
+        self.names = names
+        self.call = call
         self._searching: set[tuple[int, str]] = set()
 
     def find_spec(
         self, fullname: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        """Return the spec of a target whose loader calls the hook, None for any other module."""
-        if fullname not in TARGETS:
+        """Return the spec of a module to wait for, None for any other module."""
+        if fullname not in self.names:
             return None
         # Another finder may use the whole import system, including this finder.
         search = (get_ident(), fullname)
@@ -59,8 +52,8 @@ class AutoloadFinder:
             spec = self._find_behind(fullname, path, target)
         finally:
             self._searching.discard(search)
-        if spec is not None:
-            _hook_loader(spec)
+        if spec is not None and spec.loader is not None:  # a namespace package has no loader, and no body
+            self._wrap_loader(fullname, spec.loader)
         return spec
 
     def _find_behind(
@@ -75,42 +68,28 @@ class AutoloadFinder:
                 return spec
         return None
 
+    def _wrap_loader(self, name: str, loader: "Loader") -> None:
+        """Make a loader call the function after it has executed the module.
 
-def _hook_loader(spec: "ModuleSpec") -> None:
-    """Make the loader of a spec call the hook after it has executed the module.
+        The loader keeps its class and its other methods, which ``inspect.getsource`` and others rely on.
+        """
+        try:
+            run_body = loader.exec_module
 
-    The loader keeps its class and its other methods, which ``inspect.getsource`` and others rely on.
-    """
-    name = spec.name
-    loader = spec.loader
-    try:
-        run_body = loader.exec_module  # type: ignore[union-attr]
+            def exec_module(module: "ModuleType") -> None:
+                run_body(module)
+                if module.__name__ == name:  # some loaders, such as that of a zip file, load many modules
+                    try:
+                        self.call(module)
+                    except Exception as error:
+                        _report(error)
 
-        def exec_module(module: "ModuleType") -> None:
-            run_body(module)
-            if module.__name__ == name:  # some loaders, such as that of a zip file, load many modules
-                _call_hook(name, module)
-
-        loader.exec_module = exec_module  # type: ignore[union-attr, method-assign]
-    except AttributeError as error:
-        _report(error)
-
-
-def _call_hook(name: str, module: "ModuleType") -> None:
-    """Pass a target to the plugin. An error in the plugin must not break the import of Ultralytics."""
-    try:
-        # Not an import statement, so that type checkers do not follow it.
-        from importlib import import_module
-
-        import_module("yolo_losses.integration.hook").patch(module)
-    except Exception as error:
-        # While yolo_losses itself is being imported, its modules may be incomplete; that import patches the target.
-        package_spec = getattr(sys.modules.get("yolo_losses"), "__spec__", None)
-        if not getattr(package_spec, "_initializing", False):
+            loader.exec_module = exec_module  # type: ignore[method-assign]
+        except AttributeError as error:
             _report(error)
 
 
-def _report(error: BaseException) -> None:
+def _report(error: Exception) -> None:
     """Print one line to stderr that the plugin is not active, and why; only once per process."""
     global _failure_reported
     if _failure_reported or sys.stderr is None:
@@ -125,28 +104,23 @@ def is_disabled() -> bool:
     return os.environ.get("YOLO_LOSSES_DISABLE", "").strip().lower() not in {"", "0", "false", "no", "off"}
 
 
-def is_installed() -> bool:
-    """Return whether the finder is installed."""
-    return any(_is_ours(finder) for finder in sys.meta_path)
+def set_finders(*finders: PostImportFinder) -> None:
+    """Put finders to the front of ``sys.meta_path``, and remove all others of this package, also of another copy."""
+    sys.meta_path[:] = [*finders, *(finder for finder in sys.meta_path if not _is_ours(finder))]
 
 
 def _is_ours(finder: object) -> bool:
     # By name, since this module may be loaded twice: from site-packages and from a source tree.
-    home = type(finder).__module__.rpartition(".")[2]
-    return (home, type(finder).__name__) == ("yolo_losses_autoload", AutoloadFinder.__name__)
+    return type(finder).__module__.rpartition(".")[2] == "yolo_losses_autoload"
+
+
+def _activate(_: "ModuleType") -> None:
+    from importlib import import_module  # with an import statement, type checkers would follow the import
+
+    import_module("yolo_losses.integration.hook").install()
 
 
 def install() -> None:
-    """Install the finder, once.
-
-    Does nothing if the plugin is disabled or if all targets have been imported; ``import yolo_losses`` patches modules
-    that have been imported.
-    """
-    if is_disabled() or is_installed() or all(name in sys.modules for name in TARGETS):
-        return
-    sys.meta_path.insert(0, AutoloadFinder())
-
-
-def uninstall() -> None:
-    """Remove the finder. Loaders that it has changed stay changed."""
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not _is_ours(finder)]
+    """Activate the plugin when Ultralytics has been loaded, unless it is disabled or waits already."""
+    if not is_disabled() and not any(map(_is_ours, sys.meta_path)):
+        set_finders(PostImportFinder({"ultralytics"}, _activate))
