@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # written by `make tables`
     from yolo_losses.config.settings import LossSettings as LossSettings
     from yolo_losses.integration.criteria import equip as equip
     from yolo_losses.integration.hook import install as install
-    from yolo_losses.integration.hook import uninstall as uninstall
+    from yolo_losses.integration.patching import uninstall as uninstall
     from yolo_losses.integration.task_losses import DetectionLoss as DetectionLoss
     from yolo_losses.integration.task_losses import OBBLoss as OBBLoss
     from yolo_losses.integration.task_losses import PoseLoss as PoseLoss

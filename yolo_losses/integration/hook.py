@@ -1,31 +1,27 @@
 """Patches Ultralytics: adds the training keys, and makes its engines call this package.
 
-No other module changes Ultralytics' global state. Keys are checked when `BaseTrainer.check_resume` returns, before
-anything is read or written. `callbacks.CALLBACKS` are added to every trainer: the criterion is equipped at
-`on_pretrain_routine_end`, the last event of the set-up, and every batch, epoch and validation is checked. Models and
-criteria are wrapped where they compute a loss (`guard`). `uninstall` undoes everything.
+`PATCHES` lists what is patched in which module; `patching` applies it, and undoes it in `uninstall`. No other module
+changes Ultralytics' global state. Keys are checked when `BaseTrainer.check_resume` returns, before anything is read or
+written. `callbacks.CALLBACKS` are added to every trainer: the criterion is equipped at `on_pretrain_routine_end`, the
+last event of the set-up, and every batch, epoch and validation is checked. Models and criteria are wrapped where they
+compute a loss (`guard`).
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import Any
 
 from yolo_losses import registry
 from yolo_losses._log import log
-from yolo_losses.config import class_weights, renaming, settings
 from yolo_losses.config.settings import LossSettings
 from yolo_losses.integration import arguments
 from yolo_losses.integration.autoload import yolo_losses_autoload as autoload
 from yolo_losses.integration.context import CLASSIFY_CALL
-from yolo_losses.registry.parameters import Value
-
-_originals: list[tuple[Any, str, Any]] = []
-_own_keys: set[str] = set()  # this package's, including those that a patched Ultralytics has in its default.yaml
-_added_keys: set[str] = set()
+from yolo_losses.integration.patching import UpstreamKeys, add_training_keys, replace, uninstall, wrap, wrap_around
 
 
 def install() -> None:
@@ -41,21 +37,18 @@ def install() -> None:
             patch(module)
 
 
-def uninstall() -> None:
-    """Undo everything that `install` changed; existing trainers keep their callbacks."""
-    autoload.set_finders()
-    if "yolo_losses.integration.guard" in sys.modules:
-        _guard().release()
-    while _originals:
-        owner, name, original = _originals.pop()
-        if original is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, original)
-    _remove_keys(set(_added_keys))
-    _own_keys.clear()
-    renaming.rename(set())
-    registry.forget(_on_register, _on_remove)
+def patch(module: Any) -> None:
+    """Patch a module of Ultralytics that has been loaded. If that fails, undo everything, and raise.
+
+    With some of the patches only, keys could be accepted and a stock loss trained.
+    """
+    if _finder not in sys.meta_path:  # uninstalled while the module was being loaded
+        return
+    try:
+        PATCHES[module.__name__](module)
+    except Exception:
+        uninstall()
+        raise
 
 
 def _uninstall_other_copy() -> None:
@@ -92,17 +85,11 @@ def require_active(args: Any) -> None:
 
 def patch_cfg(module: Any) -> None:
     """Add the training keys to Ultralytics' defaults."""
-    if not _added_keys:
-        _add_keys({**settings.CHOICES, class_weights.BETA.key: class_weights.BETA.default})
-        registry.listen(_on_register, _on_remove)
+    if add_training_keys():
         for problem in registry.problems():
             log(f"plugin left out: {problem}", warn=True)
     if hasattr(module, "check_dict_alignment"):
-        _wrap(module, "check_dict_alignment", before=_check_names)
-
-
-def _check_names(known: Any, given: Any, *args: Any, **kwargs: Any) -> None:
-    arguments.check_names(known, given)
+        wrap(module, "check_dict_alignment", before=lambda known, given, *_, **__: arguments.check_names(known, given))
 
 
 def patch_trainer(module: Any) -> None:
@@ -114,23 +101,18 @@ def patch_trainer(module: Any) -> None:
     for owner, name in (*((trainer, name) for name in needed), (torch_utils, "DEFAULT_CFG_DICT")):
         if not hasattr(owner, name):
             raise RuntimeError(f"this Ultralytics has no {owner.__name__}.{name}")
-    _wrap(trainer, "__init__", after=lambda self, _, *args, **kwargs: _add_callbacks(self))
+    wrap(trainer, "__init__", after=lambda self, _, *args, **kwargs: _add_callbacks(self))
     # Again, since the callbacks may have been replaced after the trainer was built.
-    _wrap_around(trainer, "train", _train)
-    _wrap(trainer, "check_resume", after=_check)
-    _wrap(trainer, "_setup_train", after=lambda self, _, *args, **kwargs: _callbacks().check_started(self))
-    _wrap(trainer, "save_model", before=lambda self, *args, **kwargs: _callbacks().check_before_saving(self))
+    wrap_around(trainer, "train", _train)
+    wrap(trainer, "check_resume", after=_check)
+    wrap(trainer, "_setup_train", after=lambda self, _, *args, **kwargs: _callbacks().check_started(self))
+    wrap(trainer, "save_model", before=lambda self, *args, **kwargs: _callbacks().check_before_saving(self))
     if hasattr(module, "MultiTrainer"):
-        _wrap(
-            module.MultiTrainer,
-            "__init__",
-            before=lambda self, trainer, args, *_, **kwargs: arguments.check_shared(args),
-        )
+        wrap(module.MultiTrainer, "__init__", before=lambda self, trainer, args, *_, **__: arguments.check_shared(args))
     # strip_optimizer adds all defaults to a checkpoint. It must not see this package's, so that the checkpoint of a
     # default run does not contain them.
-    if not isinstance(torch_utils.DEFAULT_CFG_DICT, _UpstreamKeys):
-        _originals.append((torch_utils, "DEFAULT_CFG_DICT", torch_utils.DEFAULT_CFG_DICT))
-        torch_utils.DEFAULT_CFG_DICT = _UpstreamKeys(DEFAULT_CFG_DICT)
+    if not isinstance(torch_utils.DEFAULT_CFG_DICT, UpstreamKeys):
+        replace(torch_utils, "DEFAULT_CFG_DICT", UpstreamKeys(DEFAULT_CFG_DICT))
 
 
 def _check(trainer: Any, _: None, overrides: Any = None, *args: Any, **kwargs: Any) -> None:
@@ -140,7 +122,7 @@ def _check(trainer: Any, _: None, overrides: Any = None, *args: Any, **kwargs: A
 
 def patch_engine_model(module: Any) -> None:
     """Remember whose model a training begins with, so that its head is checked before anything is written."""
-    _wrap_around(module.Model, "train", lambda *args, **kwargs: _head().remember(*args, **kwargs))
+    wrap_around(module.Model, "train", lambda *args, **kwargs: _head().remember(*args, **kwargs))
 
 
 def patch_tuner(module: Any) -> None:
@@ -151,8 +133,8 @@ def patch_tuner(module: Any) -> None:
         whole = arguments.whole_numbers()
         return {key: round(value) if key in whole else value for key, value in mutated.items()}
 
-    _wrap(module.Tuner, "__init__", before=lambda self, args, *rest, **kwargs: arguments.check_tuner(args))
-    _wrap(module.Tuner, "_mutate", after=rounded)
+    wrap(module.Tuner, "__init__", before=lambda self, args, *rest, **kwargs: arguments.check_tuner(args))
+    wrap(module.Tuner, "_mutate", after=rounded)
 
 
 def patch_models(module: Any) -> None:
@@ -160,15 +142,14 @@ def patch_models(module: Any) -> None:
     for kind in list(vars(module).values()):
         if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "init_criterion"):
             if "loss" in vars(kind):
-                _wrap_around(kind, "loss", lambda *args, **kwargs: _guard().compute_loss(*args, **kwargs))
+                wrap_around(kind, "loss", lambda *args, **kwargs: _guard().compute_loss(*args, **kwargs))
             if "init_criterion" in vars(kind):
-                _wrap(kind, "init_criterion", after=lambda model, made: _guard().guard_criterion(model, made))
+                wrap(kind, "init_criterion", after=lambda model, made: _guard().guard_criterion(model, made))
 
 
 def patch_assigners(module: Any) -> None:
     """Wrap the assigners, so that a stock one that is called during training is equipped."""
-    kind = module.TaskAlignedAssigner
-    _wrap_around(kind, "forward", lambda *args, **kwargs: _guard().call_assigner(*args, **kwargs))
+    wrap_around(module.TaskAlignedAssigner, "forward", _call_assigner)
 
 
 def patch_criteria(module: Any) -> None:
@@ -177,7 +158,7 @@ def patch_criteria(module: Any) -> None:
         if isinstance(kind, type) and issubclass(kind, module.v8DetectionLoss):
             name = "loss" if "loss" in vars(kind) else "" if hasattr(kind, "loss") else "__call__"
             if name in vars(kind):
-                _wrap(
+                wrap(
                     kind,
                     name,
                     before=lambda criterion, *args, **kwargs: _guard().check_criterion(criterion),
@@ -186,22 +167,17 @@ def patch_criteria(module: Any) -> None:
     for name in ("E2ELoss", "E2EDetectLoss"):  # by release
         if hasattr(module, name):
             kind = getattr(module, name)
-            _wrap(kind, "__call__", before=lambda criterion, *args, **kwargs: _guard().check_branches(criterion))
+            wrap(kind, "__call__", before=lambda criterion, *args, **kwargs: _guard().check_branches(criterion))
     _patch_classify(module.v8ClassificationLoss)
     if hasattr(module, "SemanticSegmentationLoss"):
-        _wrap_around(
-            module.SemanticSegmentationLoss,
-            "forward",
-            lambda *args, **kwargs: _guard().call_assigner(*args, **kwargs),
-        )
+        wrap_around(module.SemanticSegmentationLoss, "forward", _call_assigner)
 
 
 def _patch_classify(kind: Any) -> None:
     """Store the call of the criterion of the task classify as a method of its class, so that it can be replaced."""
     if hasattr(kind, CLASSIFY_CALL):
         return
-    setattr(kind, CLASSIFY_CALL, kind.__call__)
-    _originals.append((kind, CLASSIFY_CALL, None))
+    replace(kind, CLASSIFY_CALL, kind.__call__)
 
     def call(criterion: Any, *args: Any, **kwargs: Any) -> Any:
         part = vars(criterion).get(CLASSIFY_CALL)
@@ -210,13 +186,12 @@ def _patch_classify(kind: Any) -> None:
             part = MethodType(getattr(kind, CLASSIFY_CALL), criterion)
         return part(*args, **kwargs)
 
-    _wrap_around(kind, "__call__", lambda _, *args, **kwargs: _guard().call_assigner(call, *args, **kwargs))
+    wrap_around(kind, "__call__", lambda _, *args, **kwargs: _call_assigner(call, *args, **kwargs))
 
 
 def patch_queries(module: Any) -> None:
     """Wrap RT-DETR's criterion, so that a stock one that is called during training is equipped."""
-    kind = module.RTDETRDetectionLoss
-    _wrap_around(kind, "forward", lambda *args, **kwargs: _guard().call_assigner(*args, **kwargs))
+    wrap_around(module.RTDETRDetectionLoss, "forward", _call_assigner)
 
 
 def _head() -> Any:
@@ -231,6 +206,10 @@ def _guard() -> Any:
     return guard
 
 
+def _call_assigner(*args: Any, **kwargs: Any) -> Any:
+    return _guard().call_assigner(*args, **kwargs)
+
+
 def _train(original: Callable[..., Any], trainer: Any, *args: Any, **kwargs: Any) -> Any:
     _add_callbacks(trainer)
     try:
@@ -243,7 +222,20 @@ def _patch_engine(module: Any, kind: str, mode: str) -> None:
     def check(self: Any, _: None, *args: Any, **kwargs: Any) -> None:
         arguments.check_without_training(self.args, mode)
 
-    _wrap(getattr(module, kind), "__init__", after=check)
+    wrap(getattr(module, kind), "__init__", after=check)
+
+
+def _callbacks() -> Any:
+    from yolo_losses.integration import callbacks  # imports Ultralytics' losses, which a trainer has loaded already
+
+    return callbacks
+
+
+def _add_callbacks(trainer: Any) -> None:
+    for event, callback in _callbacks().CALLBACKS.items():
+        listed = trainer.callbacks.setdefault(event, [])
+        if callback not in listed:
+            listed.append(callback)
 
 
 PATCHES: Mapping[str, Callable[[Any], None]] = {
@@ -260,131 +252,4 @@ PATCHES: Mapping[str, Callable[[Any], None]] = {
     "ultralytics.models.utils.loss": patch_queries,
 }
 
-
-def patch(module: Any) -> None:
-    """Patch a module of Ultralytics that has been loaded. If that fails, undo everything, and raise.
-
-    With some of the patches only, keys could be accepted and a stock loss trained.
-    """
-    if _finder not in sys.meta_path:  # uninstalled while the module was being loaded
-        return
-    try:
-        PATCHES[module.__name__](module)
-    except Exception:
-        uninstall()
-        raise
-
-
 _finder = autoload.PostImportFinder(PATCHES, patch)
-
-
-def _wrap(
-    owner: Any, name: str, before: Callable[..., None] | None = None, after: Callable[..., Any] | None = None
-) -> None:
-    """Wrap a method with functions that are called before and after it, once.
-
-    Args:
-        owner: the class.
-        name: name of the method.
-        before: called with the arguments of the method.
-        after: called with `self`, the result of the method and its other arguments. Unless it returns `None`, its
-            result replaces that of the method.
-    """
-
-    def around(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-        if before is not None:
-            before(self, *args, **kwargs)
-        result = original(self, *args, **kwargs)
-        instead = None if after is None else after(self, result, *args, **kwargs)
-        return result if instead is None else instead
-
-    _wrap_around(owner, name, around)
-
-
-def _wrap_around(owner: Any, name: str, around: Callable[..., Any]) -> None:
-    """Replace a method by a function that is called with the original method, `self` and its arguments, once."""
-    original = getattr(owner, name)
-    if hasattr(original, "yolo_losses_original"):
-        return
-
-    @functools.wraps(original)
-    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return around(original, self, *args, **kwargs)
-
-    wrapper.yolo_losses_original = original  # type: ignore[attr-defined]
-    wrapper.yolo_losses_uninstall = uninstall  # type: ignore[attr-defined]
-    setattr(owner, name, wrapper)
-    _originals.append((owner, name, original))
-
-
-class _UpstreamKeys(Mapping[str, Any]):
-    """A view of a dictionary of defaults without this package's keys."""
-
-    def __init__(self, defaults: dict[str, Any]) -> None:
-        self.defaults = defaults
-
-    def __getitem__(self, key: str) -> Any:
-        if key in _own_keys:
-            raise KeyError(key)
-        return self.defaults[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return (key for key in self.defaults if key not in _own_keys)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-def _add_keys(keys: Mapping[str, Value]) -> None:
-    """Add keys to Ultralytics' defaults, as `yl_` + name if Ultralytics has another key of that name."""
-    from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT
-
-    # The patch kit writes keys into default.yaml, in all versions at least these three.
-    patched = all(DEFAULT_CFG_DICT.get(key) == "stock" for key in ("cls_loss", "box_loss", "dfl_loss"))
-    taken = {key for key in keys if key in DEFAULT_CFG_DICT and key not in _own_keys and not patched}
-    renaming.rename({*renaming.renamed(), *taken})
-    for key, default in keys.items():
-        name = renaming.argument(key)
-        _own_keys.add(name)
-        if name not in DEFAULT_CFG_DICT or name in _added_keys:
-            DEFAULT_CFG_DICT[name] = default
-            setattr(DEFAULT_CFG, name, default)
-            _added_keys.add(name)
-
-
-def _remove_keys(names: set[str]) -> None:
-    utils = sys.modules.get("ultralytics.utils")
-    for name in names & _added_keys:
-        if utils is not None:
-            utils.DEFAULT_CFG_DICT.pop(name, None)
-            utils.DEFAULT_CFG.__dict__.pop(name, None)
-        _added_keys.discard(name)
-        _own_keys.discard(name)
-
-
-def _on_register(spec: registry.LossSpec) -> None:
-    from ultralytics.utils import DEFAULT_CFG_DICT
-
-    keys = {p.key: p.default for p in spec.parameters}
-    taken = keys.keys() & (DEFAULT_CFG_DICT.keys() - _own_keys)
-    if taken and not spec.built_in:
-        raise ValueError(f"the key '{min(taken)}' is Ultralytics' own: give the parameter or the loss another name")
-    _add_keys(keys)
-
-
-def _on_remove(spec: registry.LossSpec) -> None:
-    # Another loss may have the same parameter.
-    _remove_keys({renaming.argument(p.key) for p in spec.parameters if p.key not in settings.declared_parameters()})
-
-
-def _callbacks() -> Any:
-    from yolo_losses.integration import callbacks  # imports Ultralytics' losses, which a trainer has loaded already
-
-    return callbacks
-
-
-def _add_callbacks(trainer: Any) -> None:
-    for event, callback in _callbacks().CALLBACKS.items():
-        listed = trainer.callbacks.setdefault(event, [])
-        if callback not in listed:
-            listed.append(callback)
