@@ -104,6 +104,36 @@ def test_arrays_of_a_validation_are_checked(tmp_path: Path) -> None:
     assert "unreadable: validation.npz, its arrays are of different lengths" in found.problems[1]
 
 
+@pytest.mark.parametrize(
+    ("written", "resolved", "name"),
+    [({"cls_weights": "balanced"}, {"cls_weights": [0.2, 1.8]}, "cls_weights=balanced"), ({}, {}, "cls_loss=stock")],
+)
+def test_a_comparison_of_one_configuration_beside_others_is_named_as_it_was_written(
+    tmp_path: Path, written: dict[str, object], resolved: dict[str, object], name: str
+) -> None:
+    for loss in ("bce", "focal"):
+        write_run(tmp_path / "grid", {"cls_loss": loss}, 0)
+    for seed in (0, 1):
+        write_run(tmp_path / "alone", {}, seed, name="default", settings=resolved)
+        folder = next((tmp_path / "alone").rglob(f"seed{seed}"))
+        (folder / PLAN_FILE).write_text(json.dumps({"settings": {"data": "my.yaml", **written}}))
+    assert [r.name for r in read_runs(tmp_path / "alone").records] == ["default"] * 2
+    found = read_runs(tmp_path)
+    assert [r.name for r in found.records] == [name, name, "cls_loss=bce", "cls_loss=focal"]
+    assert not found.problems
+
+
+def test_balanced_weights_of_two_data_sets_are_one_configuration(tmp_path: Path) -> None:
+    for number, data in enumerate(("one.yaml", "two.yaml"), 1):
+        for weights in ("none", "balanced"):
+            settings = {} if weights == "none" else {"cls_weights": [1.0, number]}
+            place = tmp_path / data[:3] / weights
+            write_run(place, {}, 0, name="default", data=data, settings=settings)
+            folder = next(place.rglob("seed0"))
+            (folder / PLAN_FILE).write_text(json.dumps({"settings": {"cls_weights": weights}}))
+    assert {r.name for r in read_runs(tmp_path).records} == {"cls_weights=none", "cls_weights=balanced"}
+
+
 def test_a_run_that_was_not_finished_is_left_out(tmp_path: Path) -> None:
     by_hand(tmp_path / "whole")
     by_hand(tmp_path / "short", rows=20)

@@ -24,6 +24,9 @@ from yolo_losses.comparison.record import (
     RunRecord,
     read_results,
 )
+from yolo_losses.comparison.words import default_cfg
+from yolo_losses.config.renaming import argument
+from yolo_losses.config.settings import default_keys
 
 VALIDATION_FILE = "validation.npz"
 # Of `args.yaml`, the last of which Ultralytics writes last: without it the file is cut off.
@@ -105,6 +108,7 @@ def read_run(folder: Path) -> RunRecord:
             last=_metrics(rows[-1]),
             folder=folder,
         )
+    arguments |= _weights_as_given(folder / PLAN_FILE)
     record.epochs, record.curve, record.arguments = len(rows), rows, arguments
     record.planned_epochs = None if arguments.get("time") else int(arguments["epochs"])
     _check_length(record)
@@ -149,6 +153,16 @@ def _read_arguments(path: Path) -> dict[str, Any]:
     if missing:
         raise _unreadable(path.name, f"it lacks {', '.join(missing)}: it is cut off, or not of `yolo train`")
     return dict(found)
+
+
+def _weights_as_given(path: Path) -> dict[str, Any]:
+    """Return the key `cls_weights` of the plan of a run; `args.yaml` has the numbers that `balanced` was."""
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    key = argument("cls_weights")
+    return {key: settings[key]} if key in settings else {}
 
 
 def _check_length(record: RunRecord) -> None:
@@ -244,7 +258,25 @@ def _name_by_differences(records: list[RunRecord]) -> None:
             if record.arguments:
                 values = {key: _value(record.arguments, key) for key in axes}
                 record.configuration = {**record.configuration, **values}
-                record.name = " ".join(f"{key}={value}" for key, value in record.configuration.items())
+                record.name = _name_of(record.configuration)
+    _name_single_configurations(records)
+
+
+def _name_of(configuration: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in configuration.items())
+
+
+def _name_single_configurations(records: Sequence[RunRecord]) -> None:
+    """Name the runs of a comparison of one configuration beside others, by the keys that are not at their default."""
+    axes = list(dict.fromkeys(key for record in records for key in record.configuration))
+    differing = sorted(_differing([record.arguments for record in records if record.arguments]))
+    defaults = default_cfg() | default_keys()
+    for record in records:
+        if axes and record.arguments and not record.configuration:
+            values = {key: _value(record.arguments, key) for key in [*axes, *differing]}
+            changed = {key: value for key, value in values.items() if value != defaults.get(key)}
+            record.configuration = changed or {key: values[key] for key in axes}
+            record.name = _name_of(record.configuration)
 
 
 def _further_axes(records: list[RunRecord]) -> list[str]:
@@ -265,6 +297,4 @@ def _differing(arguments: list[Mapping[str, Any]]) -> set[str]:
 
 def _value(args: Mapping[str, Any], key: str) -> Any:
     """Return an argument, which is not in the `args.yaml` of a run that leaves it alone."""
-    from yolo_losses.config.settings import default_keys
-
     return args.get(key, default_keys().get(key))

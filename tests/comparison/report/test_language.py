@@ -107,6 +107,17 @@ def test_no_sentence_of_a_chinese_report_is_english(folder: Path, metric: str) -
     assert not re.findall(ENGLISH, " ".join(re.findall(r">([^<>]+)<", drawn)))
 
 
+def test_punctuation_beside_chinese_characters_is_chinese(folder: Path) -> None:
+    build_report(folder, language="zh")
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```|^\|--.*?$|\]\(figures/", "", markdown, flags=re.DOTALL | re.MULTILINE)
+    drawn = " ".join(re.findall(r">([^<>]+)<", (folder / "report.html").read_text(encoding="utf-8")))
+    for text in (prose, drawn, *WORDS.values()):
+        assert not re.findall("[\u4e00-\u9fff][*`]*[,:;?!()].{0,9}|.{0,9}[,:;?!()][*` ]*[\u4e00-\u9fff]", text)
+    assert "| 种子数 |" in markdown
+    assert "| 数据集数 |" in markdown
+
+
 def test_the_tables_of_both_reports_have_the_same_numbers(folder: Path) -> None:
     found: list[Any] = []
     for language in ("en", "zh"):

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from yolo_losses.comparison.language import translate
+from yolo_losses.comparison.language import Text, translate
 from yolo_losses.comparison.stats.analysis import Analysis
 
 WIDTH = 5.2  # inches: a figure fills a phone's width, and two stand side by side on a wide page
@@ -36,5 +36,6 @@ def add_legend(figure: Figure, lines: Mapping[str, Any]) -> None:
 
 def titled(title: str, data: str, result: Analysis, language: str) -> str:
     """Return a title in a language, with the data set where there are several."""
-    title = translate(title, language)
-    return title if len(result.sets) == 1 else f"{title}, {translate(result.titles[data], language)}"
+    several = len(result.sets) > 1
+    whole = Text.joined(", ", [title, *([result.titles[data]] if several else [])])
+    return str(translate(whole, language))
