@@ -55,8 +55,8 @@ def draw(
     axes.axvspan(-rope, rope, color=GREY, alpha=0.18, lw=0)
     axes.axvline(0, color=INK, lw=0.8)
     for y, (c, estimate, word) in enumerate(rows):
-        text = Text("{name}: {what}", name=labels[c.name], what=Text(word))
-        axes.text(0, y - 0.2, translate(text, language), transform=axes.get_yaxis_transform(), va="bottom")
+        said = Text("{name}: {what}", name=labels[c.name], what=Text(word))
+        axes.text(0, y - 0.2, translate(said, language), transform=axes.get_yaxis_transform(), va="bottom")
         _row(axes, y, c, estimate, COLOURS.get(word, GREY), limits)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
