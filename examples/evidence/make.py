@@ -14,7 +14,7 @@ import csv
 import io
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -32,9 +32,8 @@ from yolo_losses.plots.style import STYLE, svg_element, svg_file
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
 SHOWN = "neu_det_longtail"  # the set of the README's figure
-DEFAULTS = {"cls_scale=1.0", "cls_target=auto", "cls_weights=none"}
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-CHINESE_NUMBERS = "零一两三四五六七八九十"
+CHINESE_NUMBERS = "零一两三四五六七八九十"  # both up to ten, as a sentence has them
 CHINESE_CAPTION = """
 
 *`compare` 的结论：在 313 张钢材表面照片上微调，三个随机种子；{total}种分类损失的改动与 BCE 相比：{counted}。\
@@ -75,7 +74,7 @@ def files() -> Iterator[tuple[Path, str]]:
     yield ROOT / "yolo_losses" / "recommendation" / "verdicts.csv", table
     yield FOLDER / "README.md", between(FOLDER / "README.md", "verdicts", "\n\n".join(tables(results)))
     shown = results[SHOWN]
-    labels = {r.name: short_name(r.name) for r in shown.records}
+    labels = {r.name: r.name.removeprefix("cls_loss=") for r in shown.records}
     with mpl.rc_context(STYLE):
         drawn = intervals.draw(shown, shown.sets[0], labels=labels)
         assert drawn is not None
@@ -83,11 +82,6 @@ def files() -> Iterator[tuple[Path, str]]:
     english, chinese = captions(shown, labels)
     yield ROOT / "README.md", between(ROOT / "README.md", "figure", english)
     yield ROOT / "README.zh-CN.md", between(ROOT / "README.zh-CN.md", "figure", chinese)
-
-
-def short_name(name: str) -> str:
-    """Return a configuration without what is the default, `cls_loss=focal cls_scale=1.0` as `focal`."""
-    return " ".join(word for word in name.split() if word not in DEFAULTS).removeprefix("cls_loss=")
 
 
 def verdicts(results: Mapping[str, Analysis]) -> str:
@@ -128,20 +122,25 @@ def captions(result: Analysis, labels: Mapping[str, str]) -> tuple[str, str]:
     words = [verdict.word for c, _, verdict in judged(result) if c.name in labels]
     counts: dict[Outcome, int] = {word: words.count(word) for word in WORDS if word in words}
     said = ", ".join(
-        f"{NUMBERS[count]} {word.replace('leans', 'lean') if count > 1 else word}" for word, count in counts.items()
+        f"{spell(count)} {word.replace('leans', 'lean') if count > 1 else word}" for word, count in counts.items()
     )
-    counted = "、".join(f"{CHINESE_NUMBERS[count]}种{translate(word, 'zh')}" for word, count in counts.items())
+    counted = "、".join(f"{spell(count, CHINESE_NUMBERS)}种{translate(word, 'zh')}" for word, count in counts.items())
     image = '<a href="examples/evidence/README.md"><img src="examples/evidence/verdict.svg" alt="{}" width="420"></a>'
     english = (
         image.format("Differences in mAP50-95 of class losses to BCE, with their intervals and verdicts")
-        + f"\n\n*What `compare` says of {NUMBERS[len(words)]} changes of the class loss against BCE, in a fine-tuning"
+        + f"\n\n*What `compare` says of {spell(len(words))} changes of the class loss against BCE, in a fine-tuning"
         f" on 313 photographs of steel with three seeds:\n{said}."
         " [All comparisons, and how to read them](examples/evidence/README.md).*"
     )
     chinese = image.format("各分类损失相对 BCE 的 mAP50-95 差值、置信区间和结论") + CHINESE_CAPTION.format(
-        total=CHINESE_NUMBERS[len(words)], counted=counted
+        total=spell(len(words), CHINESE_NUMBERS), counted=counted
     )
     return english, chinese
+
+
+def spell(number: int, words: Sequence[str] = NUMBERS) -> str:
+    """Return a number as a word, or in digits above ten."""
+    return words[number] if number < len(words) else f"{number}" if words is NUMBERS else f" {number} "
 
 
 def between(path: Path, name: str, text: str) -> str:

@@ -16,6 +16,7 @@ from made_up_reports import ERROR, SKILLS, fill, summary, text, verdict
 from made_up_runs import write_run
 
 from yolo_losses.comparison.report import build_report
+from yolo_losses.comparison.report.tables import read_summary
 from yolo_losses.comparison.stats.analysis import ALL_SETS
 from yolo_losses.plots.style import INK
 
@@ -247,3 +248,17 @@ def test_without_loss_stats_the_report_has_no_word_of_it(folder):
     assert not list((folder / "figures").glob("loss-stats*"))
     for name in ("report.md", "report.html"):
         assert "loss_stats" not in text(folder, name)
+
+
+def test_a_summary_keeps_the_keys_that_only_some_configurations_have(tmp_path):
+    chosen = [{"cls_loss": "bce"}, {"cls_loss": "focal", "cls_scale": "auto"}]
+    for configuration in chosen:
+        for seed in range(2):
+            write_run(tmp_path, configuration, seed)
+    build_report(tmp_path)
+    found = read_summary(tmp_path / "summary.csv")
+    assert len(found) == 4
+    assert {record.name: record.configuration for record in found} == {
+        "cls_loss=bce": chosen[0],
+        "cls_loss=focal cls_scale=auto": chosen[1],
+    }

@@ -57,9 +57,10 @@ def runs_table(result: Analysis) -> polars.DataFrame:
     import polars
 
     rows = []
+    chosen = dict.fromkeys(key for r in result.records for key in r.configuration)  # some have more keys than others
     for r in result.records:
         row: dict[str, Any] = {"data": r.data, "name": r.name}
-        row |= {key: None if value is None else str(value) for key, value in r.configuration.items()}
+        row |= {key: None if (value := r.configuration.get(key)) is None else str(value) for key in chosen}
         row |= {"seed": r.seed, "status": r.status, "epochs": r.epochs}
         for which, metrics in (("best", r.best or {}), ("last", r.last or {})):
             row |= {f"{which}_{name}": metrics.get(name) for name in METRICS}
