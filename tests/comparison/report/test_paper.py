@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,14 +72,49 @@ def test_every_loss_and_the_method_are_cited_and_in_the_bibliography(paper: Path
 def test_the_methods_have_the_numbers_of_the_comparison(paper: Path) -> None:
     text = (paper / "methods.tex").read_text()
     for words in (
-        "3 configurations of yolov8n.yaml on my.yaml for 12 epochs with 3 random seeds each, 9 runs in total",
+        "3 configurations of yolov8n.yaml on my for 12 epochs with 3 random seeds each, 9 runs in total",
         "Ultralytics 8.4.190, PyTorch 2.14.0, yolo-losses 0.1.0",
         "The intervals of the 2 differences are simultaneous",
         "The variance over the 60 validation images",
         r"Differences within $\pm$0.5 points",
     ):
         assert words in text
+    assert "Runs of one seed share" in text
     assert not re.search(r"(?<!\\)[%#&_]", re.sub(r"\\cite\{[^}]+\}|\$[^$]+\$", "", text)), "not escaped for LaTeX"
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_what_there_is_one_of_is_in_the_singular_and_the_data_have_the_name_of_their_folder(
+    tmp_path: Path, by_hand: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yolo_losses.comparison.stats.analysis.RESAMPLES", 50)
+    for loss in ("bce", "focal"):
+        write_run(tmp_path, {"cls_loss": loss}, 0, data="sets/pcb_5/data.yaml", epochs=1, by_hand=by_hand)
+    write_run(tmp_path, {"cls_loss": "vfl"}, 0, data="sets/pcb_5/data.yaml", error="out of memory")
+    build_report(tmp_path, paper=tmp_path / "paper")
+    text = (tmp_path / "paper" / "methods.tex").read_text()
+    assert r"2 configurations of yolov8n.yaml on pcb\_5 for 1 epoch with 1 random seed each, 2 runs in total" in text
+    assert "The interval of the difference is at" in text
+    assert text.count("focal~") == 1
+    assert "bce~" not in text, "that of classify has a paper"
+    assert "vfl" not in text, "which failed"
+    assert ("Runs of one seed share" in text) is not by_hand, "of which nothing is recorded by hand"
+    assert "nan" not in (tmp_path / "paper" / "table.tex").read_text()
+
+
+def test_a_summary_alone_makes_a_report_and_a_paper(paper: Path, tmp_path: Path) -> None:
+    shutil.copy(paper.parent / "summary.csv", tmp_path)
+    before = (tmp_path / "summary.csv").read_bytes()
+    build_report(tmp_path, paper=tmp_path / "paper")
+    assert "3 configurations of the model on my for 12 epochs" in (tmp_path / "paper" / "methods.tex").read_text()
+    rows, of_runs = ((p / "table.tex").read_text().splitlines() for p in (tmp_path / "paper", paper))
+    assert [row.split(" & ")[:4] for row in rows] == [row.split(" & ")[:4] for row in of_runs]
+    assert (tmp_path / "report.html").is_file()
+    assert (tmp_path / "summary.csv").read_bytes() == before
+    assert not (tmp_path / "curves.csv").exists()
+    (tmp_path / "summary.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"summary.csv is not of a comparison: it lacks the column 'name'"):
+        build_report(tmp_path)
 
 
 def test_the_figure_is_as_wide_as_a_column(paper: Path) -> None:

@@ -42,7 +42,7 @@ def build_report(
     """Write the report of a folder of runs into the folder.
 
     Args:
-        folder: a folder of a comparison, or of runs made by hand with `yolo train`.
+        folder: a folder of a comparison, or of runs made by hand with `yolo train`, or of a `summary.csv` alone.
         baseline: values of the configuration that all others are compared with; by default the comparison's own
             baseline, or the first configuration.
         rope: the largest difference of `metric` that does not matter, as a fraction.
@@ -67,6 +67,10 @@ def build_report(
         plan = {}
         problems = [str(error), *problems]
     records = _in_order(runs.records, plan)
+    summary = folder / "summary.csv"
+    of_summary = not records and summary.is_file()  # a comparison whose runs were not kept
+    if of_summary:
+        records = tables.read_summary(summary)
     if not records:
         raise ValueError("; ".join([f"there are no runs to report on in {folder}", *problems]))
     options = plan.get("options", {})
@@ -76,19 +80,20 @@ def build_report(
     result = analysis.analyse(records, name, rope, metric, epochs, options.get("seeds_planned") or ())
     result.notes += [*problems, *notes.notes(result)]
     write(folder, result, plan, language)
+    if not of_summary:
+        tables.runs_table(result).write_csv(summary)
+        curves_table(result.records).write_csv(folder / "curves.csv")
     if paper is not None:
         write_paper(paper, result)
     return tables.verdicts(result)
 
 
 def write(folder: Path, result: Analysis, plan: Mapping[str, Any], language: str = "en") -> None:
-    """Write the files of a report."""
+    """Write the files of a report that follow from its results."""
     drawn = figures.draw(result, language)
     (folder / "figures").mkdir(exist_ok=True)
     for figure in drawn:
         (folder / "figures" / f"{figure.name}.svg").write_text(svg_file(figure.svg), encoding="utf-8")
-    tables.runs_table(result).write_csv(folder / "summary.csv")
-    curves_table(result.records).write_csv(folder / "curves.csv")
     (folder / "summary.json").write_text(json.dumps(tables.summary(result, plan), indent=1) + "\n", encoding="utf-8")
     markdown = _render(_context(result, plan, drawn), language)
     (folder / "report.md").write_text(markdown, encoding="utf-8")

@@ -121,17 +121,22 @@ def _title(record: RunRecord, result: Analysis) -> str:
     return Text("{label} seed {seed}", label=result.labels[record.name], seed=record.seed)
 
 
+def are_shared(result: Analysis, key: str) -> bool | None:
+    """Return whether all runs of a seed have the same hash of a kind, `None` if some have none."""
+    found: dict[tuple[str, int], set[str]] = {}
+    for r in result.records:
+        if r.status == "finished":
+            found.setdefault((r.data, r.seed), set()).add(getattr(r, key))
+    if not found or any("" in each for each in found.values()):
+        return None
+    return all(len(each) == 1 for each in found.values())
+
+
 def pairing(result: Analysis) -> str:
     """Return in words what the runs of one seed have in common."""
-    finished = [r for r in result.records if r.status == "finished"]
     said = []
     for what, key in (("initial weights", "weights_hash"), ("order of the images", "order_hash")):
-        found: dict[tuple[str, int], set[str]] = {}
-        for r in finished:
-            found.setdefault((r.data, r.seed), set()).add(getattr(r, key))
-        recorded = bool(found) and all("" not in each for each in found.values())
-        same = all(len(each) == 1 for each in found.values())
-        how = "the same" if recorded and same else "not all the same" if recorded else "not recorded"
+        how = {True: "the same", False: "not all the same", None: "not recorded"}[are_shared(result, key)]
         said.append(Text(f"{what} {how}"))
     return Text("Runs of one seed: {what}.", what=said)
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from yolo_losses import registry
 from yolo_losses.comparison.record import EPOCHS, METRICS, RunRecord
+from yolo_losses.comparison.report import notes
 from yolo_losses.comparison.stats.analysis import ALL_SETS, RESAMPLES, Analysis, Comparison
 from yolo_losses.registry import LossSpec, bibliography
 
+UNNAMED = ("data", "dataset")  # what a file is called that says nothing of the data
 COLUMN_WIDTH = 3.35  # inches, of a page with two columns
 VERSIONS = {"ultralytics": "Ultralytics", "torch": "PyTorch", "yolo_losses": "yolo-losses"}
 METHODS_BIB = """\
@@ -60,12 +62,12 @@ def table(result: Analysis) -> str:
     for data in result.sets:
         lines.append(r"\midrule")
         if len(result.sets) > 1:
-            lines.append(rf"\multicolumn{{6}}{{l}}{{\textit{{{_escape(result.titles[data])}}}}} \\")
+            lines.append(rf"\multicolumn{{6}}{{l}}{{\textit{{{_escape(data_names(result)[data])}}}}} \\")
         for name in result.names:
             found = result.get(data, name)
             if found is None:
                 continue
-            cells = [_escape(result.labels[name]), f"{found.mean * 100:.1f}", _number(found.sd * 100)]
+            cells = [_escape(result.labels[name]), _number(found.mean * 100), _number(found.sd * 100)]
             if found.estimate is None:  # the baseline
                 cells += ["--", "--", "--"]
             else:
@@ -80,32 +82,42 @@ def table(result: Analysis) -> str:
 def methods(result: Analysis) -> str:
     """Return a paragraph on what was trained and how it was compared, with the numbers of this comparison."""
     finished = [r for r in result.records if r.status == "finished"]
-    seeds = sorted({len(result.finished(data, name)) for data in result.sets for name in result.names})
+    names = [name for name in result.names if any(r.name == name for r in finished)]
+    seeds = sorted({n for data in result.sets for name in names if (n := len(result.finished(data, name)))})
     images = sorted({c.estimate.images for c in _judged(result) if c.estimate and c.estimate.images})
     models = _values(finished, "model")
-    epochs = _values(finished, "epochs")
+    epochs = sorted({r.planned_epochs or r.epochs for r in finished})
     versions = {key: sorted({str(r.versions[key]) for r in finished if key in r.versions}) for key in VERSIONS}
-    count = len(result.candidates)
+    made_with = ", ".join(f"{VERSIONS[key]} {_joined(found)}" for key, found in versions.items() if found)
+    count = len([name for name in names if name != result.baseline])
     sentences = [
-        f"We trained {len(result.names)} configurations of {_escape(_joined(models) or 'the model')} on "
-        f"{_escape(_joined([result.titles[data] for data in result.sets]))} for "
-        f"{_joined(epochs) or 'the same number of'} epochs with {_joined([str(n) for n in seeds], 'to')} "
-        f"random seeds each, {len(finished)} runs in total"
-        + (f" ({_escape(', '.join(f'{VERSIONS[k]} {_joined(v)}' for k, v in versions.items() if v))}).").replace(
-            " ()", ""
-        ),
-        "Runs of one seed share their initial weights and the order and augmentation of the training images.",
+        f"We trained {_counted([len(names)], 'configuration')} of {_escape(_joined(models) or 'the model')} on "
+        f"{_escape(_joined([data_names(result)[data] for data in result.sets]))} for {_counted(epochs, 'epoch')} with "
+        f"{_counted(seeds, 'random seed', 'to')} each, {_counted([len(finished)], 'run')} in total"
+        f"{f' ({_escape(made_with)})' if made_with else ''}."
+    ]
+    if all(notes.are_shared(result, key) for key in ("weights_hash", "order_hash")):
+        sentences.append(
+            "Runs of one seed share their initial weights and the order and augmentation of the training images."
+        )
+    sentences += [
         f"We report {_escape(METRICS[result.metric])} on the validation split at {EPOCHS[result.epochs]}, in points.",
         f"Differences from the baseline, {_escape(result.labels[result.baseline])}, were estimated with a linear model "
         r"with seeds as blocks; the spread of each configuration was moderated toward the pooled one "
         rf"\cite{{smyth2004linear}}{_spreads(result)}.",
-        f"The intervals of the {count} difference{'s' if count != 1 else ''} are simultaneous at 95\\,\\% "
-        r"\cite{dunnett1955multiple}, and $p_\mathrm{adj}$ is adjusted accordingly.",
+        f"The intervals of the {_counted([count], 'difference')} are simultaneous at 95\\,\\% "
+        r"\cite{dunnett1955multiple}, and $p_\mathrm{adj}$ is adjusted accordingly."
+        if count != 1
+        else r"The interval of the difference is at 95\,\%.",
     ]
+    if result.decisions:
+        sentences.append(
+            r"Seeds were added in rounds until a configuration was decided, and the 5\,\% spent over the rounds."
+        )
     if images:
         sentences.append(
-            f"The variance over the {_joined([str(n) for n in images])} validation images, from {RESAMPLES:,} "
-            "bootstrap resamples common to all runs, is part of the standard errors."
+            f"The variance over the {_counted(images, 'validation image')}, from {RESAMPLES:,} bootstrap resamples "
+            "common to all runs, is part of the standard errors."
         )
     sentences.append(f"Differences within $\\pm${result.rope * 100:g} points were regarded as practically equal.")
     cited = [f"{_escape(spec.name)}~\\cite{{{','.join(keys)}}}" for spec in losses(result) if (keys := _keys(spec))]
@@ -117,8 +129,8 @@ def methods(result: Analysis) -> str:
 def _spreads(result: Analysis) -> str:
     """Return the pooled standard deviations with their degrees of freedom."""
     found = [
-        f"{spreads.pooled * 100:.2f} points with {spreads.df:.3g} degrees of freedom"
-        + (f" on {_escape(result.titles[data])}" if len(result.spreads) > 1 else "")
+        f"{spreads.pooled * 100:.2f} points with {_counted([f'{spreads.df:.3g}'], 'degree')} of freedom"
+        + (f" on {_escape(data_names(result)[data])}" if len(result.spreads) > 1 else "")
         for data, spreads in result.spreads.items()
         if data != ALL_SETS
     ]
@@ -133,16 +145,17 @@ def references(result: Analysis) -> str:
 
 
 def losses(result: Analysis) -> list[LossSpec]:
-    """Return the losses of all configurations, modifiers among them, each once."""
+    """Return the losses of all configurations that finished a run, modifiers among them, each once."""
     found: dict[tuple[str, str], LossSpec] = {}
     for record in result.records:
-        for spec in _specs(record.configuration):
+        for spec in _specs(record.configuration) if record.status == "finished" else ():
             found.setdefault((spec.kind, spec.name), spec)
     return list(found.values())
 
 
 def _specs(configuration: Mapping[str, Any]) -> Iterator[LossSpec]:
-    for kind, key in registry.TERM_KEYS.items():
+    # Of the kinds that share `cls_loss`, the first is that of the tasks with boxes.
+    for key, kind in {key: kind for kind, key in reversed(registry.TERM_KEYS.items())}.items():
         name = str(configuration.get(key, "stock"))
         if name in registry.RESERVED:
             continue
@@ -151,6 +164,14 @@ def _specs(configuration: Mapping[str, Any]) -> Iterator[LossSpec]:
             yield from [*modifiers, base]
         elif spec := registry.find(kind, name):
             yield spec
+
+
+def data_names(result: Analysis) -> dict[str, str]:
+    """Return a name for each data set: that of its file, or of its folder if the file is `data.yaml`."""
+    paths = {data: Path(data) for data in result.sets}
+    names = {data: path.stem if path.stem not in UNNAMED else path.parent.name for data, path in paths.items()}
+    distinct = all(names.values()) and len(set(names.values())) == len(names)
+    return names if distinct else {data: result.titles[data] for data in result.sets}
 
 
 def draw_intervals(result: Analysis, path: Path) -> None:
@@ -176,7 +197,7 @@ def draw_intervals(result: Analysis, path: Path) -> None:
         several = len(result.sets) > 1
         axes.set_yticks(
             range(len(judged)),
-            [result.labels[c.name] + (f", {result.titles[c.data]}" if several else "") for c, _ in judged],
+            [result.labels[c.name] + (f", {data_names(result)[c.data]}" if several else "") for c, _ in judged],
         )
         axes.invert_yaxis()
         figure.supxlabel(f"{METRICS[result.metric]} minus that of {result.labels[result.baseline]}, points", fontsize=8)
@@ -194,6 +215,12 @@ def _values(records: Sequence[RunRecord], key: str) -> list[str]:
 
 def _keys(spec: LossSpec) -> list[str]:
     return [entry.partition("{")[2].partition(",")[0] for entry in bibliography.bibtex(spec).split("\n\n") if entry]
+
+
+def _counted(numbers: Sequence[object], noun: str, last: str = "and") -> str:
+    """Return numbers with their noun: `1 epoch`, `3 to 5 random seeds`."""
+    words = [*map(str, numbers)]
+    return f"{_joined(words, last)} {noun}{'' if words == ['1'] else 's'}"
 
 
 def _joined(words: Sequence[str], last: str = "and") -> str:

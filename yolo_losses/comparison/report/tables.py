@@ -75,11 +75,18 @@ def runs_table(result: Analysis) -> polars.DataFrame:
 
 
 def read_summary(path: Path) -> list[RunRecord]:
-    """Return the records of a `summary.csv`: their metrics, without detections and curves."""
+    """Return the records of a `summary.csv`: their metrics, without detections and curves.
+
+    Raises:
+        ValueError: if it is not one of a comparison.
+    """
     import polars
 
     records = []
-    for row in polars.read_csv(path).iter_rows(named=True):
+    found = polars.read_csv(path)
+    if missing := [name for name in ("name", "data", "seed", "status", "best_map50_95") if name not in found.columns]:
+        raise ValueError(f"{path} is not of a comparison: it lacks the column '{missing[0]}'")
+    for row in found.iter_rows(named=True):
         keys = list(row)[2 : list(row).index("seed")]
         values: dict[str, Any] = {key: row[key] for key in ("name", "seed", "data", "status", "epochs", "error")}
         values |= {key: row[key] or "" for key in ("device", "data_hash", "weights_hash", "order_hash")}
