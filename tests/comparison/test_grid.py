@@ -376,9 +376,9 @@ def test_a_grid_is_multiplied_out_before_it_is_built(data: Path) -> None:
 def test_a_single_configuration_gets_the_stock_losses_as_its_baseline(tmp_path: Path, data: Path) -> None:
     words = [*WORDS, f"data={data}", "cls_loss=focal", "box_loss=siou", "focal_gamma=2", "seed=0-2"]
     prepared = prepare(read_words(words), options(tmp_path / "new"))
-    assert names(prepared.grid) == ["cls_loss=stock box_loss=stock", "cls_loss=focal box_loss=siou"]
+    assert names(prepared.grid) == ["cls_loss=focal box_loss=siou", "cls_loss=stock box_loss=stock"]
     assert prepared.baseline == {"cls_loss": "stock", "box_loss": "stock"}
-    assert "focal_gamma" not in prepared.grid.cells[0].settings
+    assert "focal_gamma" not in prepared.grid.cells[1].settings
     assert prepared.remarks == [
         "cls_loss=stock box_loss=stock is added, as the baseline: one configuration alone says nothing"
     ]

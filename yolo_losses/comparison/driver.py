@@ -53,10 +53,11 @@ def prepare(request: Request, options: Options) -> Prepared:
     remarks = []
     planned: list[int] = before.get("options", {}).get("seeds_planned") or []
     if grid.lacks_baseline:
-        with_stock = grids.build(request, stock_as_baseline=True)
-        if stored in (None, with_stock.cells[0].configuration):
-            grid = with_stock
-            remarks.append(f"{grid.cells[0].name} is added, as the baseline: one configuration alone says nothing")
+        with_stock = grids.build(replace(request, also=[{key: "stock" for key in grid.axes if key.endswith("_loss")}]))
+        added = with_stock.cells[-1]
+        if stored in (None, added.configuration):
+            grid, stored = with_stock, added.configuration
+            remarks.append(f"{added.name} is added, as the baseline: one configuration alone says nothing")
     if options.until_decided:
         planned = plan_seeds(planned or grid.seeds, options.max_seeds)
         grid = replace(grid, seeds=tuple(planned[: looks(len(planned))[0]]))

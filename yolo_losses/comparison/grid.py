@@ -137,12 +137,8 @@ def name_of(configuration: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={format_option(value)}" for key, value in configuration.items()) or "default"
 
 
-def build(request: Request, *, stock_as_baseline: bool = False) -> Grid:
+def build(request: Request) -> Grid:
     """Return the grid of a request, with every value checked as by `yolo train`.
-
-    Args:
-        request: the request.
-        stock_as_baseline: whether to add a configuration with each loss at `stock`.
 
     Raises:
         ValueError: if a run would reject a value; the message names the first such key, its value and the allowed
@@ -156,10 +152,6 @@ def build(request: Request, *, stock_as_baseline: bool = False) -> Grid:
     data = axes.get("data", [settings.pop("data", None)])
     combined = {key: values for key, values in axes.items() if key != "seed"}
     chosen = [dict(zip(combined, values, strict=True)) for values in itertools.product(*combined.values())]
-    if stock_as_baseline:
-        losses = {key: "stock" for key in combined if key.endswith("_loss")}
-        chosen = [{**each, **losses} for each in chosen] + chosen
-        axes = {key: ["stock", *values] if key in losses else values for key, values in axes.items()}
     first = {key: values[0] for key, values in combined.items()}
     places = [{"data": each} for each in data] if "data" in combined else [{}]
     chosen += [{**first, **own, **place} for own in request.also for place in places]

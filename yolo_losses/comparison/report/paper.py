@@ -154,10 +154,9 @@ def losses(result: Analysis) -> list[LossSpec]:
 
 
 def _specs(configuration: Mapping[str, Any]) -> Iterator[LossSpec]:
-    # Of the kinds that share `cls_loss`, the first is that of the tasks with boxes.
-    for key, kind in {key: kind for kind, key in reversed(registry.TERM_KEYS.items())}.items():
+    for kind, key in registry.TERM_KEYS.items():
         name = str(configuration.get(key, "stock"))
-        if name in registry.RESERVED:
+        if name in registry.RESERVED or kind == "classify":  # a task that is not compared
             continue
         if kind == "box":
             modifiers, base = registry.split_box_name(name)
