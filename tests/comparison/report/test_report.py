@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 
 import polars as pl
 import pytest
+from conftest import ROOT
 from made_up_reports import ERROR, SKILLS, fill, summary, text, verdict
 from made_up_runs import write_run
 
@@ -83,6 +84,14 @@ def test_summary_csv_has_a_row_for_each_run(folder):
     assert table.filter(pl.col("status") == "failed")["error"][0].endswith("out of memory")
     assert table["best_map50_95"].null_count() == 1
     assert {"best_map50_sign", "seconds_per_epoch", "peak_memory_mb", "weights_hash", "order_hash"} <= {*table.columns}
+
+
+@pytest.mark.parametrize("page", ["docs/compare.md", "docs/zh/compare.md"])
+def test_every_column_of_the_tables_is_on_the_page(folder, page):
+    known = set(re.findall(r"`(\w+)`", (ROOT / page).read_text(encoding="utf-8")))
+    for name in ("summary.csv", "curves.csv"):
+        columns = {re.sub("_(car|person|sign)$", "_CLASS", column) for column in pl.read_csv(folder / name).columns}
+        assert {column.replace("last_", "best_", 1) for column in columns} <= known
 
 
 def test_the_report_says_what_a_reviewer_asks_for(folder):

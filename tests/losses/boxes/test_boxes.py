@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import math
 import pickle
+import re
 
 import pytest
 import torch
@@ -114,6 +116,21 @@ def test_equal_boxes_cost_nothing(name: str) -> None:
 def test_loss_is_never_negative(name: str) -> None:
     pred, target = pairs_for(name, 2000, seed=5)
     assert loss_of(name)(pred, target).min() >= 0
+
+
+@pytest.mark.parametrize("name", [name for name in AXIS_ALIGNED if formula(name).__module__.startswith("yolo_losses.")])
+def test_the_range_in_the_docstring_holds_for_the_boxes_that_it_asks_for(name: str) -> None:
+    """Among them are points, lines and boxes far apart."""
+    text = inspect.getdoc(formula(name)) or ""
+    assert "with `x1 <= x2` and `y1 <= y2`" in text
+    found = re.search(r"^    In \[0, (\d+)[\])]", text, flags=re.MULTILINE)
+    highest = float(found[1]) if found else math.inf
+    generator = torch.Generator().manual_seed(0)
+    corners = (torch.rand(2, 4000, 2, 2, generator=generator) * 100).round().double()
+    corners[:, ::2] *= torch.rand(2, 2000, 1, 1, generator=generator)
+    pred, target = torch.cat((corners.amin(2), corners.amax(2)), -1)
+    loss = loss_of(name)(pred, target)
+    assert -1e-6 <= loss.min() <= loss.max() <= highest + 1e-6
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def d_interp_iou_loss(
         alpha = min(max(1 - IoU, low), high)
 
     Args:
-        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`, in any unit.
         target: same shape.
         low: lower bound of `alpha`, in [0, 1].
         high: upper bound of `alpha`, from `low` to 1.

@@ -35,7 +35,7 @@ def eiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         L = 1 - IoU + r^2/c^2 + (w-w')^2/c_w^2 + (h-h')^2/c_h^2
 
     Args:
-        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`, in any unit.
         target: same shape.
         eps: added to both heights within I, and to the denominators.
 

@@ -27,7 +27,7 @@ def gcd_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
         B = (w-w')^2 (1/w^2 + 1/w'^2) + (h-h')^2 (1/h^2 + 1/h'^2)
 
     Args:
-        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`, in any unit.
         target: same shape.
         eps: added to each divisor; negative sides count as 0 there.
 

@@ -30,7 +30,7 @@ def giou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         L = 1 - IoU + (C - U)/C
 
     Args:
-        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`, in any unit.
         target: same shape.
         eps: added to the denominators.
 

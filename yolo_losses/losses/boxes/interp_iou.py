@@ -44,7 +44,7 @@ def interp_iou_loss(
         L = 1 - IoU + 1 - J
 
     Args:
-        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`, in any unit.
         target: same shape.
         alpha: in [0, 1]; 0 gives twice the IoU loss, 1 the IoU loss.
         eps: added to the heights and to the unions.

@@ -25,7 +25,7 @@ def mgiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         s_y = min(y_2, y'_2) - max(y_1, y'_1)
 
     Args:
-        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`, in any unit.
         target: same shape.
         eps: lower bound of the sides of the enclosing box.
 

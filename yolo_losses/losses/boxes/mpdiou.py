@@ -30,7 +30,7 @@ def mpdiou_loss(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, fl
         L = 1 - IoU + (d_1^2 + d_2^2)/(W^2 + H^2)
 
     Args:
-        pred: boxes `xyxy`, shape `(..., 4)`.
+        pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`.
         target: same shape.
         image_wh: width and height of the image in the unit of the boxes, shape `(2,)`, or per pair `(..., 2)`.
         eps: added to both heights and to the union.

@@ -28,7 +28,7 @@ def nwd_loss(
         D = sqrt(r^2 + ((w-w')^2 + (h-h')^2)/4)
 
     Args:
-        pred: boxes `xyxy`, shape `(..., 4)`, in pixels.
+        pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`, in pixels.
         target: same shape.
         constant: in pixels, above 0; the mean object size of the data set in the paper, 12.8 for AI-TOD.
         eps: added under the root.

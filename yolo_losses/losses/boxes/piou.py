@@ -39,7 +39,7 @@ def piou_loss(
         P = (|x_1-x'_1|/w' + |x_2-x'_2|/w' + |y_1-y'_1|/h' + |y_2-y'_2|/h')/4
 
     Args:
-        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`, in any unit.
         target: same shape.
         lambda_: unused; accepted so that `piou` and `piou2` are interchangeable.
         eps: added to both heights and to the union.

@@ -31,7 +31,7 @@ def piou2_loss(
         P = (|x_1-x'_1|/w' + |x_2-x'_2|/w' + |y_1-y'_1|/h' + |y_2-y'_2|/h')/4
 
     Args:
-        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`, in any unit.
         target: same shape.
         lambda_: above 0; the higher, the lower the quality at which the attention peaks.
         eps: added to both heights and to the union.

@@ -37,7 +37,7 @@ def sdiou_loss(
         a = v/(v - IoU + 1)
 
     Args:
-        pred: boxes `xyxy`, shape `(..., 4)`.
+        pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`.
         target: same shape.
         stride: pixels of the network input per unit of the boxes, shape `(..., 1)`; 1 for boxes in pixels. The
             criterion supplies it.

@@ -60,7 +60,7 @@ def shape_iou_loss(
         H = 2 - W
 
     Args:
-        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`, in any unit.
         target: same shape.
         scale: at least 0; the paper sets it by the object sizes of the data set.
         eps: added to the denominators.

@@ -62,7 +62,7 @@ def siou_loss(
         shape = (1 - exp(-|w-w'|/max(w,w')))^theta + (1 - exp(-|h-h'|/max(h,h')))^theta
 
     Args:
-        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`, in any unit.
         target: same shape.
         eps: added to the heights, to the union, and to dx and dy.
         theta: exponent of the shape cost, above 0; 2 to 6 in the paper.

@@ -64,7 +64,7 @@ def wiou_loss(
         b = (1 - IoU)/mean
 
     Args:
-        pred: boxes `xyxy`, shape `(..., 4)`, in any unit.
+        pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`, in any unit.
         target: same shape.
         mean_loss: running mean of `1 - I`; `None`: the mean over these pairs. Version 1 ignores it.
         version: 1 (no focusing), 2 (monotonic) or 3 (non-monotonic focusing).
