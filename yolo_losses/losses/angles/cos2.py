@@ -17,12 +17,12 @@ from yolo_losses.losses.boxes._base import ROTATED_BOXES
 def cos2_angle_loss(pred: Tensor, target: Tensor, lambda_: float = 3.0) -> Tensor:
     """Angle loss of rotated boxes, per pair: the squared sine of the difference of the angles.
 
+    `D` is the difference of the angles. The loss has a period of 180 degrees and its maximum at an error of 90 degrees,
+    where `sin2_angle_loss` is 0. It therefore also penalizes a correct box that is predicted with its sides
+    swapped and its angle a quarter turn away, and a turn of a square by 90 degrees, which is no error.
+
     Formula:
         L = exp(-(log(w'/h') / lambda)^2) (1 - cos(2 D)) / 2
-
-    D is the difference of the angles. The loss has a period of 180 degrees and its maximum at an error of 90 degrees,
-    where `sin2_angle_loss` is 0. So it also penalizes a correct box that is predicted with its sides swapped and its
-    angle a quarter turn away, and, on a square, whose angle has a period of 90 degrees, a difference that is no error.
 
     Args:
         pred: boxes `xywhr`, shape `(..., 5)`, angles in radians.

@@ -17,11 +17,11 @@ from yolo_losses.losses.boxes._base import ROTATED_BOXES
 def sin2_angle_loss(pred: Tensor, target: Tensor, lambda_: float = 3.0) -> Tensor:
     """Angle loss of rotated boxes, per pair: the squared sine of twice the difference of the angles.
 
+    `D` is the difference of the angles. The loss has a period of 90 degrees: at an error of a quarter turn, value and
+    gradient are 0.
+
     Formula:
         L = exp(-(log(w'/h') / lambda)^2) sin(2 D)^2
-
-    D is the difference of the angles. The loss has a period of 90 degrees: at an error of a quarter turn, value and
-    gradient are 0.
 
     Args:
         pred: boxes `xywhr`, shape `(..., 5)`, angles in radians.

@@ -1,4 +1,4 @@
-"""Binary cross entropy and dice loss of the auxiliary masks, equal to stock to float32 rounding."""
+"""Binary cross entropy and dice loss of the auxiliary masks, equal to the stock loss up to float32 rounding."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ from yolo_losses.losses.masks.bce_dice import BCEDiceLoss
     summary="Weighted sum of binary cross entropy and dice loss, equal to the stock loss",
 )
 class AuxiliaryBCEDiceLoss(BCEDiceLoss):
-    """Binary cross entropy and dice loss of the auxiliary masks, equal to stock to float32 rounding."""
+    """Binary cross entropy and dice loss of the auxiliary masks, equal to the stock loss up to float32 rounding."""

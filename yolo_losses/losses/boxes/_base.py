@@ -41,7 +41,7 @@ def register_modifier(
 
 
 def check_boxes(columns: int, names: str) -> Callable[[str, Tensor, str, Tensor], None]:
-    """Return a function that raises a `ValueError` if two tensors are not boxes of that many numbers, in pairs."""
+    """Return a function that raises a `ValueError` unless two tensors are boxes of that many numbers, of one shape."""
 
     def check(first: str, a: Tensor, second: str, b: Tensor) -> None:
         if a.dim() == 0 or a.shape[-1] != columns:
@@ -157,7 +157,7 @@ class BoxModifier(DeclaredModule):
 
 
 class ModifiedBoxLoss(BoxLoss):
-    """A box loss with modifiers: `L = L_X + I - I'`, with I the IoU and I' that of the modifiers.
+    """A box loss with modifiers: `L = L_X + I - I'`, where I is the IoU and I' the modified one.
 
     Inner modifiers act first: `I' = focaler(inner(I))`. The penalties of the base loss, and CIoU's a, use the plain I.
     `I - I'` has weight 1, or the base's `iou_share`, even if the base multiplies 1 - I by a factor (`wiou`, `piou2`):
@@ -167,7 +167,7 @@ class ModifiedBoxLoss(BoxLoss):
         base: the loss X.
         modifiers: in any order.
         reduction: `mean`, `sum` or `none`.
-        loss_weight: weight of the loss.
+        loss_weight: factor on the loss.
 
     Raises:
         ValueError: if a modifier is repeated or does not fit the base, or the reduction is unknown.

@@ -33,8 +33,8 @@ class AlphaModifier(BoxModifier):
 
     Source:
         He et al., arXiv 2110.13675. The authors' code adds eps to the IoU before taking the power, which differs by
-        1e-8 on ordinary boxes, and is NaN for identical boxes in float32. Ports that raise dx and dy separately,
-        `dx^2p + dy^2p`, are a different loss.
+        1e-8 on ordinary boxes, and is NaN for identical boxes in float32. Ports that raise dx and dy to the
+        power separately, `dx^2p + dy^2p`, compute a different loss.
 
     See also:
         focaler: maps the IoU linearly

@@ -29,7 +29,7 @@ def ciou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
 
 @loss_function(BOXES)
 def ciou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
-    """CIoU loss, per pair: DIoU plus a penalty `v` of the aspect ratio, whose coefficient `a` is detached.
+    """CIoU loss, per pair: DIoU plus a penalty `v` on the aspect ratio, whose coefficient `a` is detached.
 
     Formula:
         L = 1 - IoU + r^2/c^2 + a v
@@ -54,7 +54,7 @@ def ciou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
 
     Source:
         Zheng et al., arXiv 1911.08287, equal to one minus Ultralytics' `bbox_iou(CIoU=True)` on `xyxy`. MMDetection
-        and the authors set a to 0 where I < 0.5; torchvision's is NaN at height 0.
+        and the authors set `a` to 0 where the IoU is at most 0.5; torchvision's is NaN at height 0.
 
     See also:
         diou: without the aspect ratio

@@ -33,8 +33,8 @@ def d_interp_iou_loss(
     """Dynamic InterpIoU loss, per pair: InterpIoU whose share `alpha` is 1 - IoU, detached, within bounds.
 
     `J` is the IoU of the target with the box `alpha` of the way from the predicted box to the target. The
-    smaller the IoU, the nearer to the target is that box. As a box moves onto its object the value can rise for a
-    while, since `alpha` falls; the gradient, for which `alpha` is a constant, points to the object all the way.
+    smaller the IoU, the nearer that box is to the target. As a box approaches its object the value can rise for a
+    while, since `alpha` falls; the gradient, in which `alpha` is a constant, always points to the object.
 
     Formula:
         L = 1 - IoU + 1 - J

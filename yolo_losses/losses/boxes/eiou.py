@@ -29,7 +29,7 @@ def eiou_terms(pred: Tensor, target: Tensor, eps: float = EPS) -> Terms:
 
 @loss_function(BOXES)
 def eiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
-    """EIoU loss, per pair: DIoU plus penalties of width and height.
+    """EIoU loss, per pair: DIoU plus penalties on width and height.
 
     Formula:
         L = 1 - IoU + r^2/c^2 + (w-w')^2/c_w^2 + (h-h')^2/c_h^2
@@ -37,7 +37,7 @@ def eiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     Args:
         pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`, in any unit.
         target: same shape.
-        eps: added to both heights within I, and to the denominators.
+        eps: added to both heights within the IoU, and to the denominators.
 
     Returns:
         In [0, 4), shape `(...)`.

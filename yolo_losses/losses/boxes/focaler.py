@@ -18,7 +18,7 @@ from yolo_losses.registry.parameters import Param
 class FocalerModifier(BoxModifier):
     """Focaler-IoU: IoU mapped linearly from [d, u] to [0, 1].
 
-    What is on the right replaces the IoU of the base loss; outside (d, u) its gradient is 0.
+    The right-hand side replaces the IoU of the base loss; outside (d, u) its gradient is 0.
 
     Formula:
         IoU <- clamp((IoU - d)/(u - d), 0, 1)

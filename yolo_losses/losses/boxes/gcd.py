@@ -18,7 +18,8 @@ def gcd_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
 
     It is scale-invariant and has a gradient for disjoint boxes. A box with a side of 0 has a loss of 1 and no gradient.
 
-    It contains no IoU: `inner_gcd` and `focaler_gcd` add `I - I'` of the plain IoU, which no publication covers.
+    It contains no IoU: `inner_gcd` and `focaler_gcd` add the plain IoU less the modified one, which no publication
+    covers.
 
     Formula:
         L = 1 - exp(-sqrt(D))
@@ -43,7 +44,7 @@ def gcd_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
         tensor([0.3783, 0.8647])
 
     Source:
-        Doi 10.1109/LGRS.2025.3531970, equal to `gcd_loss(mode="exp")` of the authors' mmdet-GCD, whose
+        Guan et al., doi 10.1109/LGRS.2025.3531970, equal to `gcd_loss(mode="exp")` of the authors' mmdet-GCD, whose
         gradient is NaN for identical boxes. Its other modes return `1 - distance`, which decreases with distance: they
         are not losses.
 

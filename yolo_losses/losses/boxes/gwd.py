@@ -24,7 +24,7 @@ def gwd_loss(
     """GWD loss, per pair: a function of the Gaussian Wasserstein distance of two rotated boxes.
 
     A box is a Gaussian with standard deviations `w/2` and `h/2` along its axes and covariance `S`; `r` is the distance
-    of the centres. `f` is `log1p`, `sqrt` or the distance itself (`none`). Without `normalize` `D` is `G`.
+    of the centres. `f` is `log1p`, `sqrt` or the distance itself (`none`). Without `normalize`, `D` is `G`.
 
     A Gaussian cannot represent the angle of a square: if one of the boxes is square, the angle has no gradient.
     `rotated_iou` has one, and so has the angle term (gain `angle`) of recent Ultralytics releases.

@@ -32,7 +32,7 @@ def _scaled_rotated(boxes: Tensor, ratio: float) -> Tensor:
 class InnerModifier(BoxModifier):
     """Inner-IoU: IoU of auxiliary boxes scaled by a ratio about their centres.
 
-    What is on the right replaces the IoU of the base loss; `S` is the intersection of the scaled boxes. According to
+    The right-hand side replaces the IoU of the base loss; `S` is the intersection of the scaled boxes. According to
     the paper, ratios below 1 speed up the regression of high-IoU boxes, and ratios above 1, where disjoint boxes can
     overlap too, that of low-IoU boxes. At 1 the loss equals the base loss. `x` is the centre, `w` and `h` are the sides
     of the predicted box, `x_1` and `x_2` the edges of the auxiliary one; `y_1` and `y_2` follow; a prime marks the

@@ -37,8 +37,8 @@ def interp_iou_loss(
 
     `J` is the IoU of the target with the box `alpha` of the way from the predicted box to the target, whose
     corners are interpolated. It overlaps the target where the predicted box does not yet, so that there is a gradient
-    without a penalty of distances or shapes: `1 - alpha` times that of the IoU loss of a box which nearly fits. A
-    predicted box that is farther away than `1/(1 - alpha)` sides has none.
+    without a penalty of distances or shapes: `1 - alpha` times that of the IoU loss of a box that nearly fits. A
+    predicted box farther away than `1/(1 - alpha)` sides has none.
 
     Formula:
         L = 1 - IoU + 1 - J
@@ -62,7 +62,7 @@ def interp_iou_loss(
 
     Source:
         Liu and Watanabe, arXiv 2507.12420, equal to one minus `bbox_iou_ext(iou_type="InterpIoU")` of the first
-        author's code up to its eps. Other codes average the IoU over several interpolated boxes, which is another loss.
+        author's code up to its eps. Other code averages the IoU over several interpolated boxes, which is another loss.
 
     See also:
         d_interp_iou: the share follows the IoU

@@ -42,7 +42,7 @@ def iou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
 
     Source:
         Equal to one minus Ultralytics' `bbox_iou` on `xyxy`; torchvision has no eps on the heights, which differs by
-        1e-8 on ordinary boxes. Not UnitBox's `-log(I)`.
+        1e-8 on ordinary boxes. UnitBox's IoU loss is `-log(IoU)`.
 
     See also:
         giou: has a gradient for disjoint boxes

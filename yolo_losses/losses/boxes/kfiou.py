@@ -31,8 +31,8 @@ def kfiou_loss(
     """KFIoU loss, per pair: one minus the overlap `K` of two Gaussians, and a smooth L1 loss of the centres.
 
     A box is a Gaussian with standard deviations `w/2` and `h/2` along its axes and covariance `S`; `V` is the area of
-    their product. `fun` can be `-ln K` or `e^(1-K) - 1` in place of `1 - K`. `K` ignores the positions of the boxes;
-    only the smooth L1 loss (beta 1/9) of the centre offsets moves the centres.
+    the box of their product. With `fun`, `-ln K` or `e^(1-K) - 1` takes the place of `1 - K`. `K` ignores the positions
+    of the boxes; only the smooth L1 loss (beta 1/9) of the centre offsets moves the centres.
 
     The original computes that term on the offsets that an anchor-based head regresses, divided by the sides of the
     anchor; an anchor-free head has no such encoding. `centre=size` comes closest: the offsets in the axes of the

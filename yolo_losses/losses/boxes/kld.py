@@ -26,11 +26,11 @@ def kld_loss(
 
     A box is a Gaussian with standard deviations `a`, `b` (half the predicted sides) or `c`, `d` (half the target's)
     along its axes; `u`, `v` is the centre offset in the axes of the predicted box and phi the angle between the boxes.
-    `D` is the divergence `KL(target || pred)`. `f` is `log1p`, `sqrt` or the distance itself (`none`).
+    `D` is the divergence `KL(target || pred)`. `f` is `log1p`, `sqrt` or the divergence itself (`none`).
 
     A Gaussian cannot represent the angle of a square: if one of the boxes is square, the angle has no gradient.
     `rotated_iou` has one, and so has the angle term (gain `angle`) of recent Ultralytics releases. The divergence of
-    thin boxes at a wrong angle grows with the square of the aspect ratio, which `log1p` tames.
+    thin boxes at a wrong angle grows with the square of the aspect ratio; `log1p` limits that.
 
     Formula:
         L = 1 - 1/(tau + f(D)) if tau >= 1, f(D) otherwise

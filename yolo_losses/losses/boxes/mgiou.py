@@ -16,8 +16,8 @@ from yolo_losses.losses.boxes._geometry import EPS, corners
 def mgiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
     """MGIoU loss, per pair: the mean over both axes of the GIoU of the boxes' projections, as a loss in [0, 1).
 
-    `s_x` and `s_y` are the lengths of the common part of the projections, negative where there is a gap: the gap. Width
-    and height are judged apart, so that there is a gradient in both wherever the boxes lie.
+    `s_x` and `s_y` are the lengths of the overlap of the projections; where these are disjoint, minus the length of the
+    gap. Both axes are treated separately, so that all boxes, disjoint ones too, have a gradient in both.
 
     Formula:
         L = (1 - (s_x/c_w + s_y/c_h)/2)/2
@@ -30,8 +30,8 @@ def mgiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         eps: lower bound of the sides of the enclosing box.
 
     Returns:
-        In [0, 1), shape `(...)`. As a box comes close to its target the gradient is a quarter of that of IoU loss: a
-        training that is to move boxes as much has a larger gain `box`.
+        In [0, 1), shape `(...)`. Close to the target the gradient is a quarter of that of the IoU loss; a larger
+        gain `box` makes up for it.
 
     Example:
         >>> import torch
@@ -42,11 +42,11 @@ def mgiou_loss(pred: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
         tensor([0.1813, 0.3333])
 
     Source:
-        Le et al., arXiv 2504.16443, equal to `MGIoU2D` of the authors' package 0.1.0 for upright boxes, which is NaN
-        where two boxes have no width at the same place.
+        Le et al., arXiv 2504.16443, equal to `MGIoU2D` of the authors' package 0.1.0 for axis-aligned boxes, which is
+        NaN for two boxes of width 0 at the same place.
 
     See also:
-        giou: the same of areas
+        giou: the same with areas
         rotated_mgiou: for rotated boxes
     """
     a, b = corners(pred), corners(target)

@@ -24,7 +24,7 @@ def mpdiou_terms(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, f
 def mpdiou_loss(pred: Tensor, target: Tensor, image_wh: Tensor | tuple[float, float], eps: float = EPS) -> Tensor:
     """MPDIoU loss, per pair: adds the squared distances of the top left and of the bottom right corners.
 
-    `d_1` and `d_2` are these distances, `W` and `H` the width and height of the image.
+    `d_1` and `d_2` are the distances, `W` and `H` the width and height of the image.
 
     Formula:
         L = 1 - IoU + (d_1^2 + d_2^2)/(W^2 + H^2)

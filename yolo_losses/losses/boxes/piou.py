@@ -32,7 +32,7 @@ def piou_loss(
     lambda_: Annotated[float, Param("unused; it is the parameter of piou2", above=0, used=False)] = 1.3,
     eps: float = EPS,
 ) -> Tensor:
-    """PIoU loss, per pair: adds a penalty of the mean distance `P` of the four edges, in units of the target's sides.
+    """PIoU loss, per pair: adds a penalty on the mean distance `P` of the four edges, in units of the target's sides.
 
     Formula:
         L = 1 - IoU + 1 - e^(-P^2)

@@ -33,7 +33,7 @@ def piou2_loss(
     Args:
         pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`, in any unit.
         target: same shape.
-        lambda_: above 0; the higher, the lower the quality at which the attention peaks.
+        lambda_: above 0; the larger it is, the lower the quality at which the attention peaks.
         eps: added to both heights and to the union.
 
     Returns:
@@ -53,7 +53,7 @@ def piou2_loss(
 
     See also:
         piou: without the attention
-        wiou: an attention by the IoU relative to a running mean
+        wiou: focuses by the IoU relative to a running mean
     """
     a, b = corners(pred), corners(target)
     distance = edge_distance(pred, target, eps)

@@ -16,9 +16,9 @@ from yolo_losses.losses.boxes._polygon import EPS, in_own_unit
 def rotated_mgiou_loss(pred: Tensor, target: Tensor) -> Tensor:
     """MGIoU loss of rotated boxes, per pair: the mean GIoU of their projections onto the axes of both.
 
-    Each box has two axes, along its sides. On one of the four, `s` is the length of the common part of the projections,
-    negative where there is a gap: the gap; `c` is that of the interval around both. Disjoint boxes have a gradient, and
-    so has the angle of a square.
+    Each box has two axes, along its sides. On each of the four, `s` is the length of the overlap of the projections,
+    or, where these are disjoint, minus the length of the gap; `c` is the length of the interval that encloses both.
+    Disjoint boxes have a gradient, and so has the angle of a square.
 
     Formula:
         L = (1 - sum(s/c)/4)/2
@@ -29,7 +29,7 @@ def rotated_mgiou_loss(pred: Tensor, target: Tensor) -> Tensor:
         target: same shape.
 
     Returns:
-        In [0, 1), shape `(...)`. As a box comes close to its target the gradient is a quarter of that of IoU loss.
+        In [0, 1), shape `(...)`. Close to the target the gradient is a quarter of that of the IoU loss.
 
     Example:
         >>> import torch
@@ -45,7 +45,7 @@ def rotated_mgiou_loss(pred: Tensor, target: Tensor) -> Tensor:
 
     See also:
         rotated_iou: by the exact area
-        mgiou: for upright boxes
+        mgiou: for axis-aligned boxes
     """
     pair = in_own_unit(pred, target)
     # Along the axes of the predicted box, then of the target: the offset of the centres, half the sides of the box that

@@ -53,7 +53,7 @@ def siou_loss(
 ) -> Tensor:
     """SIoU loss, per pair: adds a distance cost that depends on the angle between the centres, and a shape cost.
 
-    `a` is the angle of the line between the centres to the nearer axis.
+    `a` is the angle between the line through the centres and the nearer axis.
 
     Formula:
         L = 1 - IoU + (distance + shape)/2

@@ -17,7 +17,7 @@ from yolo_losses.registry.parameters import Param
 
 
 def iou_distance(pred: Corners, target: Corners, eps: float = EPS) -> Tensor:
-    """Return `1 - I`; eps is used only where the union is 0."""
+    """Return `1 - IoU`; eps is used only where the union is 0."""
     shared = intersection(pred, target)
     (w1, h1), (w2, h2) = sides(pred), sides(target)
     return 1 - shared / nonzero(w1 * h1 + w2 * h2 - shared, eps)
@@ -37,7 +37,7 @@ def distance_factor(pred: Corners, target: Corners, eps: float = EPS) -> Tensor:
 def focus(
     loss: Tensor, mean_loss: Tensor | float, version: int, alpha: float, delta: float, eps: float = EPS
 ) -> Tensor:
-    """Return the focus of version 2 or 3 on pairs with `1 - I` of `loss`, without gradient."""
+    """Return the focus of version 2 or 3 for pairs whose `1 - IoU` is `loss`, without gradient."""
     mean = torch.as_tensor(mean_loss, dtype=loss.dtype, device=loss.device)
     outlier = loss.clamp_min(0) / mean.clamp_min(eps)
     return outlier.sqrt() if version == 2 else outlier / delta * alpha ** (delta - outlier)
@@ -55,7 +55,7 @@ def wiou_loss(
 ) -> Tensor:
     """WIoU loss, per pair: the IoU loss times a distance attention `R` and a focusing coefficient `f`.
 
-    `c` and `f` are detached. `mean` is the running mean of 1 - IoU, `b` the outlier degree.
+    `c` and `f` are detached. `mean` is the running mean of 1 - IoU, and `b` is called the outlier degree.
 
     Formula:
         L = f R (1 - IoU)
@@ -66,7 +66,7 @@ def wiou_loss(
     Args:
         pred: boxes `xyxy` with `x1 <= x2` and `y1 <= y2`, shape `(..., 4)`, in any unit.
         target: same shape.
-        mean_loss: running mean of `1 - I`; `None`: the mean over these pairs. Version 1 ignores it.
+        mean_loss: running mean of `1 - IoU`; `None`: the mean over these pairs. Version 1 ignores it.
         version: 1 (no focusing), 2 (monotonic) or 3 (non-monotonic focusing).
         alpha: base of the decay in version 3, above 0.
         delta: outlier degree with coefficient 1 in version 3, above 0.
@@ -105,7 +105,7 @@ def wiou_loss(
 
 
 class RunningMeanLoss(Stateful, nn.Module):
-    """Mixed into a loss or a modifier that keeps a running mean of `1 - I`, a buffer that starts at 1."""
+    """Mixin for a loss or a modifier with a running mean of `1 - IoU`, a buffer that starts at 1."""
 
     if TYPE_CHECKING:
         momentum: float
@@ -116,31 +116,31 @@ class RunningMeanLoss(Stateful, nn.Module):
         self.register_buffer("mean_loss", torch.ones(()))
 
     def prepare(self, step: Step) -> dict[str, Any]:
-        """Return the running mean, moved by the step's own mean in training."""
+        """Return the running mean, in training updated with this step."""
         mean = self.mean_loss
         if step.training:
             iou, count = step.sums
             sums = torch.stack((count - iou, count.to(iou.dtype)))
-            mean = self.moved(sums)
+            mean = self.updated(sums)
             self.collect(sums)
         return {"mean_loss": mean}
 
     def no_sums(self) -> Tensor:
-        """Return the sums of no pairs: the sum of `1 - I`, and the number of pairs."""
+        """Return zeros, shape `(2,)`: the sum of `1 - IoU`, and the number of pairs."""
         return torch.zeros(2, device=self.mean_loss.device)
 
-    def moved(self, sums: Tensor) -> Tensor:
+    def updated(self, sums: Tensor) -> Tensor:
         """Return the running mean after a batch with these sums."""
         total, count = sums.to(self.mean_loss)
         return self.mean_loss.lerp(total / count.clamp_min(1), torch.where(count > 0, self.momentum, 0.0))
 
     @torch.no_grad()
     def commit(self, sums: Tensor) -> None:
-        """Move the running mean by a batch's sums."""
-        self.mean_loss.copy_(self.moved(sums))
+        """Update the running mean by the sums of a batch."""
+        self.mean_loss.copy_(self.updated(sums))
 
     def mean_of(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Return the running mean, which a batch given by hand in training updates first."""
+        """Return the running mean, in training mode updated with these pairs first."""
         if self.training and pred.numel():
             boxes, objects = upcast(pred.detach(), target)
             losses = iou_distance(corners(boxes), corners(objects))

@@ -95,7 +95,7 @@ class ClassificationLoss(LossModule):
         """Prepare state that is by class; the criterion calls this when it is equipped."""
 
     def closed_form(self, logits: Tensor, targets: Tensor | None, **supplied: Any) -> tuple[Tensor, Tensor]:
-        """Return value and derivative of the formula per element, both fresh tensors; a subclass may define it.
+        """Return value and derivative of the formula per element, both new tensors; a subclass may define it.
 
         Over 99 % of the elements of a batch have target 0. With a closed form the class term is evaluated in chunks
         without autograd, and first as if all targets were 0; without one the formula sees the whole batch, through
@@ -116,7 +116,7 @@ class ClassificationLoss(LossModule):
             step: the positives' IoU and the mode, from the criterion.
 
         Returns:
-            The loss, of the logits' shape, a fresh tensor in float32 or more; and the gradient of its sum at the
+            The loss, of the logits' shape, a new tensor in float32 or more; and the gradient of its sum at the
             logits, `None` where it is not known yet: without gradients, or without a closed form.
         """
         return self.evaluate(batch, self.prepare(step))

@@ -20,14 +20,14 @@ ClosedForm = Callable[..., tuple[Tensor, Tensor]]
 class Batch:
     """Logits of a batch and their targets, of all elements or of the rows (anchors) that have any.
 
+    Args:
+        positive_mask: the positive elements, shape as `targets`, or what computes them: those with a target, and
+            positives of target 0. `None`: those with a target.
+
     Attributes:
         logits: shape `(..., C)`.
         targets: of the logits' shape, in [0, 1]; with `rows`, those of these rows, shape `(N, C)`, and 0 elsewhere.
         rows: numbers of the rows with targets or positives, shape `(N,)`; `None`: all of them.
-
-    Args:
-        positive_mask: the positive elements, shape as `targets`, or what computes them: those with a target, and
-            positives of target 0. `None`: those with a target.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ def differentiable(
 
     Args:
         logits: of any shape and precision.
-        value: the loss, of the same shape, fresh: it is what is returned.
+        value: the loss, of the same shape; a new tensor, since it is returned.
         gradient: derivative of each element of the loss by its logit; `None`: not wanted.
         formula: the loss of the logits, differentiable, for second derivatives.
     """

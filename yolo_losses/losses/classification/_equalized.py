@@ -16,14 +16,14 @@ from yolo_losses.losses.classification._batch import Batch
 
 
 def equalized(distance: Tensor, bce: Tensor, pos_neg_ratio: Tensor, gamma: float, scale: float) -> Tensor:
-    """Return `g_j / gamma * distance^g_j * bce` with the exponent `g_j = gamma + scale (1 - q_j)`.
+    """Return `gamma_j / gamma * distance^gamma_j * bce` with the exponent `gamma_j = gamma + scale (1 - q_j)`.
 
     Args:
         distance: how far each probability is from its target, in [0, 1].
         bce: of the same shape.
-        pos_neg_ratio: q, of a shape that broadcasts to that of `distance`, clamped to [0, 1] and detached.
-        gamma: exponent of a class whose q is 1.
-        scale: added to it where q is 0.
+        pos_neg_ratio: `q`, of a shape that broadcasts to that of `distance`, clamped to [0, 1] and detached.
+        gamma: exponent of a class whose `q` is 1.
+        scale: added to it where `q` is 0.
     """
     exponent = exponents(pos_neg_ratio.detach().to(distance.dtype).clamp(0, 1), gamma, scale)
     # Below an exponent of 1 the derivative at 0 is infinite; the gradient there is 0.
@@ -40,11 +40,11 @@ class EqualizedLoss(Stateful, ClassificationLoss):
 
     The absolute gradients by the logits are accumulated over the training steps, by class, for positive and negative
     elements. Their ratio q, at most 1, sets the exponent of the next steps; before the first step it is 1. In the
-    criterion the gradient is that of the class term before upstream divides it and multiplies it by its gain: neither
-    the loss scale of mixed precision nor the number of objects of a batch enters. In a call of the module it is that of
-    the weighted sum.
+    criterion the gradient is that of the class term before Ultralytics divides it and multiplies it by its gain; it
+    does not depend on the loss scale of mixed precision or on the number of objects in the batch. In a call of the
+    module it is that of the weighted sum.
 
-    Where a class index stands for another class in each batch, as in open-vocabulary training, q has no meaning.
+    If a class index stands for another class in each batch, as in open-vocabulary training, q has no meaning.
     """
 
     supplied_arguments: ClassVar[frozenset[str]] = ClassificationLoss.supplied_arguments | {"pos_neg_ratio"}
@@ -59,7 +59,7 @@ class EqualizedLoss(Stateful, ClassificationLoss):
         self.register_buffer("negative_gradient", torch.zeros(0))
 
     def set_classes(self, classes: int) -> None:
-        """Set the number of classes; with another number than before the state starts afresh."""
+        """Set the number of classes; if it changes, the state is reset."""
         if len(self.positive_gradient) != classes:
             self.positive_gradient = self.positive_gradient.new_zeros(classes)
             self.negative_gradient = self.negative_gradient.new_zeros(classes)
@@ -81,7 +81,7 @@ class EqualizedLoss(Stateful, ClassificationLoss):
         return {"pos_neg_ratio": self.pos_neg_ratio(len(self.positive_gradient))}
 
     def no_sums(self) -> Tensor:
-        """Return the sums of no gradients: of the positive elements by class, then of the negative ones."""
+        """Return zeros, shape `(2 C,)`: gradients of the positive elements by class, then of the negative ones."""
         return self.positive_gradient.new_zeros(2 * len(self.positive_gradient))
 
     @torch.no_grad()
@@ -160,7 +160,7 @@ class EqualizedLoss(Stateful, ClassificationLoss):
         if targets is None:
             p, value = sigmoid_and_softplus(logits)
             weight = p.log().mul_(exponent).exp_().mul_(exponent * (self.negative_weight / self.gamma))
-            # The derivative is the weight times p + g (1-p) softplus.
+            # The derivative is the weight times p + gamma_j (1-p) softplus.
             gradient = torch.addcmul(value, p, value, value=-1).mul_(exponent).add_(p)
             return value.mul_(weight), gradient.mul_(weight)
         p = logits.sigmoid()

@@ -28,9 +28,6 @@ def bce_loss(logits: Tensor, targets: Tensor, pos_weight: Tensor | float | None 
     Returns:
         At least 0; 0 in the limit of a correct prediction of a hard target.
 
-    See also:
-        focal: easy examples count less
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import bce_loss
@@ -40,6 +37,12 @@ def bce_loss(logits: Tensor, targets: Tensor, pos_weight: Tensor | float | None 
         tensor([[0.1269, 0.3133, 0.9741]])
         >>> bce_loss(logits, targets, reduction="mean")
         tensor(0.4714)
+
+    Source:
+        `torch.nn.BCEWithLogitsLoss`, as in Ultralytics.
+
+    See also:
+        focal: easy examples count less
     """
     weight = (
         None
@@ -60,7 +63,7 @@ def bce_loss(logits: Tensor, targets: Tensor, pos_weight: Tensor | float | None 
     source="torch BCEWithLogitsLoss",
 )
 class BCELoss(ClassificationLoss):
-    """Binary cross entropy with logits, equal to the stock loss to float32 rounding.
+    """Binary cross entropy with logits, equal to the stock loss up to float32 rounding.
 
     Args:
         weight: applied in every call, of any shape that broadcasts to the loss's, such as per class.

@@ -27,8 +27,8 @@ def equalized_focal_loss(
 ) -> Tensor:
     """Equalized focal loss, per element: focal loss whose exponent grows with the rarity of the class.
 
-    Of class `j`, `q_j` in [0, 1] is the ratio of the accumulated gradients of positives to those of negatives. Exponent
-    and factor of a class are detached.
+    For class `j`, `q_j` in [0, 1] is the ratio of the accumulated gradients of positives to those of negatives. The
+    exponent `gamma_j` and the factor `gamma_j/gamma` are detached.
 
     Formula:
         L = (t alpha + (1-t) (1-alpha)) gamma_j/gamma (1-p_t)^gamma_j BCE
@@ -37,11 +37,11 @@ def equalized_focal_loss(
     Args:
         logits: shape `(..., C)`.
         targets: same shape, in [0, 1].
-        pos_neg_ratio: q, the accumulated gradients of each class's positives over those of its negatives, shape `(C,)`,
-            clamped to [0, 1]. With 1 the class has focal loss.
-        gamma: g, focusing exponent of a class whose q is 1, above 0.
-        alpha: a, weight of positives, in [0, 1]; negatives get 1 - alpha. Below 0 or `None`: no balancing.
-        scale: s, increase of the exponent at q = 0, at least 0.
+        pos_neg_ratio: `q`, the accumulated gradients of each class's positives over those of its negatives, shape
+            `(C,)`, clamped to [0, 1]. At 1 the loss of the class is focal loss.
+        gamma: focusing exponent of a class whose `q` is 1, at least 0.1.
+        alpha: weight of positives, in [0, 1]; negatives get 1 - alpha. Below 0 or `None`: no balancing.
+        scale: increase of the exponent at `q = 0`, at least 0.
 
     Returns:
         At least 0.
@@ -55,8 +55,9 @@ def equalized_focal_loss(
         tensor([[0.0005, 0.0003, 0.0429]])
 
     Source:
-        Li et al., arXiv 2201.02593, and the authors' United-Perception, whose YOLOX settings have s = 4. That takes the
-        logarithm of the probability, infinite in float32 at a saturated logit; here it is finite.
+        Li et al., arXiv 2201.02593, and the authors' United-Perception, whose YOLOX configs have a scale of 4. Their
+        code takes the logarithm of the probability, which is infinite in float32 at saturated logits; here it is
+        finite.
 
     See also:
         focal: the same exponent for every class

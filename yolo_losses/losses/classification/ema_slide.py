@@ -58,19 +58,19 @@ class EMASlideLoss(Stateful, SlideLoss):
             return super()._apply(fn, recurse)
 
     def prepare(self, step: Step) -> dict[str, Any]:
-        """Return the moving average of the mean IoU, in training as this step moves it."""
+        """Return the moving average of the mean IoU, in training updated with this step."""
         if not step.training:
             return {"mean_iou": self.average}
         sums = torch.stack([each.to(self.average) for each in step.sums])
-        average, _ = self.moved(sums)
+        average, _ = self.updated(sums)
         self.collect(sums)
         return {"mean_iou": average}
 
     def no_sums(self) -> Tensor:
-        """Return the sums of no positives: of their IoUs, and their number."""
+        """Return zeros, shape `(2,)`: the sum of the positives' IoUs, and their number."""
         return self.average.new_zeros(2)
 
-    def moved(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+    def updated(self, sums: Tensor) -> tuple[Tensor, Tensor]:
         """Return the moving average and the number of updates after a step with these sums."""
         total, count = sums.to(self.average).unbind()
         counts = count > 0
@@ -81,7 +81,7 @@ class EMASlideLoss(Stateful, SlideLoss):
     @torch.no_grad()
     def commit(self, sums: Tensor) -> None:
         """Update the moving average by the sums of a step."""
-        self.average, self.updates = self.moved(sums)
+        self.average, self.updates = self.updated(sums)
 
     def forward(
         self,

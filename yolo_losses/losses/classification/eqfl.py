@@ -24,8 +24,8 @@ def equalized_quality_focal_loss(
 ) -> Tensor:
     """Equalized quality focal loss, per element: quality focal loss whose exponent grows with the rarity of the class.
 
-    Of class `j`, `q_j` in [0, 1] is the ratio of the accumulated gradients of positives to those of negatives. Exponent
-    and factor of a class are detached.
+    For class `j`, `q_j` in [0, 1] is the ratio of the accumulated gradients of positives to those of negatives. The
+    exponent `gamma_j` and the factor `gamma_j/gamma` are detached.
 
     Formula:
         L = gamma_j/gamma |t - p|^gamma_j BCE
@@ -34,10 +34,10 @@ def equalized_quality_focal_loss(
     Args:
         logits: shape `(..., C)`.
         targets: same shape, in [0, 1]: the quality at the positives, 0 elsewhere.
-        pos_neg_ratio: q, the accumulated gradients of each class's positives over those of its negatives, shape `(C,)`,
-            clamped to [0, 1]. With 1 the class has quality focal loss.
-        gamma: g, focusing exponent of a class whose q is 1, above 0.
-        scale: s, increase of the exponent at q = 0, at least 0.
+        pos_neg_ratio: `q`, the accumulated gradients of each class's positives over those of its negatives, shape
+            `(C,)`, clamped to [0, 1]. At 1 the loss of the class is quality focal loss.
+        gamma: focusing exponent of a class whose `q` is 1, at least 0.1.
+        scale: increase of the exponent at `q = 0`, at least 0.
         positive_mask: positive elements; the targets of all others are set to 0. `None`: those with a target above 0.
 
     Returns:
@@ -52,8 +52,8 @@ def equalized_quality_focal_loss(
         tensor([[0.0238, 0.0004, 0.0572]])
 
     Source:
-        Li et al., arXiv 2201.02593, and the authors' United-Perception, whose YOLOX settings have s = 4, and which has
-        no loss per element.
+        Li et al., arXiv 2201.02593, and the authors' United-Perception, whose YOLOX configs have a scale of 4. Their
+        code returns no loss per element.
 
     See also:
         qfl: the same exponent for every class

@@ -111,21 +111,21 @@ def ghm_loss(
         At least 0.
 
     Raises:
-        ValueError: if the reduction is unknown or the weight has another shape.
+        ValueError: if the reduction is unknown or the shapes do not fit.
 
     Example:
         >>> import torch
         >>> from yolo_losses.functional import ghm_loss
         >>> logits = torch.tensor([[2.0, -1.0, 0.5]])
         >>> targets = torch.tensor([[1.0, 0.0, 0.0]])
-        >>> ghm_loss(logits, targets)
-        tensor([[0.1269, 0.3133, 0.9741]])
+        >>> ghm_loss(logits, targets, bins=2)
+        tensor([[0.0952, 0.2350, 1.4611]])
 
     Source:
         Li et al., arXiv 1811.05181, equal to MMDetection's `GHMC` with momentum 0.
 
     See also:
-        focal: weights by the error itself, not by how many have it
+        focal: weights by the error itself, not by the number of elements with that error
     """
     check_reduction(reduction)
     check_same_shape("logits", logits, "targets", targets)
@@ -192,10 +192,10 @@ class GHMLoss(Stateful, ClassificationLoss):
         return _weighted(logits, targets, weights)
 
     def no_sums(self) -> Tensor:
-        """Return the number of elements in each bin, of none."""
+        """Return zero elements in each bin, shape `(bins,)`."""
         return torch.zeros_like(self.counts)
 
-    def moved(self, counts: Tensor) -> Tensor:
+    def updated(self, counts: Tensor) -> Tensor:
         """Return the moving average of the bins after a step with these counts."""
         share = (counts / counts.sum().clamp_min(1)).to(self.counts)
         return torch.where(counts > 0, self.counts.lerp(share, 1 - self.momentum), self.counts)
@@ -203,7 +203,7 @@ class GHMLoss(Stateful, ClassificationLoss):
     @torch.no_grad()
     def commit(self, sums: Tensor) -> None:
         """Update the moving average by the counts of a step."""
-        self.counts.copy_(self.moved(sums))
+        self.counts.copy_(self.updated(sums))
 
     @torch.no_grad()
     def bin_weights(self, counts: Tensor, training: bool, logits: Tensor | None = None) -> Tensor:
@@ -212,10 +212,10 @@ class GHMLoss(Stateful, ClassificationLoss):
         Args:
             counts: number of elements of a batch in each bin, shape `(bins,)`, floating point.
             training: whether the moving average is updated.
-            logits: those of the batch: one that overflowed must not reach the average.
+            logits: the logits of the batch, so that one that overflowed does not reach the average.
         """
         if training and self.momentum:
-            share = self.moved(counts).to(counts.dtype)
+            share = self.updated(counts).to(counts.dtype)
             # In float32, since a sum in half precision overflows by itself. Zero times infinity is NaN.
             finite = counts if logits is None else counts.add(logits.sum(dtype=torch.float32), alpha=0).nan_to_num_(0)
             self.collect(finite)

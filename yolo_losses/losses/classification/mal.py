@@ -39,7 +39,7 @@ def matchability_loss(
         positive_mask: positive elements; `None`: those with a quality above 0.
 
     Returns:
-        At least 0. The weight is detached.
+        At least 0.
 
     Example:
         >>> import torch
@@ -55,7 +55,7 @@ def matchability_loss(
 
     See also:
         vfl: weights positives by their target
-        qfl: weights both by their distance from the target
+        qfl: weights positives and negatives by their distance from the target
     """
     positive = quality > 0 if positive_mask is None else positive_mask
     target = torch.where(positive, power(quality, gamma), 0)

@@ -32,8 +32,8 @@ def quality_focal_loss(
         logits: any shape.
         targets: same shape, in [0, 1]: the quality at the positives, 0 elsewhere.
         beta: focusing exponent, at least 0.
-        alpha: weight of positives, in [0, 1]; negatives get 1 - alpha, as in YOLOv5's `QFocalLoss`. Below 0 or `None`:
-            no balancing.
+        alpha: weight of positives, in [0, 1]: the loss is multiplied by `t alpha + (1-t)(1-alpha)`, as in YOLOv5's
+            `QFocalLoss`. Below 0 or `None`: no balancing.
 
     Returns:
         At least 0; 0 at `p = t`.

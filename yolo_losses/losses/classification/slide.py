@@ -51,8 +51,8 @@ def slide_loss(
         tensor([[0.6436, 0.3133, 0.9741]])
 
     Source:
-        Yu et al., arXiv 2208.02019, YOLO-FaceV2 branch v1.0.0 (its master has `e^m` in the middle band, an error).
-        The mean is of IoU, as in the paper; tutorials use CIoU.
+        Yu et al., arXiv 2208.02019, equal to branch v1.0.0 of the authors' YOLO-FaceV2; its master has `e^m` in the
+        middle band, an error. The mean is that of the IoU, as in the paper; tutorials use CIoU.
 
     See also:
         ema_slide: a moving average in place of the batch's mean

@@ -40,7 +40,7 @@ class ClassifyLoss(LossModule):
     supplied_arguments: ClassVar[frozenset[str]] = frozenset({"smoothing", "class_weights"})
 
     def images(self, logits: Tensor, targets: Tensor, **supplied: Any) -> Tensor:
-        """Return the loss per image, shape `(N,)`, in float32 or float64; `supplied` may have what is supplied."""
+        """Return the loss per image, shape `(N,)`, in float32 or float64; `supplied`: `smoothing`, `class_weights`."""
         return self.unreduced(*self.inputs(logits, targets), **supplied)
 
     def mean_over_images(self, loss: Tensor, targets: Tensor, class_weights: Tensor | None) -> Tensor:

@@ -25,24 +25,24 @@ def one_vs_all_loss(
     Args:
         logits: shape `(N, C)`.
         targets: labels, shape `(N,)`, or probabilities, shape `(N, C)`.
-        smoothing: the share of each target that is spread over all classes alike, in [0, 1).
+        smoothing: the share of each target that is spread evenly over all classes, in [0, 1).
         class_weights: one for each class, shape `(C,)`.
 
     Returns:
         At least 0, shape `(N,)`.
-
-    Source:
-        Wightman et al., arXiv 2110.00476; timm's `BinaryCrossEntropy`, whose smoothing sets the other classes to
-        `smoothing / C` as this does, and which averages over classes and images.
-
-    See also:
-        classify_ce: classes that exclude each other
 
     Example:
         >>> import torch
         >>> from yolo_losses.functional import one_vs_all_loss
         >>> one_vs_all_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
         tensor([0.4100])
+
+    Source:
+        Wightman et al., arXiv 2110.00476, equal to timm's `BinaryCrossEntropy`, which averages over classes and images.
+        Smoothing sets the targets of the other classes to `smoothing / C`, as there.
+
+    See also:
+        classify_ce: classes that exclude each other
     """
     t = as_probabilities(targets, logits, smoothing)
     loss = nn.functional.binary_cross_entropy_with_logits(logits, t, reduction="none")

@@ -23,11 +23,17 @@ def softmax_cross_entropy_loss(
     Args:
         logits: shape `(N, C)`.
         targets: labels, shape `(N,)`, or probabilities, shape `(N, C)`.
-        smoothing: the share of each target that is spread over all classes alike, in [0, 1).
+        smoothing: the share of each target that is spread evenly over all classes, in [0, 1).
         class_weights: one for each class, shape `(C,)`.
 
     Returns:
         At least 0, shape `(N,)`.
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import softmax_cross_entropy_loss
+        >>> softmax_cross_entropy_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
+        tensor([0.1269])
 
     Source:
         `torch.nn.functional.cross_entropy`, which divides a weighted mean by the sum of the labels' weights: pass that
@@ -35,12 +41,6 @@ def softmax_cross_entropy_loss(
 
     See also:
         classify_focal: easy images weighted down
-
-    Example:
-        >>> import torch
-        >>> from yolo_losses.functional import softmax_cross_entropy_loss
-        >>> softmax_cross_entropy_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
-        tensor([0.1269])
     """
     return sum_over_classes(-as_probabilities(targets, logits, smoothing) * logits.log_softmax(-1), class_weights)
 

@@ -30,11 +30,17 @@ def softmax_focal_loss(
         logits: shape `(N, C)`.
         targets: labels, shape `(N,)`, or probabilities, shape `(N, C)`.
         gamma: exponent, at least 0. At 0 it is cross-entropy.
-        smoothing: the share of each target that is spread over all classes alike, in [0, 1).
+        smoothing: the share of each target that is spread evenly over all classes, in [0, 1).
         class_weights: one for each class, shape `(C,)`.
 
     Returns:
         At least 0, shape `(N,)`.
+
+    Example:
+        >>> import torch
+        >>> from yolo_losses.functional import softmax_focal_loss
+        >>> softmax_focal_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([0]), gamma=2.0)
+        tensor([0.0018])
 
     Source:
         Lin et al., arXiv 1708.02002, whose formula is for a sigmoid; for a softmax as kornia's `focal_loss` with
@@ -42,12 +48,6 @@ def softmax_focal_loss(
 
     See also:
         classify_ce: the stock loss
-
-    Example:
-        >>> import torch
-        >>> from yolo_losses.functional import softmax_focal_loss
-        >>> softmax_focal_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([0]), gamma=2.0)
-        tensor([0.0018])
     """
     log_p = logits.log_softmax(-1)
     # 1 - p as the sum of the others' probabilities would cost a pass per class; -expm1(log p) keeps its digits near 1.

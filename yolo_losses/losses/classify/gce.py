@@ -19,7 +19,7 @@ def generalized_cross_entropy_loss(
     q: Annotated[float, Param("0 tends to cross-entropy, 1 is the absolute error", above=0, high=1)] = 0.7,
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Generalized cross-entropy, per image: bounded, so that images with a wrong label count for less.
+    """Generalized cross-entropy, per image: bounded, so that images with a wrong label have less weight.
 
     Formula:
         L = w (1 - p_y^q) / q
@@ -33,17 +33,17 @@ def generalized_cross_entropy_loss(
     Returns:
         In [0, 1/q] without class weights, shape `(N,)`.
 
-    Source:
-        Zhang and Sabuncu, arXiv 1805.07836, its loss without truncation.
-
-    See also:
-        classify_ce: not bounded
-
     Example:
         >>> import torch
         >>> from yolo_losses.functional import generalized_cross_entropy_loss
         >>> generalized_cross_entropy_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
         tensor([0.1215])
+
+    Source:
+        Zhang and Sabuncu, arXiv 1805.07836, its loss without truncation.
+
+    See also:
+        classify_ce: not bounded
     """
     labels = targets.long()
     log_p = logits.log_softmax(-1).gather(1, labels.unsqueeze(1)).squeeze(1)

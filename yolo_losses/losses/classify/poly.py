@@ -29,23 +29,23 @@ def softmax_poly_loss(
         logits: shape `(N, C)`.
         targets: labels, shape `(N,)`, or probabilities, shape `(N, C)`.
         epsilon: factor on the first term, at least -1. At 0 it is cross-entropy.
-        smoothing: the share of each target that is spread over all classes alike, in [0, 1).
+        smoothing: the share of each target that is spread evenly over all classes, in [0, 1).
         class_weights: one for each class, shape `(C,)`.
 
     Returns:
         At least 0 for `epsilon >= 0`, shape `(N,)`.
-
-    Source:
-        Leng et al., arXiv 2204.12511, its Poly-1 cross-entropy; class weights act on both terms.
-
-    See also:
-        classify_ce: the stock loss
 
     Example:
         >>> import torch
         >>> from yolo_losses.functional import softmax_poly_loss
         >>> softmax_poly_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
         tensor([0.2461])
+
+    Source:
+        Leng et al., arXiv 2204.12511, its Poly-1 cross-entropy; class weights act on both terms.
+
+    See also:
+        classify_ce: the stock loss
     """
     log_p = logits.log_softmax(-1)
     per_class = as_probabilities(targets, logits, smoothing) * (-epsilon * log_p.expm1() - log_p)

@@ -32,10 +32,10 @@ def l1_distance_loss(pred: Tensor, target: Tensor) -> Tensor:
         tensor([0.1500, 0.0500, 0.0500, 0.1500])
 
     Source:
-        What Ultralytics computes where a head predicts no distribution.
+        Ultralytics' `BboxLoss`, for heads that predict no distribution.
 
     See also:
-        l1_smooth_l1: small errors weigh less
+        l1_smooth_l1: small errors have a smaller gradient
     """
     return (pred - target).abs()
 

@@ -30,7 +30,7 @@ KEYPOINTS = Family("keypoints", "per keypoint, shape `(N, K)`, or per object.", 
 class KeypointLoss(LossModule):
     """Base class of keypoint losses; see `LossModule` for its arguments.
 
-    `in_pixels`: whether the formula counts in pixels; the criterion's unit is the stride of each object's anchor.
+    `in_pixels`: whether the formula is in pixels; the criterion's unit is the stride of each object's anchor.
     """
 
     family: ClassVar[Family] = KEYPOINTS

@@ -19,7 +19,7 @@ def relative_distance(pred: Tensor, target: Tensor, area: Tensor) -> Tensor:
 
 @loss_function(KEYPOINTS)
 def l1_keypoint_loss(pred: Tensor, target: Tensor, area: Tensor) -> Tensor:
-    """L1 loss, per keypoint: its distances in x and in y over the square root of the object's area.
+    """L1 loss, per keypoint: the distances in x and in y over the square root of the object's area.
 
     Formula:
         L = (|dx| + |dy|) / sqrt(area)
@@ -37,6 +37,9 @@ def l1_keypoint_loss(pred: Tensor, target: Tensor, area: Tensor) -> Tensor:
         >>> from yolo_losses.functional import l1_keypoint_loss
         >>> l1_keypoint_loss(torch.tensor([[[3.0, 4.0]]]), torch.zeros(1, 1, 2), torch.tensor([[100.0]]))
         tensor([[0.7000]])
+
+    Source:
+        `torch.nn.functional.l1_loss` of the distances in units of the object's size.
 
     See also:
         pose_smooth_l1: a square for small errors

@@ -16,7 +16,7 @@ EPS = 1e-9
 
 @loss_function(KEYPOINTS)
 def oks_loss(pred: Tensor, target: Tensor, area: Tensor, sigmas: Tensor) -> Tensor:
-    """OKS loss, per keypoint: one minus its object keypoint similarity.
+    """OKS loss, per keypoint: one minus the object keypoint similarity.
 
     Formula:
         L = 1 - exp(-distance^2 / (8 sigma^2 area))
@@ -25,7 +25,7 @@ def oks_loss(pred: Tensor, target: Tensor, area: Tensor, sigmas: Tensor) -> Tens
         pred: keypoints, shape `(N, K, 2)`; further columns are not used.
         target: keypoints in the same unit, shape `(N, K, 2)`; further columns are not used.
         area: the area of each object in the square of that unit, shape `(N, 1)`.
-        sigmas: how far each keypoint may lie off, as a share of the object's size, shape `(K,)`.
+        sigmas: the tolerance of each keypoint, as a share of the object's size, shape `(K,)`.
 
     Returns:
         In [0, 1], shape `(N, K)`.
@@ -41,7 +41,7 @@ def oks_loss(pred: Tensor, target: Tensor, area: Tensor, sigmas: Tensor) -> Tens
         COCO's keypoint evaluation, as in Ultralytics' `KeypointLoss`.
 
     See also:
-        pose_l1: does not vanish for a large error
+        pose_l1: its gradient does not vanish for large errors
         pose_wing: in pixels
     """
     d2 = (pred[..., :2] - target[..., :2]).square().sum(-1)
@@ -57,6 +57,6 @@ def oks_loss(pred: Tensor, target: Tensor, area: Tensor, sigmas: Tensor) -> Tens
     summary="OKS loss, equal to the stock loss",
 )
 class OKSLoss(KeypointLoss):
-    """OKS loss of keypoints, equal to stock to float32 rounding."""
+    """OKS loss of keypoints, equal to the stock loss up to float32 rounding."""
 
     formula: ClassVar[Formula] = staticmethod(oks_loss)

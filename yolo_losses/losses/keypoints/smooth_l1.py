@@ -46,7 +46,7 @@ def smooth_l1_keypoint_loss(
         Girshick, arXiv 1504.08083; `torch.nn.functional.smooth_l1_loss`.
 
     See also:
-        pose_l1: the same gradient for small errors
+        pose_l1: a constant gradient, for small errors too
     """
     d = relative_distance(pred, target, area)
     return nn.functional.smooth_l1_loss(d, torch.zeros_like(d), reduction="none", beta=beta).sum(-1)

@@ -34,8 +34,8 @@ def wing_loss(
         epsilon: in pixels, above 0. The gradient at an error of 0 is `w / epsilon`.
 
     Returns:
-        At least 0, shape `(N, K)`. An error of 10 px costs 18, one of the image's side some hundreds, where OKS loss
-        ends at 1: lower the gain `pose`, which was tuned for that, to a tenth or less.
+        At least 0, shape `(N, K)`. The loss of an error of 10 px is 18, of one as large as the image several hundred,
+        while OKS loss is at most 1: lower the gain `pose`, which was tuned for OKS loss, to a tenth or less.
 
     Example:
         >>> import torch

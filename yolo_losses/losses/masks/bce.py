@@ -21,8 +21,8 @@ def mask_bce_loss(logits: Tensor, targets: Tensor, area: Tensor | None = None) -
     Args:
         logits: shape `(N, H, W)`.
         targets: same shape, in [0, 1].
-        area: the share of the grid that each mask's box covers, shape `(N,)`, where all outside the box is certain
-            background; the mean is divided by it. `None`: the mean over the grid.
+        area: the share of the grid that each mask's box covers, shape `(N,)`, for masks cropped to their boxes, whose
+            loss outside is 0; the mean is divided by it. `None`: the mean over the grid.
 
     Returns:
         At least 0, shape `(N,)`.
@@ -51,6 +51,6 @@ def mask_bce_loss(logits: Tensor, targets: Tensor, area: Tensor | None = None) -
     source="Ultralytics v8SegmentationLoss",
 )
 class MaskBCELoss(MaskLoss):
-    """Binary cross entropy per pixel, equal to stock to float32 rounding."""
+    """Binary cross entropy per pixel, equal to the stock loss up to float32 rounding."""
 
     formula: ClassVar[Formula] = staticmethod(mask_bce_loss)

@@ -32,8 +32,8 @@ def bce_dice_loss(
         targets: same shape, in [0, 1].
         ratio: weight of the dice term, in [0, 1]; BCE gets 1 - ratio.
         smooth: as in `dice_loss`.
-        area: the share of the grid that each mask's box covers, shape `(N,)`, where all outside the box is certain
-            background; BCE's mean is divided by it. `None`: the mean over the grid.
+        area: the share of the grid that each mask's box covers, shape `(N,)`, for masks cropped to their boxes, whose
+            loss outside is 0; BCE's mean is divided by it. `None`: the mean over the grid.
 
     Returns:
         At least 0, shape `(N,)`.

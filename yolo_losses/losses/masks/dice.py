@@ -25,7 +25,7 @@ def dice_loss(
     Args:
         logits: shape `(N, H, W)`.
         targets: same shape, in [0, 1].
-        smooth: s, in pixels, at least 0. An empty target with an empty prediction has loss 0 where it is above 0.
+        smooth: `s`, in pixels, at least 0. If it is above 0, an empty prediction of an empty target has loss 0.
 
     Returns:
         In [0, 1], shape `(N,)`.
@@ -39,11 +39,11 @@ def dice_loss(
         tensor([0.2094])
 
     Source:
-        MMDetection's `DiceLoss` with `naive_dice=True` (there s is 1e-3), and the dice of Ultralytics' `BCEDiceLoss`.
+        MMDetection's `DiceLoss` with `naive_dice=True` (there `s` is 1e-3), and the dice of Ultralytics' `BCEDiceLoss`.
         V-Net (arXiv 1606.04797) has squares in the denominator.
 
     See also:
-        seg_tversky: weighs false positives and false negatives apart
+        seg_tversky: separate weights for false positives and false negatives
         seg_bce_dice: together with BCE
     """
     overlap, predicted, size = foreground(logits, targets)

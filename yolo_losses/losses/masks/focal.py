@@ -32,8 +32,8 @@ def mask_focal_loss(
         targets: same shape, in [0, 1].
         gamma: focusing exponent, at least 0.
         alpha: weight of foreground, in [0, 1]; background gets 1 - alpha. Below 0 or `None`: no balancing.
-        area: the share of the grid that each mask's box covers, shape `(N,)`, where all outside the box is certain
-            background; the mean is divided by it. `None`: the mean over the grid.
+        area: the share of the grid that each mask's box covers, shape `(N,)`, for masks cropped to their boxes, whose
+            loss outside is 0; the mean is divided by it. `None`: the mean over the grid.
 
     Returns:
         At least 0, shape `(N,)`.

@@ -15,9 +15,9 @@ from yolo_losses.losses.masks._base import MASKS, MaskLoss, register_seg_loss
 def lovasz_hinge_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Lovász hinge of each mask: the pixels' hinge errors, largest first, each times what it adds to the Jaccard loss.
 
-    The hinge error of a pixel is `e`, `s` is 1 in the foreground and -1 in the background. `J(i)` is the Jaccard loss
-    of a mask that is wrong in the `i` pixels with the largest errors: of `P` pixels in the foreground it misses `k_i`.
-    Where errors are equal the loss has a kink; which of its gradients is returned depends on the order of the pixels.
+    The hinge error of a pixel is `e`; `s` is 1 in the foreground and -1 in the background. `J(i)` is the Jaccard loss
+    of a mask that is wrong in the `i` pixels with the largest errors; it misses `k_i` of the `P` foreground pixels.
+    Where errors are equal the loss has a kink, and the gradient depends on the order of the pixels.
 
     Formula:
         L = sum(e_i (J(i) - J(i-1)))
@@ -41,7 +41,7 @@ def lovasz_hinge_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
     Source:
         Berman et al., arXiv 1705.08790, and Yu and Blaschko, arXiv 1512.07797, as `lovasz_hinge` with `per_image=True`.
-        The steps of the Jaccard loss are computed by themselves rather than as differences, which in float32 keep
+        The steps of the Jaccard loss are computed directly rather than as differences, which in float32 keep only
         three digits on a mask of 160 x 160.
 
     See also:

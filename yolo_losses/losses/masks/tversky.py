@@ -35,9 +35,9 @@ def tversky_loss(
         targets: same shape, in [0, 1].
         alpha: weight of false positives, at least 0.
         beta: weight of false negatives, at least 0. With `alpha = beta = 0.5` and half its `smooth`, it is dice loss.
-        smooth: s, in pixels, at least 0. An empty target with an empty prediction has loss 0 where it is above 0.
+        smooth: `s`, in pixels, at least 0. If it is above 0, an empty prediction of an empty target has loss 0.
         gamma: of focal Tversky loss, above 0; 1 is Tversky loss. Above 1 the gradient grows without bound towards a
-            perfect mask, where it is 0.
+            perfect mask; there it is 0.
 
     Returns:
         In [0, 1], shape `(N,)`.
@@ -53,10 +53,10 @@ def tversky_loss(
         tensor([0.1898])
 
     Source:
-        Salehi et al., arXiv 1706.05721, whose letters these are, as in segmentation_models.pytorch's `TverskyLoss`.
-        That takes the masks of a batch as one, and an empty target for no loss. The Keras code of focal Tversky loss
-        has `alpha` on the false negatives. Focal Tversky is Abraham and Khan's, arXiv 1810.07842, with a gamma of 4/3;
-        their code has the exponent 0.75, its inverse.
+        Salehi et al., arXiv 1706.05721; `alpha` and `beta` as there and in segmentation_models.pytorch's
+        `TverskyLoss`, which computes one index over all masks of a batch, and no loss for empty targets. Focal Tversky
+        loss: Abraham and Khan, arXiv 1810.07842, with a gamma of 4/3; their Keras code has the exponent 0.75, its
+        inverse, and `alpha` on the false negatives.
 
     See also:
         seg_dice: both weights 0.5

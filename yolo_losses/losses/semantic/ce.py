@@ -37,8 +37,8 @@ def pixel_cross_entropy_loss(logits: Tensor, targets: Tensor, class_weights: Ten
         as `avg_factor`.
 
     See also:
-        ce_focal: weights easy pixels down
-        ce_ohem: takes the hard pixels alone
+        ce_focal: easy pixels weighted down
+        ce_ohem: the hard pixels only
     """
     return weighted(-log_probability(logits, targets), targets, class_weights)
 

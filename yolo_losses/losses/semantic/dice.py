@@ -33,12 +33,12 @@ def softmax_dice_loss(logits: Tensor, targets: Tensor, *, smooth: float = 1.0) -
         tensor([0.1832, 0.2364])
 
     Source:
-        Milletari et al., arXiv 1606.04797, as in Ultralytics' semantic segmentation, which averages over all classes,
-        absent ones included.
+        Milletari et al., arXiv 1606.04797, without the squares in its denominator, as in Ultralytics' semantic
+        segmentation, which averages over all classes, absent ones included.
 
     See also:
-        dice_tversky: has weights of false positives and false negatives
-        dice_lovasz: follows the IoU
+        dice_tversky: weights for false positives and false negatives
+        dice_lovasz: a surrogate of the IoU
     """
     hit, predicted, size = overlaps(logits, targets)
     return 1 - (2 * hit + smooth) / (predicted + size + smooth)

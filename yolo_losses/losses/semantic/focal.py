@@ -46,7 +46,7 @@ def pixel_focal_loss(
 
     See also:
         ce_ce: the same with gamma 0
-        ce_ohem: takes the hard pixels alone
+        ce_ohem: the hard pixels only
     """
     log_p = log_probability(logits, targets)
     # -expm1(log p) keeps the digits of 1 - p near p = 1.

@@ -17,9 +17,9 @@ from yolo_losses.losses.semantic._base import CLASSES, RegionLoss
 def lovasz_softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Lovász softmax, per class, over all pixels of a batch; 0 for a class that has no pixel.
 
-    The error `e` of a pixel is the distance of its probability of the class from 1 at the class's pixels, from 0 at the
-    others; each, the largest first, counts times what it adds to the Jaccard loss. `J(i)` is that of a class that is
-    wrong in the `i` pixels with the largest errors: of its `P` pixels it misses `k_i`.
+    The error `e` of a pixel is the distance of the class's probability from `t`, which is 1 in the pixels of the class
+    and 0 elsewhere. The errors, largest first, are weighted by what each adds to the Jaccard loss. `J(i)` is the
+    Jaccard loss of a class that is wrong in the `i` pixels with the largest errors; it misses `k_i` of its `P` pixels.
 
     Formula:
         L = sum(e_i (J(i) - J(i-1)))

@@ -1,4 +1,4 @@
-"""Cross-entropy of the pixels that are hard: online hard example mining."""
+"""Cross-entropy of the hard pixels: online hard example mining."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from yolo_losses.registry.parameters import Param
 def ohem_cross_entropy_loss(
     logits: Tensor,
     targets: Tensor,
-    threshold: Annotated[float, Param("pixels are hard whose probability is below it", above=0, high=1)] = 0.7,
+    threshold: Annotated[float, Param("pixels whose label has a lower probability are hard", above=0, high=1)] = 0.7,
     keep: Annotated[float, Param("the least share of the pixels that is kept", low=0, high=1)] = 1 / 16,
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy, per pixel, of those that are hard; 0 at the others.
+    """Cross-entropy of the hard pixels, per pixel; 0 for the others.
 
-    A pixel is hard if the probability of its label is below `threshold`, or among the lowest of the share `keep` of all
-    pixels.
+    A pixel is hard if the probability of its label is below `threshold`. If that is less than the share `keep` of all
+    pixels, those with the lowest probabilities are hard.
 
     Formula:
         L = -w log(p_y) if p_y < threshold, 0 otherwise
@@ -50,8 +50,8 @@ def ohem_cross_entropy_loss(
         Shrivastava et al., arXiv 1604.03540, for pixels as mmsegmentation's `OHEMPixelSampler` with a threshold.
 
     See also:
-        ce_ce: takes all pixels
-        ce_focal: weights easy pixels down
+        ce_ce: all pixels
+        ce_focal: easy pixels weighted down
     """
     loss = -log_probability(logits, targets)
     return weighted(torch.where(hard_pixels(loss, threshold, keep), loss, 0), targets, class_weights)
@@ -62,7 +62,7 @@ def hard_pixels(loss: Tensor, threshold: float, keep: float) -> Tensor:
     """Return which pixels are hard, by their cross-entropy: boolean, of its shape."""
     hard = loss > -math.log(threshold)
     least = math.ceil(keep * len(loss))
-    # By their places: of pixels whose loss is equal, as 0 is where p has rounded to 1, no more than these.
+    # By index: of pixels with the same loss, such as 0 where p has rounded to 1, no more than are needed.
     return hard.index_fill_(0, loss.topk(least, sorted=False).indices, True)
 
 
@@ -75,12 +75,12 @@ def hard_pixels(loss: Tensor, threshold: float, keep: float) -> Tensor:
     source="arXiv 1604.03540; mmsegmentation",
 )
 class OHEMCrossEntropyLoss(PixelLoss):
-    """Cross-entropy of the hard pixels, whose mean is over these pixels alone."""
+    """Cross-entropy of the hard pixels; the mean is over these pixels only."""
 
     formula: ClassVar[Formula] = staticmethod(ohem_cross_entropy_loss)
     threshold: float
     keep: float
 
     def counted(self, loss: Tensor) -> Tensor:
-        """Return which pixels are hard: those whose loss was not set to 0, and as many of the others as are missing."""
+        """Return which pixels are hard: those whose loss was not set to 0, and others up to the share `keep`."""
         return hard_pixels(loss, self.threshold, self.keep)

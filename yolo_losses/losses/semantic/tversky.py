@@ -19,7 +19,7 @@ def softmax_tversky_loss(
     targets: Tensor,
     alpha: Annotated[float, Param("weight of false positives", low=0)] = 0.3,
     beta: Annotated[float, Param("weight of false negatives", low=0)] = 0.7,
-    gamma: Annotated[float, Param("above 1, classes with a poor overlap count for more", above=0)] = 1.0,
+    gamma: Annotated[float, Param("1 is Tversky; above 1 (4/3) classes that overlap well count more", above=0)] = 1.0,
     *,
     smooth: float = 1.0,
 ) -> Tensor:
@@ -34,7 +34,8 @@ def softmax_tversky_loss(
         targets: labels, shape `(P,)`.
         alpha: weight of false positives, at least 0.
         beta: weight of false negatives, at least 0. With `alpha = beta = 0.5` and half its `smooth`, it is dice loss.
-        gamma: above 0. At 1 it is Tversky loss, at 4/3 focal Tversky loss as its paper has it.
+        gamma: above 0. At 1 it is Tversky loss, at 4/3 focal Tversky loss as in its paper; above 1 the gradient grows
+            towards a perfect overlap.
         smooth: added to numerator and denominator, in pixels, at least 0.
 
     Returns:

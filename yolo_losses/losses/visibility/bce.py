@@ -19,6 +19,6 @@ from yolo_losses.losses.visibility._base import VisibilityLoss
     summary="Binary cross entropy with logits, equal to the stock loss",
 )
 class VisibilityBCELoss(VisibilityLoss):
-    """Binary cross entropy of the keypoints' visibility, equal to stock to float32 rounding."""
+    """Binary cross entropy of the keypoints' visibility, equal to the stock loss up to float32 rounding."""
 
     formula: ClassVar[Formula] = staticmethod(bce_loss)

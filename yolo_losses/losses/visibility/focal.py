@@ -44,8 +44,8 @@ def visibility_focal_loss(
         tensor([0.0052, 0.2451])
 
     Source:
-        Lin et al., arXiv 1708.02002, with other defaults: alpha balances positives against thousands of negatives in
-        detection, of which there are none here.
+        Lin et al., arXiv 1708.02002, with other defaults: in detection, alpha balances positives against thousands of
+        negatives, which there are none of here.
 
     See also:
         kobj_bce: without the focusing
