@@ -119,7 +119,7 @@ def ghm_loss(
         >>> logits = torch.tensor([[2.0, -1.0, 0.5]])
         >>> targets = torch.tensor([[1.0, 0.0, 0.0]])
         >>> ghm_loss(logits, targets, bins=2)
-        tensor([[0.0952, 0.2350, 1.4611]])
+        tensor([[0.0952, 0.2349, 1.4611]])
 
     Source:
         Li et al., arXiv 1811.05181, equal to MMDetection's `GHMC` with momentum 0.
