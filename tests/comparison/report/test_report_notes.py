@@ -146,6 +146,14 @@ def test_a_baseline_that_always_fails_is_to_be_repaired_first(tmp_path):
     assert "How sure" not in opening
 
 
+def test_intervals_are_counted_without_those_of_what_failed(tmp_path):
+    write_run(fill(tmp_path), {"cls_loss": "vfl"}, 0, error=ERROR)
+    build_report(tmp_path)
+    assert "3 configurations against bce" in text(tmp_path)
+    assert "all 2 intervals hold" in text(tmp_path)
+    assert "the largest of 2 correlated t" in text(tmp_path)
+
+
 def test_what_failed_on_one_data_set_alone_is_said_of_that_one(tmp_path):
     for data in ("one.yaml", "two.yaml"):
         for loss in ("bce", "focal"):

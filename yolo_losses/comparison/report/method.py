@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from yolo_losses.comparison.language import Text
+from yolo_losses.comparison.report.notes import with_interval
 from yolo_losses.comparison.stats.analysis import ALL_SETS, Analysis
 from yolo_losses.comparison.stats.differences import Spreads
 from yolo_losses.comparison.stats.verdict import points
@@ -12,7 +13,7 @@ from yolo_losses.comparison.stats.verdict import points
 
 def describe_method(result: Analysis) -> list[str]:
     """Return a line for each step, with its numbers."""
-    k = len(result.candidates)
+    k = max((len(with_interval(result, scope)) for scope in result.scopes), default=0)
     lines = [
         Text(
             "Model: a mean for each configuration and one for each seed, fitted to all finished runs of a data set,"

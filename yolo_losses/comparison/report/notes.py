@@ -9,6 +9,7 @@ from typing import Any
 from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.record import BOOKKEEPING, RunRecord
 from yolo_losses.comparison.stats.analysis import Analysis
+from yolo_losses.comparison.stats.differences import Estimate
 from yolo_losses.comparison.stats.verdict import points
 
 UNEQUAL = 4.0  # degrees of freedom of the prior, below which spreads differ much
@@ -159,8 +160,13 @@ def training_keys(result: Analysis) -> dict[str, dict[str, Any]]:
     return {key: values for key, values in table.items() if len(set(map(str, values.values()))) > 1}
 
 
+def with_interval(result: Analysis, scope: str) -> list[Estimate]:
+    """Return the estimates that have an interval; those of configurations that failed, for one, have none."""
+    estimates = [c.estimate for name in result.candidates if (c := result.get(scope, name))]
+    return [estimate for estimate in estimates if estimate is not None and estimate.se > 0]
+
+
 def half_width(result: Analysis, scope: str) -> float:
     """Return the median of the intervals' half widths: about the smallest difference that these runs can show."""
-    estimates = [c.estimate for name in result.candidates if (c := result.get(scope, name))]
-    halves = sorted(e.critical * e.se for e in estimates if e is not None and e.se > 0)
+    halves = sorted(estimate.critical * estimate.se for estimate in with_interval(result, scope))
     return halves[len(halves) // 2] if halves else math.nan

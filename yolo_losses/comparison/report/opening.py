@@ -9,7 +9,7 @@ from typing import Any
 
 from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.record import METRICS
-from yolo_losses.comparison.report.notes import half_width, on
+from yolo_losses.comparison.report.notes import half_width, on, with_interval
 from yolo_losses.comparison.stats.analysis import ALL_SETS, Analysis
 from yolo_losses.comparison.stats.verdict import DECIDED, WORDS, points, untrained
 
@@ -71,8 +71,8 @@ def how_sure(result: Analysis, scope: str) -> str | None:
     if scope == ALL_SETS:
         of = Text("further data sets")
     holds = Text("With 95 % certainty the interval holds for {of}", of=of)
-    if len(result.candidates) > 1:
-        holds = Text("With 95 % certainty all {n} intervals hold for {of} at once", n=len(result.candidates), of=of)
+    if (n := len(with_interval(result, scope))) > 1:
+        holds = Text("With 95 % certainty all {n} intervals hold for {of} at once", n=n, of=of)
     text = (
         "{holds}, so that it is unlikely that any of the words better, worse or practically equal is wrong. Differences"
         " of less than about {half} points cannot be told from chance with these runs."

@@ -89,7 +89,7 @@ def methods(result: Analysis) -> str:
     epochs = sorted({r.planned_epochs or r.epochs for r in finished})
     versions = {key: sorted({str(r.versions[key]) for r in finished if key in r.versions}) for key in VERSIONS}
     made_with = ", ".join(f"{VERSIONS[key]} {_joined(found)}" for key, found in versions.items() if found)
-    count = len([name for name in names if name != result.baseline])
+    count = max((len(notes.with_interval(result, data)) for data in result.sets), default=0)
     sentences = [
         f"We trained {_counted([len(names)], 'configuration')} of {_escape(_joined(models) or 'the model')} on "
         f"{_escape(_joined([data_names(result)[data] for data in result.sets]))} for {_counted(epochs, 'epoch')} with "
@@ -105,11 +105,14 @@ def methods(result: Analysis) -> str:
         f"Differences from the baseline, {_escape(result.labels[result.baseline])}, were estimated with a linear model "
         r"with seeds as blocks; the spread of each configuration was moderated toward the pooled one "
         rf"\cite{{smyth2004linear}}{_spreads(result)}.",
-        f"The intervals of the {_counted([count], 'difference')} are simultaneous at 95\\,\\% "
-        r"\cite{dunnett1955multiple}, and $p_\mathrm{adj}$ is adjusted accordingly."
-        if count != 1
-        else r"The interval of the difference is at 95\,\%.",
     ]
+    if count == 1:
+        sentences.append(r"The interval of the difference is at 95\,\%.")
+    elif count:
+        sentences.append(
+            f"The intervals of the {count} differences are simultaneous at 95\\,\\% "
+            r"\cite{dunnett1955multiple}, and $p_\mathrm{adj}$ is adjusted accordingly."
+        )
     if result.decisions:
         sentences.append(
             r"Seeds were added in rounds until a configuration was decided, and the 5\,\% spent over the rounds."
