@@ -31,12 +31,12 @@ from yolo_losses.plots.style import STYLE, svg_element, svg_file
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
-SHOWN = "neu_det_longtail"  # the set of the README's figure
+SHOWN = "neu_det"  # the set of the README's figure
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 CHINESE_NUMBERS = "零一两三四五六七八九十"  # both up to ten, as a sentence has them
 CHINESE_CAPTION = """
 
-*`compare` 的结论：在 313 张钢材表面照片上微调，三个随机种子；{total}种分类损失的改动与 BCE 相比：{counted}。\
+*`compare` 的结论：在 480 张钢材表面照片上微调，三个随机种子；{total}种分类损失的改动与 BCE 相比：{counted}。\
 [全部实验和解读](examples/evidence/README.md)。*"""  # noqa: RUF001
 
 
@@ -129,7 +129,7 @@ def captions(result: Analysis, labels: Mapping[str, str]) -> tuple[str, str]:
     english = (
         image.format("Differences in mAP50-95 of class losses to BCE, with their intervals and verdicts")
         + f"\n\n*What `compare` says of {spell(len(words))} changes of the class loss against BCE, in a fine-tuning"
-        f" on 313 photographs of steel with three seeds:\n{said}."
+        f" on 480 photographs of steel with three seeds:\n{said}."
         " [All comparisons, and how to read them](examples/evidence/README.md).*"
     )
     chinese = image.format("各分类损失相对 BCE 的 mAP50-95 差值、置信区间和结论") + CHINESE_CAPTION.format(
