@@ -28,8 +28,8 @@ class PostImportFinder:
 
     Args:
         names: full names of the modules to wait for.
-        call: called with each of them after its body has been executed. An error in it is printed in one line, and does
-            not break the import.
+        call: called with each of them after its body has been executed, possibly more than once. An error in it is
+            printed in one line, and does not break the import.
     """
 
     def __init__(self, names: "Container[str]", call: "Callable[[ModuleType], None]") -> None:
@@ -105,7 +105,7 @@ def is_disabled() -> bool:
 
 
 def set_finders(*finders: PostImportFinder) -> None:
-    """Put finders to the front of ``sys.meta_path``, and remove all others of this package, also of another copy."""
+    """Put finders at the front of ``sys.meta_path``, in place of those of this package and of its other copies."""
     sys.meta_path[:] = [*finders, *(finder for finder in sys.meta_path if not _is_ours(finder))]
 
 
@@ -121,6 +121,6 @@ def _activate(_: "ModuleType") -> None:
 
 
 def install() -> None:
-    """Activate the plugin when Ultralytics has been loaded, unless it is disabled or waits already."""
+    """Add the finder that activates the plugin, once, and not if the plugin is disabled."""
     if not is_disabled() and not any(map(_is_ours, sys.meta_path)):
         set_finders(PostImportFinder({"ultralytics"}, _activate))
