@@ -243,19 +243,23 @@ def test_a_plugin_that_is_not_active_trains_no_stock_run_in_silence(tmp_path: Pa
 
 MOVED = """
 import sys
-from ultralytics.utils import torch_utils
-import ultralytics.cfg
-if sys.argv[1] == "torch_utils":
-    del torch_utils.DEFAULT_CFG_DICT
-else:
-    # Another version's trainer, without the method: renamed as the body of the module runs.
-    import importlib.machinery
-    source = importlib.machinery.SourceFileLoader.get_data
-    def get_data(self, path):
-        text = source(self, path)
-        return text.replace(b"check_resume", b"look_for_resume") if path.endswith("engine/trainer.py") else text
-    importlib.machinery.SourceFileLoader.get_data = get_data
-    importlib.machinery.SourceFileLoader.path_stats = lambda self, path: (_ for _ in ()).throw(OSError)
+from importlib.machinery import SourceFileLoader as Loader
+
+# Another version, without the method or the name: changed as the source is read, which no cache may stand in for.
+changes = {
+    "check_resume": ("engine/trainer.py", lambda text: text.replace(b"check_resume", b"look_for_resume")),
+    "torch_utils": ("utils/torch_utils.py", lambda text: text + b"\\ndel DEFAULT_CFG_DICT"),
+}
+end, change = changes[sys.argv[1]]
+read, stats = Loader.get_data, Loader.path_stats
+
+def path_stats(self, path):
+    if path.endswith(end):
+        raise OSError
+    return stats(self, path)
+
+Loader.path_stats = path_stats
+Loader.get_data = lambda self, path: change(read(self, path)) if path.endswith(end) else read(self, path)
 from ultralytics import YOLO
 try:
     YOLO("yolov8n.yaml").train(data="nowhere.yaml", cls_loss="focal")
