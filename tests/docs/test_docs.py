@@ -254,10 +254,14 @@ def test_every_key_has_a_row() -> None:
 
 
 @every_page
-def test_the_python_blocks_run(name: str) -> None:
+def test_the_python_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ultralytics import YOLO
     from ultralytics.utils import DEFAULT_CFG_DICT
 
+    compared = tmp_path / "runs" / "compare"  # what a block on the results of `compare` reads
+    compared.mkdir(parents=True)
+    shutil.copy(ROOT / "examples" / "evidence" / "shapes" / "summary.csv", compared)
+    monkeypatch.chdir(tmp_path)
     known = {*DEFAULT_CFG_DICT, *settings.default_keys(), *inspect.signature(yolo_losses.compare).parameters}
     known |= set(inspect.signature(YOLO.tune).parameters) | {"space"}
     registry.load()
