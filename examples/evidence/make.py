@@ -91,7 +91,7 @@ def verdicts(results: Mapping[str, Analysis]) -> str:
     writer.writerow(("set", "config", "difference", "low", "high", "word", "seeds"))
     for name, result in results.items():
         for c, estimate, verdict in judged(result):
-            numbers = (f"{100 * value:.3f}" for value in (estimate.mean, *estimate.interval))
+            numbers = (f"{100 * value:.5f}" for value in (estimate.mean, *estimate.interval))
             writer.writerow((name, c.name, *numbers, verdict.word, estimate.n))
     return out.getvalue()
 

@@ -1,4 +1,4 @@
-"""Commands that share the folder of a comparison, as the tasks of a job array do."""
+"""Commands that share the folder of a comparison, as the tasks of a job array do, and what each of them checks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from commands import words
 from conftest import start
+from ultralytics.utils import checks
 
 from yolo_losses._files import locked
 from yolo_losses.comparison import folders
 from yolo_losses.comparison.grid import build
+from yolo_losses.comparison.report.opening import whole_command
 from yolo_losses.comparison.words import read_words
 
 fcntl = pytest.importorskip("fcntl")
@@ -61,3 +63,37 @@ def test_tasks_of_one_seed_each_make_one_comparison(data: Path, tmp_path: Path) 
         wait().check()
     summary = (tmp_path / "out" / "summary.csv").read_text().splitlines()
     assert len(summary) == 1 + 2 * 2
+
+
+@pytest.mark.parametrize(("status", "kept"), [("finished", True), ("failed", False), ("open", False)])
+def test_a_plan_leaves_the_record_of_a_run_that_another_command_has_finished(
+    status: str, kept: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = build(read_words(["model=yolov8n.yaml", f"data={data}", "cls_loss=bce", "seed=0"]))
+    (run, *_) = grid.runs(tmp_path)
+    run.folder.mkdir(parents=True)
+    (run.folder / "record.json").write_text("{}")
+    monkeypatch.setattr(folders, "status", lambda _: status)
+    folders.write_plan(run, 1, "")
+    assert (run.folder / "record.json").is_file() == kept
+
+
+@pytest.mark.parametrize(
+    ("command", "whole"),
+    [
+        ("yolo-losses compare seed=4 --out x", "yolo-losses compare seed=0-4 --out x"),
+        ("yolo-losses compare cfg=x.yaml", "yolo-losses compare cfg=x.yaml"),
+    ],
+)
+def test_the_command_that_repeats_a_comparison_has_the_seeds_of_all_commands(command: str, whole: str) -> None:
+    assert whole_command({"command": command, "seeds": [4, 0, 1, 2, 3]}) == whole
+
+
+def test_no_check_of_a_training_asks_for_a_newer_ultralytics(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[None] = []
+    monkeypatch.setattr(checks, "ONLINE", True)
+    monkeypatch.setattr(checks, "IS_PIP_PACKAGE", True)
+    monkeypatch.setattr(checks, "check_latest_pypi_version", lambda *_: asked.append(None) or "0")
+    build(read_words(["model=yolov8n.yaml", f"data={data}", "cls_loss=bce,focal", "seed=0"]))
+    assert not asked
+    assert checks.ONLINE

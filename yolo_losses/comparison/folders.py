@@ -98,7 +98,8 @@ def check_folder(grid: Grid, out: Path) -> None:
 def write_plan(run: Run, threads: int, data_hash: str) -> None:
     """Write the plan for the process of a run, and delete the record of a failure, since the run is repeated."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / RECORD_FILE).unlink(missing_ok=True)
+    if status(run) != "finished":  # another command may have finished it meanwhile
+        (run.folder / RECORD_FILE).unlink(missing_ok=True)
     plan = {
         "name": run.cell.name,
         "configuration": dict(run.cell.configuration),

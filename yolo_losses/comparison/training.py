@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,5 +68,18 @@ def _begin(model: Any, settings: Mapping[str, Any]) -> None:
             super().check_resume(overrides)
             raise _CheckedError
 
-    with suppress(_CheckedError):
+    with suppress(_CheckedError), _no_update_check():
         model.train(trainer=Beginning, **settings)
+
+
+@contextmanager
+def _no_update_check() -> Iterator[None]:
+    """Keep Ultralytics from asking the package index for a newer version, as it does when a training begins."""
+    from ultralytics.utils import checks
+
+    online = checks.ONLINE
+    checks.ONLINE = False
+    try:
+        yield
+    finally:
+        checks.ONLINE = online

@@ -147,7 +147,7 @@ def _context(result: Analysis, plan: Mapping[str, Any], drawn: Sequence[Drawn]) 
         "versions": versions,
         "devices": sorted({r.device for r in result.records if r.device}),
         "data_hashes": {data: tables.hashes(result, data) for data in result.sets},
-        "command": plan.get("command") or None,
+        "command": opening.whole_command(plan),
         "method": describe_method(result),
     }
 

@@ -84,9 +84,15 @@ def _over_images(result: Analysis, scope: str) -> bool:
     return any(c.estimate.images for n in result.candidates if (c := result.get(scope, n)) and c.estimate)
 
 
+def whole_command(plan: Mapping[str, Any]) -> str | None:
+    """Return the last command, with the seeds of all commands."""
+    command, seeds = plan.get("command"), plan.get("seeds")
+    return with_seeds(command, sorted(seeds)) if command and seeds else command or None
+
+
 def run_next(result: Analysis, plan: Mapping[str, Any]) -> tuple[str, str | None]:
     """Return what to do next, and the command where there is one."""
-    command = plan.get("command")
+    command = whole_command(plan)
     places = [(name, data) for data in result.sets for name in result.names if name in result.failed(data)]
     failed = {name for name, _ in places}
     if not failed:
@@ -134,11 +140,12 @@ def _next_seeds(result: Analysis, command: str | None, failed: Collection[str]) 
         return Text("{why}: train seeds {seeds} of it and of the baseline.", why=why, seeds=as_range(seeds)), None
     if "seed=" not in command:
         command += " seed=0"
-    repeated = re.sub(r"(?<!\S)seed=('[^']*'|\[[^\]]*\]|\S+)", lambda m: _seed_word(m[1], sorted(seeds)), command)
-    return (
-        Text("{why}; what is finished is not run again:", why=why),
-        repeated if "seed=" in command else f"{command} seed={as_range(seeds)}",
-    )
+    return Text("{why}; what is finished is not run again:", why=why), with_seeds(command, sorted(seeds))
+
+
+def with_seeds(command: str, seeds: Sequence[int]) -> str:
+    """Return a command with other seeds."""
+    return re.sub(r"(?<!\S)seed=('[^']*'|\[[^\]]*\]|\S+)", lambda m: _seed_word(m[1], seeds), command)
 
 
 def _seed_word(before: str, seeds: Sequence[int]) -> str:
