@@ -83,10 +83,11 @@ def peak_bytes(once: Callable[[], object], device: Any) -> int:
             once()
     finally:
         torch.set_num_threads(threads)
-    events = profiled.profiler.kineto_results.events()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    clock = "start_ns" if events and hasattr(events[0], "start_ns") else "start_us"  # of torch 2.3
     live = peak = 0
-    for _, size in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
-        live += size
+    for event in sorted(events, key=lambda event: getattr(event, clock)()):
+        live += event.nbytes()
         peak = max(peak, live)
     return peak
 

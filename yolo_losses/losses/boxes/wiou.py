@@ -132,7 +132,8 @@ class RunningMeanLoss(Stateful, nn.Module):
     def updated(self, sums: Tensor) -> Tensor:
         """Return the running mean after a batch with these sums."""
         total, count = sums.to(self.mean_loss)
-        return self.mean_loss.lerp(total / count.clamp_min(1), torch.where(count > 0, self.momentum, 0.0))
+        mean = self.mean_loss.lerp(total / count.clamp_min(1), self.momentum)
+        return torch.where(count > 0, mean, self.mean_loss)
 
     @torch.no_grad()
     def commit(self, sums: Tensor) -> None:
