@@ -21,7 +21,7 @@ import zipfile
 from importlib.metadata import PathDistribution
 from pathlib import Path
 
-from compat import OK, REPOSITORY, last_line, record, run, table, training_options
+from compat import ABSENT, OK, REPOSITORY, last_line, record, run, table, training_options
 
 TESTS = REPOSITORY / "tests"
 MATHS = "losses/test_properties.py losses/boxes losses/classification losses/masks integration/criteria/test_anchors.py"
@@ -40,7 +40,8 @@ def main() -> int:
         chosen = {name: how for name, how in environments(wheel).items() if not only or name in only}
         results = {name: battery(Path(temporary) / name, *how) for name, how in chosen.items()}
     print(table(list(results), list(results.values()), CHECKS))
-    return 0 if results and all(value == OK for result in results.values() for value in result.values()) else 1
+    outcomes = {value for result in results.values() for value in result.values()}
+    return 0 if results and outcomes <= {OK, ABSENT} else 1
 
 
 def build_wheel(folder: Path) -> Path:
@@ -120,22 +121,26 @@ def battery(folder: Path, python: str, installed: list[str]) -> dict[str, str]:
         written = (folder / "runs" / "run" / "args.yaml").read_text(encoding="utf-8").splitlines()
         assert {f"{key}: {value}" for key, value in KEYS.items()} <= set(written)
 
-    def compare() -> None:
+    def compare() -> str | None:
         if not installed[0].endswith(COMPARE):
-            return
+            return ABSENT
         own = ("name=", "project=", "exist_ok=")  # the comparison has folders of its own
         grid = [*(option for option in options if not option.startswith(own)), "cls_loss=bce,focal", "seed=0,1"]
         code, output = command("yolo-losses", "compare", *grid, "--out", str(folder / "comparison"))
         assert code == 0, last_line(output)
         assert (folder / "comparison" / "report.md").is_file()
+        return None
 
-    def maths() -> None:
+    def maths() -> str | None:
+        if installed[0].endswith(COMPARE):  # tests need heads of today, and test this torch with them
+            return ABSENT
         tests = [str(TESTS / name) for name in MATHS.split()]
         # Compiling is a choice, and an old torch cannot compile all that a new one can.
         chosen = ["-q", "-p", "no:cacheprovider", "-m", "not long", "-k", "not compile and not traced"]
         code, output = command("python", "-m", "pytest", *chosen, *tests)
         failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
         assert code == 0, f"{last_line(output)}: {'; '.join(failed[:5])}"
+        return None
 
     options = [f"{k}={v}" for k, v in training_options(folder, "detect").items()] + ["model=yolov8n.yaml", "name=run"]
     for name, check in zip(CHECKS, (install, start_up, refused, train, compare, maths), strict=True):
