@@ -10,6 +10,7 @@ from yolo_losses.recommendation.rules import GRADES, Evidence, Rule
 from yolo_losses.recommendation.traits import Traits
 from yolo_losses.recommendation.verdicts import Verdict, find
 
+WORDS_IN_FAVOUR = ("better", "leans better")  # verdicts, the strongest first
 AT_MOST = 4  # candidates beside stock
 AT_MOST_AVOIDED = 4
 
@@ -62,7 +63,8 @@ def choose(
 ) -> tuple[list[Candidate], list[Note], list[Note]]:
     """Return candidates, what to look at first, and what not to try.
 
-    A candidate that was decided here to be better comes first; one that was decided to be worse is one not to try.
+    A candidate that came out better here, or leans so, comes first; one that came out worse, or leans so, is one not to
+    try.
     """
     found: dict[str, Candidate] = {}
     checks, avoided, lost = [], [], []
@@ -78,7 +80,7 @@ def choose(
                 avoided.append(Note(rule.what, rule.reason(traits), rule.evidence, verdict))
         elif rule.is_available(traits.task):
             candidate = _candidate(rule, traits, verdict)
-            if verdict is not None and verdict.word == "worse":
+            if verdict is not None and verdict.word in ("worse", "leans worse"):
                 lost.append(Note(candidate.words, f"although {candidate.reasons[0]}", rule.evidence, verdict))
             elif candidate.words in found:
                 first = found[candidate.words]
@@ -89,11 +91,12 @@ def choose(
 
 
 def _in_order(candidates: list[Candidate]) -> list[Candidate]:
-    """Return what was decided here to be better first; then the first of each key, so that no key takes all places."""
+    """Return what came out better here first, then what leans so; then the first of each key, not all of one key."""
     choices = [candidate.choice for candidate in candidates]
     turns = [choices[:number].count(choice) for number, choice in enumerate(choices)]
-    better = [candidate.verdict is not None and candidate.verdict.word == "better" for candidate in candidates]
-    order = sorted(range(len(candidates)), key=lambda number: (not better[number], turns[number]))
+    words = [candidate.verdict.word if candidate.verdict else "" for candidate in candidates]
+    ranks = [WORDS_IN_FAVOUR.index(word) if word in WORDS_IN_FAVOUR else len(WORDS_IN_FAVOUR) for word in words]
+    order = sorted(range(len(candidates)), key=lambda number: (ranks[number], turns[number]))
     return [candidates[number] for number in order]
 
 

@@ -29,7 +29,7 @@ def report(found: Recommendation) -> str:
         *([["Look at this first", *_notes(found.checks)]] if found.checks else []),
         [*_stock(found)],
         *(
-            [["Worth a comparison, each for the trait that it names", *_candidates(found.candidates)]]
+            [["Worth a comparison, each for the trait that it names", *_candidates(found.candidates, traits.task)]]
             if found.plan
             else []
         ),
@@ -127,7 +127,7 @@ def _stock(found: Recommendation) -> Iterator[str]:
     yield from textwrap.wrap(text, WIDTH, initial_indent="   ", subsequent_indent="   ")
 
 
-def _candidates(candidates: Sequence[Candidate]) -> Iterator[str]:
+def _candidates(candidates: Sequence[Candidate], task: str) -> Iterator[str]:
     for number, candidate in enumerate(candidates, 2):
         yield f"{number}. {candidate.words}"
         yield from _entry("why", "; ".join(candidate.reasons), "   ")
@@ -137,8 +137,16 @@ def _candidates(candidates: Sequence[Candidate]) -> Iterator[str]:
         if candidate.verdict is not None:
             yield from _entry("", str(candidate.verdict), "   ")
         yield _entry("", evidence.url, "   ")[0]
-        measured = candidate.choice == "cls_loss"  # the table of training steps in docs/speed.md
-        yield from _entry("cost", "a training step takes as long as with stock" if measured else "not measured", "   ")
+        yield from _entry("cost", _cost(candidate.choice, task), "   ")
+
+
+def _cost(choice: str, task: str) -> str:
+    """Return what docs/speed.md has of losses that a key chooses; those of rotated boxes are not measured."""
+    if choice == "cls_loss":
+        return "a training step takes as long as with stock"
+    if choice == "box_loss" and task != "obb":
+        return "the criterion, a small part of a training step, takes as long as with stock"
+    return "not measured"
 
 
 def _notes(notes: Sequence[Note]) -> Iterator[str]:
