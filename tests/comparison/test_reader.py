@@ -264,3 +264,17 @@ def test_runs_of_several_comparisons_are_told_apart_by_what_differs(tmp_path: Pa
     names = [record.name for record in read_runs(tmp_path).records]
     assert len(set(names)) == 5
     assert "cls_loss=focal cls_scale=auto lr0=0.02 cls_target=hard" in names
+
+
+def test_a_failed_seed_has_the_name_of_the_others_of_its_configuration(tmp_path: Path) -> None:
+    """Beside other comparisons, whose keys name it, it has no arguments of its own to be named by."""
+    for loss in ("bce", "focal"):
+        for seed in range(2):
+            write_run(tmp_path / "grid", {"cls_loss": loss}, seed)
+    for seed in range(3):
+        error = "boom" if seed == 2 else None
+        write_run(tmp_path / "single", {}, seed, name="default", settings={"box_loss": "siou"}, error=error)
+    found = read_runs(tmp_path).records
+    (name,) = {record.name for record in found if "single" in record.folder.parts}
+    assert "box_loss=siou" in name
+    assert {record.name for record in found if record.status == "failed"} == {name}

@@ -79,14 +79,25 @@ def test_a_plan_leaves_the_record_of_a_run_that_another_command_has_finished(
 
 
 @pytest.mark.parametrize(
-    ("command", "whole"),
+    ("commands", "whole"),
     [
-        ("yolo-losses compare seed=4 --out x", "yolo-losses compare seed=0-4 --out x"),
-        ("yolo-losses compare cfg=x.yaml", "yolo-losses compare cfg=x.yaml"),
+        (["compare seed=4 --out x", "compare seed=0 --out x"], "compare seed=0-4 --out x"),
+        (["compare 'seed=[0, 1]' --out x"], "compare seed=0-4 --out x"),
+        (["compare cfg=x.yaml"], "compare cfg=x.yaml"),
+        (["compare a=b seed=0", "compare a=c seed=1"], "compare a=b seed=0-4\ncompare a=c seed=0-4"),
     ],
 )
-def test_the_command_that_repeats_a_comparison_has_the_seeds_of_all_commands(command: str, whole: str) -> None:
-    assert whole_command({"command": command, "seeds": [4, 0, 1, 2, 3]}) == whole
+def test_the_commands_that_repeat_a_comparison_are_all_of_its_own_with_all_seeds(
+    commands: list[str], whole: str
+) -> None:
+    assert whole_command({"command": commands[-1], "commands": commands, "seeds": [4, 0, 1, 2, 3]}) == whole
+
+
+def test_a_plan_keeps_the_commands_of_all_that_wrote_it(data: Path, tmp_path: Path) -> None:
+    for loss in ("bce", "focal", "focal"):
+        grid = build(read_words(["model=yolov8n.yaml", f"data={data}", f"cls_loss=stock,{loss}", "seed=0"]))
+        folders.write_grid(grid, tmp_path, loss, {})
+    assert json.loads((tmp_path / folders.GRID_FILE).read_text())["commands"] == ["bce", "focal"]
 
 
 def test_no_check_of_a_training_asks_for_a_newer_ultralytics(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

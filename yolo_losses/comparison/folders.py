@@ -48,6 +48,7 @@ def write_grid(grid: Grid, out: Path, command: str, options: Mapping[str, Any]) 
     path = out / GRID_FILE
     new: dict[str, Any] = {
         "command": command,
+        "commands": [command],
         "options": dict(options),
         "settings": dict(grid.settings),
         "axes": {key: values for key, values in grid.axes.items() if key not in ("seed", "data")},
@@ -65,7 +66,8 @@ def write_grid(grid: Grid, out: Path, command: str, options: Mapping[str, Any]) 
         if old := read_plan(out):
             for key, values in old["axes"].items():
                 new["axes"][key] = values + [v for v in new["axes"][key] if v not in values]
-            for key in ("seeds", "data", "cells"):
+            old.setdefault("commands", [old["command"]])
+            for key in ("commands", "seeds", "data", "cells"):
                 new[key] = old[key] + [v for v in new[key] if v not in old[key]]
         write_json(path, new)
 

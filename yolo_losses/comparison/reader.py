@@ -70,6 +70,7 @@ def read_runs(folder: Path) -> Runs:
             problems.append(f"{path.relative_to(folder).as_posix()}: {error}")
     if unfinished:
         problems.append(Text("{n} runs of this comparison are not over yet.", n=unfinished))
+    _share_arguments(records)
     originals = _without_copies(records, folder, problems)
     _name_by_differences(originals)
     problems += _marks(originals, folder)
@@ -249,6 +250,15 @@ def _marks(records: Sequence[RunRecord], folder: Path) -> Iterator[str]:
                 " are those of its results."
             )
             yield Text(text, path=record.folder.relative_to(folder).as_posix(), written=written)
+
+
+def _share_arguments(records: Sequence[RunRecord]) -> None:
+    """Give failed runs the arguments of a run of the same configuration that finished, by which it is named."""
+    finished = {record.folder.parent: record.arguments for record in records if record.arguments}
+    for record in records:
+        if not record.arguments and record.folder.parent in finished:
+            shared = finished[record.folder.parent]
+            record.arguments = {key: value for key, value in shared.items() if key != "save_dir"}
 
 
 def _name_by_differences(records: list[RunRecord]) -> None:

@@ -83,7 +83,7 @@ def add_training_keys() -> bool:
 
     Returns `False` if they had been added before.
     """
-    if _added_keys:
+    if _own_keys:
         return False
     _add_keys({**settings.CHOICES, class_weights.BETA.key: class_weights.BETA.default})
     registry.listen(_on_register, _on_remove)

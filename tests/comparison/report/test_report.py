@@ -274,9 +274,9 @@ def test_a_summary_keeps_the_keys_that_only_some_configurations_have(tmp_path):
 
 
 def test_a_summary_may_lack_what_no_verdict_needs_and_change_its_mind_on_a_column_late(tmp_path):
-    lines = ["data,name,cls_loss,cls_scale,seed,status,best_map50_95"]
-    lines += [f"x.yaml,cls_loss=focal cls_scale=1,focal,1,{seed},finished,0.3" for seed in range(120)]
-    lines += ["x.yaml,cls_loss=focal cls_scale=auto,focal,auto,0,finished,0.4"]
+    lines = ["data,name,cls_loss,cls_scale,seed,status,epochs,best_map50_95"]
+    lines += [f"x.yaml,cls_loss=focal cls_scale=1,focal,1,{seed},finished,9,0.3" for seed in range(120)]
+    lines += ["x.yaml,cls_loss=focal cls_scale=auto,focal,auto,0,finished,9,0.4"]
     (tmp_path / "summary.csv").write_text("\n".join(lines))
     found = read_summary(tmp_path / "summary.csv")
     assert len(found) == 121

@@ -85,9 +85,11 @@ def _over_images(result: Analysis, scope: str) -> bool:
 
 
 def whole_command(plan: Mapping[str, Any]) -> str | None:
-    """Return the last command, with the seeds of all commands."""
-    command, seeds = plan.get("command"), plan.get("seeds")
-    return with_seeds(command, sorted(seeds)) if command and seeds else command or None
+    """Return the commands of a comparison, a line each, with the seeds of all of them."""
+    commands = [command for command in plan.get("commands", [plan.get("command")]) if command]
+    if seeds := plan.get("seeds"):
+        commands = [with_seeds(command, sorted(seeds)) for command in commands]
+    return "\n".join(dict.fromkeys(commands)) or None
 
 
 def run_next(result: Analysis, plan: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -99,7 +101,7 @@ def run_next(result: Analysis, plan: Mapping[str, Any]) -> tuple[str, str | None
         return _next_seeds(result, command, failed)
     text = (
         "Find out why every run of {titles} failed: the last lines of each are under Failed runs, and more seeds would"
-        " fail too. The same command trains them again."
+        " fail too. The command that trained these runs trains them again."
     )
     why = Text(text, titles=[Text.joined("", (result.labels[name], on(result, data))) for name, data in places])
     if result.baseline in failed or not result.candidates or failed.issuperset(result.candidates):
@@ -145,7 +147,9 @@ def _next_seeds(result: Analysis, command: str | None, failed: Collection[str]) 
 
 def with_seeds(command: str, seeds: Sequence[int]) -> str:
     """Return a command with other seeds."""
-    return re.sub(r"(?<!\S)seed=('[^']*'|\[[^\]]*\]|\S+)", lambda m: _seed_word(m[1], seeds), command)
+    # A shell's list is quoted as a whole, 'seed=[0, 1]'.
+    pattern = r"(?<!\S)(?:'seed=[^']*'|seed=('[^']*'|\[[^\]]*\]|\S+))"
+    return re.sub(pattern, lambda found: _seed_word(found[1] or "", seeds), command)
 
 
 def _seed_word(before: str, seeds: Sequence[int]) -> str:

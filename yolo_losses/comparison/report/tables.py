@@ -84,13 +84,15 @@ def read_summary(path: Path) -> list[RunRecord]:
 
     records = []
     found = polars.read_csv(path, infer_schema_length=None)
-    if missing := [name for name in ("name", "data", "seed", "status", "best_map50_95") if name not in found.columns]:
+    if missing := [
+        name for name in ("name", "data", "seed", "status", "epochs", "best_map50_95") if name not in found.columns
+    ]:
         raise ValueError(f"{path} is not of a comparison: it lacks the column '{missing[0]}'")
     for row in found.iter_rows(named=True):
         keys = list(row)[2 : list(row).index("seed")]
-        values: dict[str, Any] = {key: row[key] for key in ("name", "seed", "data", "status")}
+        values: dict[str, Any] = {key: row[key] for key in ("name", "seed", "data", "status", "epochs")}
         values |= {key: row.get(key) or "" for key in ("device", "data_hash", "weights_hash", "order_hash")}
-        values |= {key: row.get(key) for key in ("epochs", "error", "seconds_per_epoch", "peak_memory_mb")}
+        values |= {key: row.get(key) for key in ("error", "seconds_per_epoch", "peak_memory_mb")}
         values |= {which: _metrics_of(row, which) for which in ("best", "last")}
         values["configuration"] = {key: row[key] for key in keys if row[key] is not None}
         values["versions"] = {key: row[key] for key in VERSIONS if row.get(key)}
