@@ -15,7 +15,7 @@ from ultralytics.utils import checks
 
 from yolo_losses._files import locked
 from yolo_losses.comparison import folders
-from yolo_losses.comparison.grid import build
+from yolo_losses.comparison.grid import Grid, build
 from yolo_losses.comparison.report.opening import whole_command
 from yolo_losses.comparison.words import read_words
 
@@ -26,13 +26,17 @@ def test_a_plan_keeps_the_seeds_of_commands_that_write_it_at_the_same_time(data:
     tasks = 8
     together = threading.Barrier(tasks)
 
-    def add(seed: int) -> None:
-        grid = build(read_words(["model=yolov8n.yaml", f"data={data}", "cls_loss=bce,focal", f"seed={seed}"]))
+    grids = [
+        build(read_words(["model=yolov8n.yaml", f"data={data}", "cls_loss=bce,focal", f"seed={seed}"]))
+        for seed in range(tasks)
+    ]
+
+    def add(grid: Grid) -> None:
         together.wait()
         folders.write_grid(grid, tmp_path, "", {})
 
     with ThreadPoolExecutor(tasks) as pool:
-        list(pool.map(add, range(tasks)))
+        list(pool.map(add, grids))
     assert sorted(json.loads((tmp_path / folders.GRID_FILE).read_text())["seeds"]) == list(range(tasks))
 
 
