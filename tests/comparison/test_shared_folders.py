@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import words
@@ -14,8 +16,10 @@ from conftest import start
 from ultralytics.utils import checks
 
 from yolo_losses._files import locked
-from yolo_losses.comparison import folders
+from yolo_losses.comparison import driver, folders, worker
 from yolo_losses.comparison.grid import Grid, build
+from yolo_losses.comparison.options import Options
+from yolo_losses.comparison.record import PLAN_FILE, RECORD_FILE
 from yolo_losses.comparison.report.opening import whole_command
 from yolo_losses.comparison.words import read_words
 
@@ -58,13 +62,45 @@ def test_a_lock_holds_while_its_file_is_replaced(tmp_path: Path) -> None:
     assert entered.is_set()
 
 
+def waits(path: Path, call: Callable[[], Any], meanwhile: Callable[[], Any]) -> Any:
+    """Return what a call returns that has to wait for the lock of a file, which another process holds meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        with locked(path):
+            waiting = pool.submit(call)
+            assert wait([waiting], 0.5).not_done
+            meanwhile()
+        return waiting.result(60)
+
+
+def test_a_run_that_another_process_is_training_is_waited_for_and_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "end_with_parent", lambda: None)
+    monkeypatch.setattr(worker, "carry_out", lambda folder, plan: pytest.fail("trained twice"))
+    (tmp_path / PLAN_FILE).write_text(json.dumps({"cwd": str(tmp_path / "none")}))
+    finish = (tmp_path / RECORD_FILE).touch
+    assert waits(tmp_path / PLAN_FILE, lambda: worker.main(str(tmp_path)), finish) == 0
+
+
+def test_a_report_waits_for_the_command_that_is_writing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("scipy")
+    events: list[str] = []
+    monkeypatch.setattr("yolo_losses.comparison.report.build_report", lambda *_, **__: events.append("second"))
+    waits(
+        tmp_path / folders.GRID_FILE,
+        lambda: driver.write_report(Options(out=tmp_path)),
+        lambda: events.append("first"),
+    )
+    assert events == ["first", "second"]
+
+
 @pytest.mark.long
 def test_tasks_of_one_seed_each_make_one_comparison(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("rich")
     pytest.importorskip("scipy")
     waiting = [start(*words(data, tmp_path / "out", f"seed={seed}", cls_loss="bce,focal")) for seed in range(2)]
-    for wait in waiting:
-        wait().check()
+    for result in waiting:
+        result().check()
     summary = (tmp_path / "out" / "summary.csv").read_text().splitlines()
     assert len(summary) == 1 + 2 * 2
 
