@@ -11,7 +11,6 @@ of an interpreter would take too long. For the same reason, it only imports modu
 
 import os
 import sys
-from _thread import get_ident  # a built-in module; importing `threading` would take longer than this whole file
 
 TYPE_CHECKING = False  # known to type checkers, without importing `typing`
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class PostImportFinder:
     def __init__(self, names: "Container[str]", call: "Callable[[ModuleType], None]") -> None:
         self.names = names
         self.call = call
-        self._searching: set[tuple[int, str]] = set()
+        self._searching: set[str] = set()
 
     def find_spec(
         self, fullname: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
@@ -43,15 +42,15 @@ class PostImportFinder:
         """Return the spec of a module to wait for, None for any other module."""
         if fullname not in self.names:
             return None
-        # Another finder may use the whole import system, including this finder.
-        search = (get_ident(), fullname)
-        if search in self._searching:
+        # Another finder may use the whole import system, including this finder. Another thread cannot be in here: the
+        # import system holds its global lock while it calls a finder.
+        if fullname in self._searching:
             return None
-        self._searching.add(search)
+        self._searching.add(fullname)
         try:
             spec = self._find_behind(fullname, path, target)
         finally:
-            self._searching.discard(search)
+            self._searching.discard(fullname)
         if spec is not None and spec.loader is not None:  # a namespace package has no loader, and no body
             self._wrap_loader(fullname, spec.loader)
         return spec
