@@ -161,7 +161,25 @@ def test_threads_that_import_at_once_have_each_module_passed_on_once(
     assert sorted(seen) == sorted(names)
 
 
+def test_the_start_up_file_leaves_the_finder_of_an_active_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    assert hook._finder in sys.meta_path
+    autoload.install()
+    assert hook._finder in sys.meta_path
+
+
 # What the hook makes of it.
+def test_a_module_that_installs_the_hook_while_it_is_loaded_is_patched_when_it_is_complete(
+    made_up: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    monkeypatch.setitem(hook.PATCHES, "made_up", lambda module: seen.append(hasattr(module, "done")))  # type: ignore[misc]
+    installing = "from yolo_losses.integration import hook\nhook.install()\ndone = True"
+    made_up(write(tmp_path, {"__init__": installing}), set(), seen.append)
+    importlib.import_module("made_up")
+    assert seen == [True]
+
+
 def test_a_module_that_is_loaded_while_the_package_is_uninstalled_is_left_alone(
     made_up: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
