@@ -169,6 +169,20 @@ def test_what_lost_here_is_not_tried() -> None:
     assert "worse (-3.0 points" in str(avoided[0].verdict)
 
 
+def test_what_leans_better_comes_first_of_its_key_and_what_leans_worse_is_not_tried() -> None:
+    small = dataclasses.replace(RARE, small=0.5)
+    known = [
+        Verdict("deep_pcb", "box_loss=inner_ciou", 2.0, -0.5, 4.4, "leans better", 3),
+        verdict("leans worse", difference=-0.5),
+        verdict("worse", "cls_loss=eqfl", difference=-3),
+    ]
+    candidates, _, avoided = choose(small, RULES, known)
+    words = [candidate.words for candidate in candidates]
+    assert words[:2] == ["box_loss=inner_ciou", "cls_weights=balanced"]
+    assert [candidate.choice for candidate in candidates[2:]] == ["box_loss"] * 2
+    assert [note.what for note in avoided[:2]] == ["cls_loss=eqfl", "cls_loss=efl"]
+
+
 def test_what_is_inconclusive_here_keeps_its_grade_and_says_so() -> None:
     found = next(c for c in choose(RARE, RULES, [verdict("inconclusive")])[0] if c.words == "cls_loss=efl")
     assert found.grade == "measured by its authors"

@@ -10,7 +10,8 @@ from yolo_losses.recommendation.rules import GRADES, Evidence, Rule
 from yolo_losses.recommendation.traits import Traits
 from yolo_losses.recommendation.verdicts import Verdict, find
 
-WORDS_IN_FAVOUR = ("better", "leans better")  # verdicts, the strongest first
+IN_FAVOUR = ("better", "leans better")  # verdicts, the strongest first
+AGAINST = ("worse", "leans worse")
 AT_MOST = 4  # candidates beside stock
 AT_MOST_AVOIDED = 4
 
@@ -64,7 +65,7 @@ def choose(
     """Return candidates, what to look at first, and what not to try.
 
     A candidate that came out better here, or leans so, comes first; one that came out worse, or leans so, is one not to
-    try.
+    try. What was decided here comes first among these.
     """
     found: dict[str, Candidate] = {}
     checks, avoided, lost = [], [], []
@@ -80,24 +81,32 @@ def choose(
                 avoided.append(Note(rule.what, rule.reason(traits), rule.evidence, verdict))
         elif rule.is_available(traits.task):
             candidate = _candidate(rule, traits, verdict)
-            if verdict is not None and verdict.word in ("worse", "leans worse"):
+            if verdict is not None and verdict.word in AGAINST:
                 lost.append(Note(candidate.words, f"although {candidate.reasons[0]}", rule.evidence, verdict))
             elif candidate.words in found:
                 first = found[candidate.words]
                 found[candidate.words] = Candidate(**{**vars(first), "reasons": first.reasons + candidate.reasons})
             else:
                 found[candidate.words] = candidate
-    return _in_order(list(found.values()))[:AT_MOST], checks, [*lost, *avoided][:AT_MOST_AVOIDED]
+    not_to_try = sorted([*lost, *avoided], key=lambda note: _rank(note.verdict, AGAINST))
+    return _in_order(list(found.values()))[:AT_MOST], checks, not_to_try[:AT_MOST_AVOIDED]
+
+
+def _rank(verdict: Verdict | None, words: Sequence[str]) -> int:
+    """Return the place of a verdict among words, the number of them for any other verdict and for none."""
+    return words.index(verdict.word) if verdict is not None and verdict.word in words else len(words)
 
 
 def _in_order(candidates: list[Candidate]) -> list[Candidate]:
-    """Return what came out better here first, then what leans so; then the first of each key, not all of one key."""
-    choices = [candidate.choice for candidate in candidates]
-    turns = [choices[:number].count(choice) for number, choice in enumerate(choices)]
-    words = [candidate.verdict.word if candidate.verdict else "" for candidate in candidates]
-    ranks = [WORDS_IN_FAVOUR.index(word) if word in WORDS_IN_FAVOUR else len(WORDS_IN_FAVOUR) for word in words]
-    order = sorted(range(len(candidates)), key=lambda number: (ranks[number], turns[number]))
-    return [candidates[number] for number in order]
+    """Return what came out better here first; then the first of each key, so that no key takes all places.
+
+    Of one key, what leans better comes first.
+    """
+    by_rank = sorted(candidates, key=lambda candidate: _rank(candidate.verdict, IN_FAVOUR))
+    choices = [candidate.choice for candidate in by_rank]
+    turns = [choices[:place].count(choice) for place, choice in enumerate(choices)]
+    order = sorted(range(len(by_rank)), key=lambda place: (_rank(by_rank[place].verdict, IN_FAVOUR) > 0, turns[place]))
+    return [by_rank[place] for place in order]
 
 
 def _candidate(rule: Rule, traits: Traits, verdict: Verdict | None) -> Candidate:
