@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+def ratios_to_stock(pairs: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Return the ratios of pairs of a chosen loss and the stock one, by name; empty if the batch overflowed.
+
+    A ratio is NaN where the stock one alone is 0, as cross-entropy over a single class always is.
+    """
+    if not all(map(math.isfinite, itertools.chain(*pairs.values()))):
+        return {}
+    return {name: own / stock if stock else math.nan if own else 0.0 for name, (own, stock) in pairs.items()}
 
 
 @dataclass(frozen=True)
@@ -28,16 +39,11 @@ class Against:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """The ratios of the values and of the gradient norms; empty if the batch overflowed. This synchronizes.
-
-        A ratio is NaN where the reference alone is 0, as cross-entropy over a single class always is.
-        """
+        """The ratios of the values and of the gradient norms, as `ratios_to_stock` has them. This synchronizes."""
         pairs = {"value": (float(self.value), float(self.reference))}
         if self.gradient.any():
             pairs["gradient"] = (float(self.gradient.norm()), float(self.reference_gradient.norm()))
-        if not all(map(math.isfinite, itertools.chain(*pairs.values()))):
-            return {}
-        return {name: own / stock if stock else math.nan if own else 0.0 for name, (own, stock) in pairs.items()}
+        return ratios_to_stock(pairs)
 
     @torch.no_grad()
     def sums(self, positive: Tensor) -> Tensor:

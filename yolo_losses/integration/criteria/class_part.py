@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from yolo_losses.integration.criteria.against import ratios_to_stock
 from yolo_losses.integration.criteria.anchor_branch import AnchorBranch
 from yolo_losses.integration.criteria.assignment import Assignment
 from yolo_losses.integration.criteria.parts import Part, bce_sum, full_precision
@@ -157,11 +157,11 @@ def _against_bce(
 
     The result is empty if the batch overflowed.
     """
-    ratios = {"value": float(term.detach().sum() * factor / bce_sum(logits, targets).clamp_min(1e-12))}
+    pairs = {"value": (float(term.detach().sum() * factor), float(bce_sum(logits, targets)))}
     if gradient is not None:  # the head is not frozen
         own = gradient.reshape(-1)[at.element].float()
         stock = logits.detach().reshape(-1)[at.element].float().sigmoid() - at.score.float()
         if at.valid is not None:
             own, stock = (torch.where(at.valid, each, 0) for each in (own, stock))
-        ratios["gradient"] = float(own.norm() * factor / stock.norm().clamp_min(1e-12))
-    return ratios if all(map(math.isfinite, ratios.values())) else {}
+        pairs["gradient"] = (float(own.norm() * factor), float(stock.norm()))
+    return ratios_to_stock(pairs)

@@ -7,7 +7,6 @@ every decoder layer and for the denoising queries. Parts replace these; the matc
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
@@ -19,6 +18,7 @@ from yolo_losses import registry
 from yolo_losses.config.settings import KEYS, LossSettings
 from yolo_losses.integration import context
 from yolo_losses.integration.criteria import parts
+from yolo_losses.integration.criteria.against import ratios_to_stock
 from yolo_losses.integration.criteria.box_part import zeros_like
 from yolo_losses.integration.criteria.branch import Branch
 from yolo_losses.integration.criteria.parts import Part
@@ -220,11 +220,12 @@ class MatchedClassPart(Part):
             torch.autograd.grad(term, logits, retain_graph=True),
             self._stock(logits, targets, one_hot),
         )
-        ratios = {
-            "value": float(term.detach() / value.clamp_min(1e-12)),
-            "gradient": float(own[matched].norm() / stock[matched].norm().clamp_min(1e-12)),
-        }
-        return ratios if all(map(math.isfinite, ratios.values())) else {}
+        return ratios_to_stock(
+            {
+                "value": (float(term.detach()), float(value)),
+                "gradient": (float(own[matched].norm()), float(stock[matched].norm())),
+            }
+        )
 
     def _measure(self, logits: Tensor, targets: Tensor, one_hot: Tensor | None, values: Tensor | None) -> None:
         """Add the class term of a call to the statistics of `loss_stats`.
