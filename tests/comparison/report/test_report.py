@@ -77,6 +77,17 @@ def test_the_numbers_are_those_of_the_records(folder):
         assert row["difference"] == pytest.approx(statistics.fmean(focal) - statistics.fmean(bce))
 
 
+def test_time_and_memory_are_compared_on_the_seeds_that_both_have(tmp_path):
+    for seed, factor in enumerate((1, 2, 30)):  # the machine was busy with something else during the third
+        write_run(tmp_path, {"cls_loss": "bce"}, seed, seconds_per_epoch=10.0 * factor, peak_memory_mb=100.0 * factor)
+    for seed in range(2):
+        write_run(tmp_path, {"cls_loss": "focal"}, seed, seconds_per_epoch=15.0, peak_memory_mb=120.0)
+    build_report(tmp_path)
+    row = re.search(r"^\| focal \| 15.00 .*$", text(tmp_path), flags=re.MULTILINE)
+    assert row is not None
+    assert row[0] == "| focal | 15.00 ± 0.00 | 1.00 | 120 ± 0 | 0.80 |"
+
+
 def test_summary_csv_has_a_row_for_each_run(folder):
     table = pl.read_csv(folder / "summary.csv")
     assert len(table) == 10

@@ -85,6 +85,18 @@ def test_a_seed_without_a_partner_changes_no_difference():
     assert after["c2"].mean == pytest.approx(before["c2"].mean)
 
 
+def test_a_run_far_from_the_others_is_an_outlier_and_a_seed_without_a_partner_is_not():
+    values = values_of(np.random.default_rng(0).normal(0.3, 0.01, (10, 3)))
+    values["c0"] |= {seed: 0.3 + seed / 1000 for seed in range(3, 9)}
+    _, spreads = estimate_differences(values, "c0")
+    assert spreads is not None
+    assert not spreads.outliers
+    values["c3"][1] -= 0.2
+    _, spreads = estimate_differences(values, "c0")
+    assert spreads is not None
+    assert spreads.outliers == [("c3", 1)]
+
+
 def test_spreads_that_differ_by_chance_are_pooled_and_others_keep_their_own():
     df = np.full(6, 2.0)
     _, _, prior, apart = moderate(np.array([1.0, 1.2, 0.9, 1.1, 0.8, 1.0]), df, np.array(1.0), 10.0)

@@ -171,18 +171,20 @@ def _scope(result: Analysis, scope: str, drawn: Sequence[Drawn]) -> dict[str, An
 
 
 def _cost(result: Analysis, data: str) -> list[dict[str, Any]]:
-    """Return time and peak memory of an epoch by configuration, and against the baseline."""
+    """Return time and peak memory of an epoch by configuration, and against the baseline on the seeds that both have."""
     rows: list[dict[str, Any]] = []
     for name in result.names:
-        own = result.finished(data, name)
         row: dict[str, Any] = {"name": name}
         for key in ("seconds_per_epoch", "peak_memory_mb"):
-            values = [v for r in own if (v := getattr(r, key)) is not None]
-            row[key] = statistics.fmean(values) if values else None
-            row[f"{key}_sd"] = statistics.stdev(values) if len(values) > 1 else None
-            base = rows[0][key] if rows else row[key]
-            row[f"{key}_ratio"] = row[key] / base if row[key] and base else None
-        if own:
+            own, base = (
+                {r.seed: v for r in result.finished(data, each) if (v := getattr(r, key)) is not None}
+                for each in (name, result.baseline)
+            )
+            row[key] = statistics.fmean(own.values()) if own else None
+            row[f"{key}_sd"] = statistics.stdev(own.values()) if len(own) > 1 else None
+            reference = sum(base[seed] for seed in own if seed in base)
+            row[f"{key}_ratio"] = sum(own[seed] for seed in own if seed in base) / reference if reference else None
+        if result.finished(data, name):
             rows.append(row)
     return rows
 

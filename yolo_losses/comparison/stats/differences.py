@@ -155,8 +155,9 @@ def estimate_differences(
             images=images,
         )
     residuals = y @ design.residual
-    with np.errstate(invalid="ignore", divide="ignore"):
-        standardised = np.abs(residuals) / np.sqrt(fit.pooled * np.diag(design.residual))
-    outliers = [run for run, value in zip(runs, standardised, strict=True) if value > OUTLIER]
+    freedom = np.diag(design.residual)
+    unpaired = freedom < 1e-9  # a seed of one configuration alone: its residual is 0 but for rounding
+    standardized = np.abs(residuals) / np.sqrt(fit.pooled * np.where(unpaired, np.inf, freedom))
+    outliers = [run for run, value in zip(runs, standardized, strict=True) if value > OUTLIER]
     apart = {name: float(sd) for name, sd, alone in zip(names, fit.spreads**0.5, fit.apart, strict=True) if alone}
     return found, Spreads(float(fit.pooled**0.5), design.pool_df, float(fit.prior_df), apart, outliers)
