@@ -15,10 +15,11 @@ Runs = dict[str, Callable[[], object]]
 Rows = dict[str, dict[str, float]]
 
 
-def measure(runs: Runs, repeats: int, device: Any, title: str) -> Rows:
+def measure(runs: Runs, repeats: int, device: Any, title: str, memory: bool = True) -> Rows:
     """Return time and peak memory of each run as a ratio to the one called `stock`.
 
     A ratio is of two runs in direct succession, since a machine's speed drifts; which of them is first alternates.
+    `memory=False` is for runs in processes of their own, whose memory is not seen from here.
     """
     import torch
 
@@ -29,10 +30,12 @@ def measure(runs: Runs, repeats: int, device: Any, title: str) -> Rows:
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
+    if not memory:
+        runs["stock"]()  # the first run of all reads files that are not cached yet
     peaks = {}
     for name, once in runs.items():
         progress(f"{title}: warming up, {name}")
-        peaks[name] = peak_bytes(once, device)
+        peaks[name] = peak_bytes(once, device) if memory else 0
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     ratios: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(repeats):

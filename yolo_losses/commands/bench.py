@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         workloads[f"training step, {written(STEP)}"] = lambda: training_steps(*STEP, device, chosen)
     tables = {}
     for title, runs in workloads.items():
-        tables[title] = measure(runs(), args.repeats, device, title)
+        tables[title] = measure(runs(), args.repeats, device, title, memory=runs is not imports)
         show(title, tables[title])
     result = {
         "machine": machine(device),
