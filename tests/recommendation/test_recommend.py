@@ -8,7 +8,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-import ultralytics.utils  # noqa: F401 - its first import logs where the settings are
+import torch
+import ultralytics.utils  # its first import logs where the settings are
 import yaml
 from conftest import ROOT
 from made_up_sets import LARGE, SMALL, Lines, story, write
@@ -141,7 +142,7 @@ def test_what_is_offered_can_be_trained_with_the_model(
 ODD: dict[str, tuple[Lines, dict[str, object], list[str], str]] = {
     "no label files": (lambda n: None, {}, [], r"none of its 4 training images has labels: looked in .*labels/train$"),
     "empty label files": (lambda n: [], {}, [], "none of its 4 training images has labels"),
-    "only a test split": (lambda n: [f"0 {LARGE}"], {"splits": ["test"]}, [], "'train:' key missing"),
+    "only a test split": (lambda n: [f"0 {LARGE}"], {"splits": ["test"]}, [], r"key missing\. 'train' and 'val' are"),
     "rows of both kinds": (lambda n: [f"0 {LARGE}", f"0 {POLYGON}"], {}, [], "No valid images found.*0.png: "),
     "words for numbers": (lambda n: ["0 a b c d"], {}, [], "No valid images found.*could not convert string to float"),
     "a class beyond": (lambda n: [f"7 {LARGE}"], {}, [], "No valid images found.*exceeds dataset class count 2"),
@@ -233,6 +234,7 @@ def test_two_thousand_classes(tmp_path: Path) -> None:
     path = write(tmp_path, lines, images=30, names=[f"class {n}" for n in range(2000)])
     text = str(recommend(str(path), **FAST))
     assert "2,000, 1,7" in text  # of which 1,7xx have no label
+    assert re.search(r"classes without a training label: .* and 1,697 more", " ".join(text.split()))
     assert len(text.splitlines()) < 80
 
 
@@ -255,6 +257,36 @@ def test_weights_are_not_fetched(tmp_path: Path) -> None:
     assert found.plan is not None
     assert "model=yolov8n.pt" in found.plan.words
     assert not Path("yolov8n.pt").exists()
+
+
+def test_a_checkpoint_is_trained_at_its_own_size_if_no_other_is_passed(tmp_path: Path) -> None:
+    """As by `yolo train`, which takes `imgsz` of the checkpoint."""
+    checkpoint = tmp_path / "best.pt"
+    torch.save({"model": ultralytics.YOLO("yolov8n.yaml").model, "train_args": {"imgsz": 96}}, checkpoint)
+    path = str(story(tmp_path / "set"))
+    for passed, size in (({}, 96), ({"imgsz": 64}, 64)):
+        found = recommend(path, model=str(checkpoint), epochs=2, device="cpu", **passed)
+        assert found.traits.imgsz == size
+        assert found.plan is not None
+        assert f"imgsz={size}" in found.plan.words
+
+
+def test_classifiers_are_not_given_a_command_that_compare_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        for name, count in (("cat", 12), ("dog", 1)):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(count):
+                (tmp_path / split / name / f"{number}.png").touch()
+    assert run(f"data={tmp_path}") == 0
+    text = capsys.readouterr().out
+    assert "2. cls_weights=balanced" in text
+    assert "yolo-losses compare" not in text
+    assert "examples/classify.py" in text
+    assert "imgsz" not in text  # no length of an image is measured, and `yolo train` has another default here
+    assert run(f"data={tmp_path}", "--write", tmp_path / "grid.yaml") == 1
+    assert "compare does not train classifiers" in capsys.readouterr().err
 
 
 EXPECTED = {

@@ -18,7 +18,7 @@ def recommend(
     Args:
         data: the YAML file that describes the set, or the folder of a set for classification.
         model: as `YOLO.train` takes it; `None`: what `yolo train` takes for the task. Weights are not downloaded.
-        imgsz: the longer side of a training image in pixels; `None`: Ultralytics' default.
+        imgsz: the longer side of a training image in pixels; `None`: that of the checkpoint, else Ultralytics' default.
         task: task of the labels; `None`: that of the model, or without a model what the labels look like.
         **keys: other keys of `YOLO.train`, such as `epochs` and `device`, for the comparison that it ends with.
 
@@ -29,11 +29,14 @@ def recommend(
     Raises:
         ValueError: if the data set cannot be read or has no labels, or a key is invalid.
     """
+    from yolo_losses.config.keys import BOX_TASKS
     from yolo_losses.recommendation import candidates, network, plan, reader, rules, traits, verdicts
     from yolo_losses.recommendation.result import Recommendation
 
-    settings = _settings(data, model, imgsz, task, keys)
+    settings = _settings(data, imgsz, task, keys)
     built = network.load(model, task or "detect") if model is not None else None
+    if imgsz is None and built is not None and built.imgsz is not None:
+        settings["imgsz"] = built.imgsz
     if task is not None and built is not None and built.task != task:
         raise ValueError(f"'task={task}' is not what 'model={model}' is for: that is {built.task}")
     asked = task or (built.task if built is not None else None)
@@ -42,14 +45,14 @@ def recommend(
     built = built or network.load(None, found.task)
     measured = traits.measure(found, built, trained)
     tried, checks, avoided = candidates.choose(measured, rules.load(), verdicts.load())
-    per_image, device = built.seconds_per_image(trained, settings.get("device")) if tried else (None, "")
-    comparison = plan.make(tried, {"model": built.name, **settings}, measured, per_image)
+    device, comparison = "", None
+    if tried and found.task in BOX_TASKS:  # `compare` does not train classifiers
+        per_image, device = built.seconds_per_image(trained, settings.get("device"))
+        comparison = plan.make(tried, {"model": built.name, **settings}, measured, per_image)
     return Recommendation(data, built.name, device, found.inferred, measured, tried, checks, avoided, comparison)
 
 
-def _settings(
-    data: str, model: str | None, imgsz: int | None, task: str | None, keys: Mapping[str, Any]
-) -> dict[str, Any]:
+def _settings(data: str, imgsz: int | None, task: str | None, keys: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of the comparison's runs, checked as `yolo train` would."""
     from ultralytics.cfg import get_cfg
     from ultralytics.utils import DEFAULT_CFG

@@ -24,6 +24,7 @@ class Network:
     Attributes:
         name: its name, as passed to `yolo train`.
         task: its task.
+        imgsz: size that a checkpoint was trained at, which `yolo train` takes when no `imgsz` is passed; else `None`.
         stride: stride of its finest grid in pixels; `None` if it has none, or matches queries.
         end_to_end: whether it has a one-to-one branch.
         queries: whether it matches queries, as RT-DETR does.
@@ -33,6 +34,7 @@ class Network:
 
     name: str
     task: str
+    imgsz: int | None
     stride: float | None
     end_to_end: bool
     queries: bool
@@ -107,6 +109,7 @@ def load(name: str | None, task: str) -> Network:
     return Network(
         name=name,
         task=str(model.task),
+        imgsz=model.overrides.get("imgsz"),
         stride=float(module.stride.min()) if grid else None,
         end_to_end=hasattr(head, "one2one_cv2"),
         queries=queries,

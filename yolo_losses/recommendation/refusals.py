@@ -26,10 +26,12 @@ def refusals(what: str) -> Iterator[None]:
             yield
     except (Exception, SystemExit) as error:
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(getattr(error, "msg", None) or error))
-        lines = [line.strip(" ❌") for line in text.splitlines() if line.strip()] or [type(error).__name__]
+        lines = [line.strip() for line in text.replace(" ❌", "").replace("❌", "").splitlines() if line.strip()]
+        lines = lines or [type(error).__name__]
         lines = [line for line in lines if not line.startswith("Ultralytics ")] or lines  # its banner, of a device
-        # "No valid images found in FILE." says why in the next line.
-        reason = " ".join(lines[:2] if lines[0].startswith("No valid images") else lines[:1])
+        # "No valid images found in FILE." and "FILE key missing." say why in the next line.
+        more = lines[0].startswith("No valid images") or "key missing" in lines[0]
+        reason = " ".join(lines[: 2 if more else 1])
         raise ValueError(f"{what}: {reason}") from error
     finally:
         LOGGER.removeFilter(drop)

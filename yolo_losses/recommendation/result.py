@@ -19,13 +19,14 @@ class Recommendation:
     Attributes:
         data: the data set.
         model: the model.
-        device: the device on which the time was estimated; empty if there are no comparisons.
+        device: the device on which the time was estimated; empty if there is no comparison.
         inferred: how the task was found if nobody named it, else empty.
         traits: of the data set.
         candidates: losses that a trait speaks for, beside the stock ones; at most four, often none.
         checks: what to look at before any loss.
         avoided: what not to try.
-        plan: the comparison that would decide; `None` if there are no candidates.
+        plan: the comparison that would decide; `None` if there are no candidates, and for classifiers, which
+            `compare` does not train.
     """
 
     data: str
@@ -73,7 +74,8 @@ class Recommendation:
         """
         path = Path(path)
         if self.plan is None:
-            raise ValueError(f"'--write {path}': nothing in the labels speaks for a swap, so there is no grid to write")
+            why = "compare does not train classifiers" if self.candidates else "nothing in the labels speaks for a swap"
+            raise ValueError(f"'--write {path}': {why}, so there is no grid to write")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.plan.as_yaml(), encoding="utf-8")
         return path

@@ -122,7 +122,7 @@ def _word(name: str, value: Any) -> str:
             return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
         return percent(value)
     if isinstance(value, Sequence):
-        more = f" and {len(value) - 3} more" if len(value) > 4 else ""
+        more = f" and {len(value) - 3:,} more" if len(value) > 4 else ""
         return ", ".join(map(str, value[: 3 if more else 4])) + more
     return str(value)
 

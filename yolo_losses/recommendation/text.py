@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from yolo_losses.recommendation.candidates import Candidate, Note
 from yolo_losses.recommendation.plan import SEEDS, Plan
-from yolo_losses.recommendation.rules import percent, words
+from yolo_losses.recommendation.rules import REPOSITORY, percent, words
 from yolo_losses.recommendation.traits import ELONGATED, Traits
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 WIDTH = 110
 AT_MOST_NAMES = 5
 LABEL = 14  # width of the column of labels
+CLASSIFY = f"{REPOSITORY}examples/classify.py"
 
 
 def report(found: Recommendation) -> str:
@@ -30,11 +31,11 @@ def report(found: Recommendation) -> str:
         [*_stock(found)],
         *(
             [["Worth a comparison, each for the trait that it names", *_candidates(found.candidates, traits.task)]]
-            if found.plan
+            if found.candidates
             else []
         ),
         *([["What not to try", *_notes(found.avoided)]] if found.avoided else []),
-        *([[*_command(found.plan, found.device)]] if found.plan else []),
+        *([[*_decision(found)]] if found.candidates else []),
     ]
     return "\n\n".join("\n".join(lines) for lines in blocks)
 
@@ -43,7 +44,8 @@ def _title(found: Recommendation) -> str:
     traits = found.traits
     stride = f", finest stride {traits.stride:g} px" if traits.stride else ""
     task = f"task {traits.task}" + (f" ({found.inferred})" if found.inferred else "")
-    return f"{found.data}: {task}; {Path(found.model).name} at imgsz={traits.imgsz}{stride}"
+    size = f" at imgsz={traits.imgsz}" if traits.size_shares is not None else ""
+    return f"{found.data}: {task}; {Path(found.model).name}{size}{stride}"
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -85,7 +87,7 @@ def _rows(traits: Traits) -> Iterator[tuple[str, str]]:
 def _rare(traits: Traits) -> str:
     more = len(traits.rare) - AT_MOST_NAMES
     names = [f"{name} ({traits.class_counts[name]:,})" for name in traits.rare[:AT_MOST_NAMES]]
-    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(names) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _classes(traits: Traits) -> str:
@@ -118,10 +120,8 @@ def _entry(label: str, text: str, indent: str) -> list[str]:
 
 def _stock(found: Recommendation) -> Iterator[str]:
     yield "1. Start with the stock losses: change no key"
-    if not found.plan:
-        text = (
-            "Nothing in the labels speaks for a swap, so that is the answer. Most swaps are worth less than seeds move."
-        )
+    if not found.candidates:
+        text = "Nothing in the labels speaks for a swap: keep them. Most swaps change mAP by less than another seed does."
     else:
         text = "They are a strong baseline, and what everything below is compared with."
     yield from textwrap.wrap(text, WIDTH, initial_indent="   ", subsequent_indent="   ")
@@ -165,8 +165,16 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
         )
 
 
-def _command(plan: Plan, device: str) -> Iterator[str]:
+def _decision(found: Recommendation) -> Iterator[str]:
     yield "What decides it on this data"
+    if found.plan is None:
+        text = f"Trainings of each with three seeds; `compare` does not train classifiers. An example: {CLASSIFY}"
+        yield from textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    else:
+        yield from _command(found.plan, found.device)
+
+
+def _command(plan: Plan, device: str) -> Iterator[str]:
     time = f", about {span(plan.seconds)} one after the other on {device}" if plan.seconds is not None else ""
     yield f"  # {plan.configurations} configurations x {len(SEEDS)} seeds = {plan.runs} trainings{time}"
     yield f"  {plan.command}"

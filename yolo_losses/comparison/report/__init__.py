@@ -171,7 +171,7 @@ def _scope(result: Analysis, scope: str, drawn: Sequence[Drawn]) -> dict[str, An
 
 
 def _cost(result: Analysis, data: str) -> list[dict[str, Any]]:
-    """Return time and peak memory of an epoch by configuration, and against the baseline on the seeds that both have."""
+    """Return time and peak memory per epoch by configuration, and against the baseline on the seeds that both have."""
     rows: list[dict[str, Any]] = []
     for name in result.names:
         row: dict[str, Any] = {"name": name}
