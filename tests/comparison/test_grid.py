@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from yolo_losses.comparison import folders
+from yolo_losses.comparison import dataset, estimate, folders
 from yolo_losses.comparison.dataset import data_hash, read_data
 from yolo_losses.comparison.driver import dry_run, prepare
-from yolo_losses.comparison.grid import Grid, build, find_baseline
+from yolo_losses.comparison.grid import Grid, Run, build, find_baseline
 from yolo_losses.comparison.options import Options
 from yolo_losses.comparison.words import merge, read_configuration, read_keywords, read_words, split_at_commas
 
@@ -342,6 +344,37 @@ def test_a_dry_run_shows_the_grid_with_time_and_disk_and_starts_nothing(tmp_path
     assert re.search(r"disk: about \d+ MB, and 0\.\d GB more", text)
     assert "one seed" not in text
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "size", "trained"),
+    [
+        (["imgsz=64"], 64, 40),
+        ([], 96, 40),  # of the checkpoint, as by `yolo train`
+        (["fraction=0.5"], 96, 20),
+        (["fraction=0.001"], 96, 1),
+        (["fraction=7"], 96, 7),
+        (["fraction=70"], 96, 40),
+    ],
+)
+def test_the_estimate_is_of_the_images_and_the_size_that_are_trained(
+    words: list[str], size: int, trained: int, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    class Network(torch.nn.Conv2d):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            assert images.shape[2:] == (size, size)
+            return super().forward(images)
+
+    loaded = SimpleNamespace(model=Network(3, 1, 1), overrides={"imgsz": 96})
+    clock = itertools.count()
+    monkeypatch.setattr(estimate, "load_model", lambda *_: loaded)
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: next(clock)))  # a second a step
+    monkeypatch.setattr(dataset, "count_images", lambda description, split: {"train": 40, "val": 30}[split])
+    found = grid(data, "device=cpu", *words)
+    run = Run(found.cells[0], 0, data.parent)
+    assert estimate.seconds_per_epoch(run, {}) == (trained + 10) / 2  # in batches of 2
 
 
 def test_a_dry_run_warns_of_one_seed_and_of_no_baseline(tmp_path: Path, data: Path) -> None:

@@ -38,6 +38,13 @@ def count_images(description: Mapping[str, Any], split: str) -> int:
     return sum(1 for _ in _images(description.get(split)))
 
 
+def count_trained(images: int, fraction: Any) -> int:
+    """Return the number of training images that `fraction` selects: a share, a number above 1, or a list by split."""
+    if isinstance(fraction, list):
+        fraction = fraction[0] if fraction else 1.0
+    return min(images, fraction if fraction > 1 else max(1, round(images * fraction)))
+
+
 def _images(where: Any) -> Iterator[Path]:
     for path in [where] if isinstance(where, str) else where or []:
         folder = Path(path)

@@ -53,7 +53,7 @@ def describe(
         seconds = 0.0
         for run in todo:
             settings = run.cell.settings
-            key = (run.cell.data, *(settings.get(k) for k in ("model", "imgsz", "batch", "device")))
+            key = (run.cell.data, *(str(settings.get(k)) for k in ("model", "imgsz", "batch", "device", "fraction")))
             if key not in paces:
                 paces[key] = seconds_per_epoch(run, descriptions[run.cell.data])
             seconds += paces[key] * planned_epochs(run)
@@ -85,13 +85,14 @@ def seconds_per_epoch(run: Run, description: Mapping[str, Any]) -> float:
     import torch
 
     settings = run.cell.settings
-    model = load_model(str(settings["model"]), settings.get("task")).model
+    loaded = load_model(str(settings["model"]), settings.get("task"))
+    model, imgsz = loaded.model, settings.get("imgsz", loaded.overrides.get("imgsz", 640))
     on_gpu = torch.cuda.is_available() and settings.get("device") != "cpu"
     batch = int(settings.get("batch", 16))
     batch = (batch if batch >= 1 else 16) if on_gpu else 2
     device = torch.device("cuda" if on_gpu else "cpu")
     model = model.to(device).float().eval().requires_grad_()
-    images = torch.rand(batch, 3, *2 * [int(settings.get("imgsz", 640))], device=device)
+    images = torch.rand(batch, 3, *2 * [int(imgsz)], device=device)
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
@@ -101,7 +102,8 @@ def seconds_per_epoch(run: Run, description: Mapping[str, Any]) -> float:
         seconds.append(time.perf_counter() - start)
     each = min(seconds) / batch
     split = str(settings.get("split") or "val")
-    trained, validated = (dataset.count_images(description, part) for part in ("train", split))
+    trained = dataset.count_trained(dataset.count_images(description, "train"), settings.get("fraction", 1.0))
+    validated = dataset.count_images(description, split)
     return each * (trained + validated / 3)  # a forward pass takes about a third of both
 
 

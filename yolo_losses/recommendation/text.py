@@ -121,7 +121,9 @@ def _entry(label: str, text: str, indent: str) -> list[str]:
 def _stock(found: Recommendation) -> Iterator[str]:
     yield "1. Start with the stock losses: change no key"
     if not found.candidates:
-        text = "Nothing in the labels speaks for a swap: keep them. Most swaps change mAP by less than another seed does."
+        text = (
+            "Nothing in the labels speaks for a swap: keep them. Most swaps change mAP by less than another seed does."
+        )
     else:
         text = "They are a strong baseline, and what everything below is compared with."
     yield from textwrap.wrap(text, WIDTH, initial_indent="   ", subsequent_indent="   ")

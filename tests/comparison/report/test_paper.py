@@ -11,7 +11,7 @@ from made_up_runs import write_run
 pytest.importorskip("scipy")
 
 from yolo_losses.comparison.report import build_report
-from yolo_losses.comparison.report.paper import COLUMN_WIDTH
+from yolo_losses.comparison.report.paper import COLUMN_WIDTH, _signed
 
 CONFIGURATIONS = [
     {"cls_loss": "bce", "box_loss": "ciou"},
@@ -50,6 +50,11 @@ def test_the_table_has_the_numbers_of_the_verdicts(paper: Path) -> None:
     assert rows[2][0] == r"vfl focaler\_inner\_siou"
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+
+
+@pytest.mark.parametrize(("value", "text"), [(-0.0002, "$0.0$"), (-0.012, "$-1.2$"), (0.012, "$+1.2$")])
+def test_a_difference_that_rounds_to_zero_has_no_sign_as_in_the_report(value: float, text: str) -> None:
+    assert _signed(value) == text
 
 
 def test_every_loss_and_the_method_are_cited_and_in_the_bibliography(paper: Path) -> None:

@@ -11,6 +11,7 @@ from yolo_losses import registry
 from yolo_losses.comparison.record import EPOCHS, METRICS, RunRecord
 from yolo_losses.comparison.report import notes
 from yolo_losses.comparison.stats.analysis import ALL_SETS, RESAMPLES, Analysis, Comparison
+from yolo_losses.comparison.stats.verdict import points
 from yolo_losses.registry import LossSpec, bibliography
 
 UNNAMED = ("data", "dataset")  # what a file is called that says nothing of the data
@@ -242,7 +243,7 @@ def _number(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return "--" if math.isnan(value) else f"${value * 100:+.1f}$"
+    return "--" if math.isnan(value) else f"${points(value).replace('−', '-')}$"  # noqa: RUF001
 
 
 def _p_value(value: float) -> str:
