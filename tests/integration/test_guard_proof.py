@@ -120,6 +120,19 @@ def test_gradients_that_are_set_to_zero_before_the_first_step_are_no_proof() -> 
         optimizer.step()
 
 
+def test_a_batch_that_is_computed_again_before_its_step_is_proven_by_the_second_call() -> None:
+    # As in sharpness-aware minimization, within a trainer's `optimizer_step`.
+    model = model_of(**CHOSEN)
+    equipment = guard._equip(model, guard._chosen(model))
+    optimizer = sgd(model)
+    context.enter(context.Context(model, equipment))
+    for _ in range(2):
+        optimizer.zero_grad()
+        model.loss(batch())[0].sum().backward()
+    optimizer.step()
+    assert equipment.calls_proven == 1
+
+
 def test_the_gradient_is_followed_again_in_a_long_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "RECHECK_EVERY", 2)
     model = model_of(**CHOSEN)

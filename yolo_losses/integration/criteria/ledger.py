@@ -125,6 +125,7 @@ class Ledger:
             self.validations += 1
         elif not (is_recomputing() and self.records):
             self.batches += 1
+            self._discard(lambda record: record.cleared)  # as in sharpness-aware minimization, which steps by this call
             self.current = Record(objects(self.due), required, self.due)
             self.records.append(self.current)
 
@@ -149,7 +150,11 @@ class Ledger:
 
         Their gradients were set to zero, or none has arrived: a loop may skip a batch whose loss is not finite.
         """
-        for record in [record for record in self.records if record.compared and not record.reached]:
+        self._discard(lambda record: record.compared)
+
+    def _discard(self, dropped: Callable[[Record], bool]) -> None:
+        """Drop the open records among these that no gradient has reached, or none since it was set to zero."""
+        for record in [record for record in self.records if dropped(record) and not record.reached]:
             self.records.remove(record)
 
     def clear(self) -> None:
