@@ -36,6 +36,14 @@ def test_a_class_term_of_zero_is_warned_of(tmp_path: Path, data: Path, monkeypat
 
 
 @pytest.mark.slow
+def test_a_training_whose_time_is_over_in_its_first_batch_is_proven(tmp_path: Path, data: Path) -> None:
+    said = train(tmp_path, data, cls_loss="ema_slide", time=1e-7, nbs=4)
+    assert any("ran in the first batch with objects: class" in line for line in said)
+    state = torch.load(next(tmp_path.rglob("yolo_losses_state.pt")), weights_only=True)["state"]
+    assert state["/cls"]["updates"] == 1
+
+
+@pytest.mark.slow
 def test_keys_that_a_callback_changes_after_set_up_end_the_run(tmp_path: Path, data: Path) -> None:
     """The checkpoint would name a loss that never ran."""
 
