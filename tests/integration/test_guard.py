@@ -13,6 +13,7 @@ import torch
 from conftest import criterion_of, logged, made_up_batch, predictions, run, start
 from loops import CHOSEN, batch, model_of, sgd, train, weights
 from torch import nn
+from ultralytics.nn import tasks
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.loss import v8DetectionLoss
 
@@ -56,6 +57,36 @@ def test_a_loop_of_one_s_own_trains_the_chosen_loss_and_says_so() -> None:
     assert len(said) == 2
     assert "cls_loss=focal FocalLoss" in said[0]
     assert "ran in the first batch with objects: class, box" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "keys", "named"),
+    [
+        (
+            "ClassificationModel",
+            "yolov8n-cls.yaml",
+            {"cls_loss": "gce"},
+            "cls_loss=gce GeneralizedCrossEntropyLoss(q=0.7)",
+        ),
+        (
+            "SegmentationModel",
+            "yolov8n-seg.yaml",
+            {"seg_loss": "dice"},
+            "dfl_loss=stock; seg_loss=dice DiceLoss(smooth=1.0)",
+        ),
+        ("DetectionModel", "yolov8n.yaml", {"cls_scale": 2.0}, "box_loss=stock; dfl_loss=stock"),
+    ],
+)
+def test_the_task_of_a_loop_of_one_s_own_is_that_of_its_model(
+    kind: str, config: str, keys: dict[str, Any], named: str
+) -> None:
+    model = model_of(getattr(tasks, kind), config, **keys)
+    for task in ("detect", None):  # Ultralytics' default, and none
+        model.args.task, model.criterion = task, None
+        with logged() as lines:
+            guard.release()
+            guard._equip(model, guard._chosen(model))
+        assert f"{named}; equipped for training" in lines[-1]
 
 
 def test_a_head_that_cannot_use_the_loss_is_refused_at_its_first_batch() -> None:

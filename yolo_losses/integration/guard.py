@@ -255,13 +255,23 @@ def _own(model: Any) -> dict[str, Any]:
     return own_arguments(_arguments(model))
 
 
+def _task(model: Any) -> str:
+    """Return the task of a model, "" if it does not say. Its `args` may have Ultralytics' default, `detect`."""
+    from ultralytics.nn.tasks import guess_model_task
+
+    task, config = getattr(model, "task", None), getattr(model, "yaml", None)
+    if task is None and isinstance(config, Mapping) and config.get("head"):
+        task = guess_model_task(config)
+    return str(task or "")
+
+
 def _chosen(model: Any) -> LossSettings | None:
     """Return the settings in the `args` of a model, `None` if every term is stock."""
     given = _arguments(model)
     own = own_arguments(given)
     if not own or own.items() <= default_keys().items():
         return None
-    settings = LossSettings.from_arguments({"task": getattr(model, "task", None), **given})
+    settings = LossSettings.from_arguments({**given, "task": _task(model) or given.get("task")})
     return None if settings.swaps_nothing else settings
 
 
@@ -278,8 +288,8 @@ def _find(model: Any) -> Equipment | None:
 def _equip(model: Any, chosen: LossSettings | None, criterion: Any = None) -> Equipment:
     """Equip a model that was not set up by a trainer of Ultralytics, and log the start line."""
     assert chosen is not None
-    if getattr(model, "task", None):
-        chosen.check_task(str(model.task))
+    if task := _task(model):
+        chosen.check_task(task)
     size = _arguments(model).get("imgsz")
     names = getattr(model, "names", None)
     equipment = Equipment(model, chosen, class_names_by_index(names) if names else (), float(size or 640))

@@ -26,8 +26,8 @@ def log_start(equipment: Equipment, roles: Iterable[str] = ROLES) -> None:
         _format_term(equipment, branch, name, key)
         for name, key in KEYS.items()
         if isinstance(key, LossKey)
-        and (key.term in branch.expected or key.term in type(branch).always_logged)
-        and equipment.settings.task in ("", *key.tasks)
+        and (key.term in branch.expected or key.term in branch.always_logged)
+        and set(key.tasks).intersection(type(branch).tasks)
     ]
     terms += [note for note in [schedule.describe(_criterion(equipment), equipment.settings)] if note]
     terms += assigner_notes(equipment)

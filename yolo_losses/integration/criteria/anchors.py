@@ -116,6 +116,7 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
     plain = is_plain_bce(criterion.bce)
     _check_class_part(criterion, settings, plain)
     distribution = distribution_name(criterion.bbox_loss)
+    has_l1 = has_l1_term(criterion.bbox_loss)
     swaps_distribution = settings.dfl_loss != "stock"
     _check_distances(criterion, settings)
     for each in TASK_PARTS:
@@ -130,6 +131,7 @@ def _equip_one(criterion: Any, settings: LossSettings, branch: Branch | None, pa
             # A rank whose batch has text prompts does not reach this criterion, so ranks must not synchronize in it.
             joined="vp_criterion" not in path.split("."),
             assigner=assigner.describe(criterion.assigner, settings),
+            always_logged=("class", "box", *(["distribution"] if distribution else ["l1"] if has_l1 else [])),
         )
         if branch.cls is not None and hasattr(criterion, "nc"):
             branch.cls.set_classes(criterion.nc)

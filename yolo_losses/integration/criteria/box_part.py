@@ -5,7 +5,6 @@ Weights, divisors and the distribution term remain those of the criterion.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -108,10 +107,10 @@ def has_l1_term(bbox_loss: Any) -> bool:
 
 def calls_l1(kind: type) -> bool:
     """Return whether a class of box parts computes an L1 term."""
-    return L1_FUNCTION in _names(kind.forward)  # type: ignore[attr-defined]
+    return L1_FUNCTION in _names(getattr(kind, "forward", None))
 
 
-def _names(function: Callable[..., Any]) -> tuple[str, ...]:
+def _names(function: Any) -> tuple[str, ...]:
     """Return the names that a function refers to."""
     return getattr(getattr(function, "__code__", None), "co_names", ())
 

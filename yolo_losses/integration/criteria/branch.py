@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo_losses._log import PREFIX
-from yolo_losses.config.keys import LossKey
+from yolo_losses.config.keys import BOX_TASKS, LossKey
 from yolo_losses.config.settings import KEYS, LossSettings
 from yolo_losses.integration import context
 from yolo_losses.integration.criteria.ledger import Flag, Ledger, UnprovenError, is_recomputing
@@ -50,6 +50,7 @@ class Branch:
             `value`, and `gradient`, that of the gradient norms on the positives.
         assigner: the values of the assigner that differ from stock, for the log.
         positives_per_object: in the first batch with objects, if the assigner is not stock.
+        always_logged: the terms in the start line, even if they are stock.
     """
 
     settings: LossSettings
@@ -66,10 +67,11 @@ class Branch:
     ratios: dict[str, float] = field(default_factory=dict)
     assigner: str = ""
     positives_per_object: float | None = None
+    always_logged: tuple[str, ...] = ("class", "box")
 
     reference: ClassVar[str] = "BCE"  # the stock class loss of this kind of head, for which the gains were tuned
+    tasks: ClassVar[tuple[str, ...]] = BOX_TASKS  # the Ultralytics tasks with this kind of head
     can_scale: ClassVar[bool] = True  # whether `cls_scale=auto` is allowed
-    always_logged: ClassVar[tuple[str, ...]] = ("class", "box", "distribution")  # in the start line, stock ones too
     where_compared: ClassVar[str] = " on the positives"  # where the gradients are compared, for the log
 
     def __post_init__(self) -> None:

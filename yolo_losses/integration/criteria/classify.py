@@ -38,9 +38,11 @@ def matches(criterion: Any) -> bool:
 class ClassifyBranch(Branch):
     """The branch of a criterion of the task classify."""
 
+    always_logged: tuple[str, ...] = ("class",)
+
     reference: ClassVar[str] = "cross-entropy"
+    tasks: ClassVar[tuple[str, ...]] = (TASK,)
     can_scale: ClassVar[bool] = False
-    always_logged: ClassVar[tuple[str, ...]] = ("class",)
     where_compared: ClassVar[str] = ""
 
     @classmethod

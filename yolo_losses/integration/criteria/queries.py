@@ -109,6 +109,7 @@ class QueryBranch(Branch):
     step: Step | None = None
     supplied: dict[str, dict[str, Any]] = field(default_factory=dict)
     layers: int = 0
+    always_logged: tuple[str, ...] = ("class", "box", "l1")
 
     reference: ClassVar[str] = "the stock loss"
 

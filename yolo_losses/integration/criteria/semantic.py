@@ -49,10 +49,11 @@ class SemanticBranch(Branch):
     """
 
     compared: bool = False
+    always_logged: tuple[str, ...] = ("class", "dice")
 
     reference: ClassVar[str] = "cross-entropy"
+    tasks: ClassVar[tuple[str, ...]] = (TASK,)
     can_scale: ClassVar[bool] = False
-    always_logged: ClassVar[tuple[str, ...]] = ("class", "dice")
     where_compared: ClassVar[str] = ""
 
     @classmethod
