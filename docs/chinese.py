@@ -11,7 +11,7 @@ import yaml
 from page_markdown import REPOSITORY, display_name, links, table
 
 from yolo_losses.comparison.language import translate
-from yolo_losses.comparison.stats.verdict import WORDS as OUTCOMES
+from yolo_losses.comparison.stats.verdict import OUTCOMES
 from yolo_losses.plots import stem
 from yolo_losses.registry import LossSpec
 

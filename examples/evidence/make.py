@@ -26,7 +26,7 @@ from yolo_losses.comparison.report.notes import notes
 from yolo_losses.comparison.report.tables import read_summary
 from yolo_losses.comparison.stats.analysis import Analysis, Comparison, analyse
 from yolo_losses.comparison.stats.differences import Estimate
-from yolo_losses.comparison.stats.verdict import WORDS, Outcome, Verdict, points
+from yolo_losses.comparison.stats.verdict import OUTCOMES, Outcome, Verdict, format_points
 from yolo_losses.plots.style import STYLE, svg_element, svg_file
 
 FOLDER = Path(__file__).resolve().parent
@@ -107,12 +107,13 @@ def tables(results: Mapping[str, Analysis]) -> Iterator[str]:
     for name, result in results.items():
         base = result.get(result.sets[0], result.baseline)
         assert base is not None
-        head = f"**[{name}]({name}/report.md)**, against `{result.baseline}`, {points(base.mean, sign=False)} points:"
+        level = format_points(base.mean, sign=False)
+        head = f"**[{name}]({name}/report.md)**, against `{result.baseline}`, {level} points:"
         columns = "configuration | mAP50-95 | difference | 95 %, all together | verdict | seeds"
         lines = [f"| {columns} |", "|---|--:|--:|---|---|--:|"]
         for c, estimate, verdict in judged(result):
-            low, high = (points(end) for end in estimate.interval)
-            cells = (f"`{c.name}`", points(c.mean, sign=False), points(estimate.mean), f"{low} to {high}")
+            low, high = (format_points(end) for end in estimate.interval)
+            cells = (f"`{c.name}`", format_points(c.mean, sign=False), format_points(estimate.mean), f"{low} to {high}")
             lines.append(f"| {' | '.join(cells)} | {verdict.word} | {estimate.n} |")
         yield head + "\n\n" + "\n".join(lines)
 
@@ -120,7 +121,7 @@ def tables(results: Mapping[str, Analysis]) -> Iterator[str]:
 def captions(result: Analysis, labels: Mapping[str, str]) -> tuple[str, str]:
     """Return the figure of the README with its caption, in English and in Chinese."""
     words = [verdict.word for c, _, verdict in judged(result) if c.name in labels]
-    counts: dict[Outcome, int] = {word: words.count(word) for word in WORDS if word in words}
+    counts: dict[Outcome, int] = {word: words.count(word) for word in OUTCOMES if word in words}
     said = ", ".join(
         f"{spell(count)} {word.replace('leans', 'lean') if count > 1 else word}" for word, count in counts.items()
     )

@@ -1,4 +1,4 @@
-"""`yolo-losses bench`: its tables, and that they measure what they say."""
+"""`yolo-losses bench`: its tables, and that they measure what their titles say."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def test_a_loss_of_another_kind_is_refused_with_its_kind(
 
 def test_losses_are_chosen_by_any_of_their_names() -> None:
     chosen = {"vfl": "cls_loss", "focal": "cls_loss", "inner_siou": "box_loss"}
-    assert bench.chosen_losses("VarifocalLoss,focal,inner-siou") == chosen
-    assert set(bench.chosen_losses("")) >= {"slide", "siou"}
+    assert bench.parse_losses("VarifocalLoss,focal,inner-siou") == chosen
+    assert set(bench.parse_losses("")) >= {"slide", "siou"}
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ print(json.dumps({{"kernelspecs": {{
 
 
 def doctor(folder: Path, ray: str = 'raise OSError("no cluster here")', **env: str) -> Result:
-    """Run the command with this folder as the PATH, and with a Ray whose cluster has one worker: the asking process."""
+    """Run the command with this folder as the PATH, and with a stub of Ray that runs tasks in this process."""
     (folder / "stub").mkdir(exist_ok=True)
     (folder / "stub" / "ray.py").write_text(RAY.format(init=ray))
     path = os.pathsep.join([str(folder / "stub"), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -67,7 +67,7 @@ def other_environment(folder: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="a console script is a program there")
-def test_where_all_is_well_each_place_is_named(tmp_path: Path) -> None:
+def test_without_a_problem_every_place_is_listed(tmp_path: Path) -> None:
     """A notebook kernel of another environment is no fault of this one."""
     other = other_environment(tmp_path / "other")
     executable(tmp_path / "yolo", f"#!{sys.executable}\n{COMMAND}")
@@ -106,7 +106,7 @@ def test_a_yolo_of_an_environment_without_the_plugin_is_an_error_that_names_it(t
 
 
 @pytest.mark.slow
-def test_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+def test_missing_programs_are_no_error(tmp_path: Path) -> None:
     done = doctor(tmp_path).check()
     assert done.saying("  --  no `yolo` on the PATH")
     assert done.saying("  --  no Jupyter kernel")
@@ -114,7 +114,7 @@ def test_what_is_not_there_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_switched_off_is_told_how_to_switch_on(tmp_path: Path) -> None:
+def test_a_disabled_plugin_is_reported_with_the_variable_to_unset(tmp_path: Path) -> None:
     executable(tmp_path / "yolo", f"#!{sys.executable}\n{COMMAND}")
     done = doctor(tmp_path, ray="pass", YOLO_LOSSES_DISABLE="1")
     assert done.code == 1
@@ -126,7 +126,7 @@ def test_what_is_switched_off_is_told_how_to_switch_on(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_worker_of_ray_is_asked(tmp_path: Path) -> None:
+def test_a_worker_of_ray_is_checked(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     done = start(sys.executable, "-m", "yolo_losses", "doctor")()
     assert done.saying(f"  ok  active in Ray's workers ({sys.prefix})"), done.text
@@ -149,7 +149,7 @@ def test_start_up_files_are_whole_current_and_where_python_reads_them(
     (site_packages / "yolo_losses.pth").write_text("import yolo_losses_autoload\n")
     ((mark, text),) = doctor_.start_up_files()
     assert mark == "NO"
-    assert text.startswith(f"start-up files in {site_packages}: yolo_losses.pth is not that of ")
+    assert text.startswith(f"start-up files in {site_packages}: yolo_losses.pth differs from that in ")
     assert f"{sys.executable} -m pip install --force-reinstall --no-deps --editable " in text
     for name in ("yolo_losses_autoload.py", "yolo_losses.pth"):
         (site_packages / name).unlink()
@@ -158,12 +158,12 @@ def test_start_up_files_are_whole_current_and_where_python_reads_them(
         assert f"{name} is missing" in text
     monkeypatch.setattr(site, "getsitepackages", list)
     (_, text), (mark, remedy) = doctor_.start_up_files()
-    assert text == f"start-up files in {site_packages} are not read: it is no folder of site-packages"
+    assert text == f"start-up files in {site_packages} are not read: the folder is not a site-packages folder"
     assert mark == "NO"
     assert "python -m yolo_losses train" in remedy
 
 
-def test_an_ultralytics_that_is_too_old_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outdated_ultralytics_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor_.outdated() == []
     monkeypatch.setattr(importlib.metadata, "version", {"ultralytics": "8.2.103", "torch": "2.3.0"}.__getitem__)
     ((mark, text),) = doctor_.outdated()
@@ -183,7 +183,7 @@ def test_a_key_that_ultralytics_has_too_is_named_with_the_one_to_use(monkeypatch
     assert text.endswith("use yl_cls_target")
 
 
-def test_why_the_plugin_failed_to_load_is_said(tmp_path: Path) -> None:
+def test_the_reason_for_a_failed_load_is_reported(tmp_path: Path) -> None:
     failing = "import sys; print('yolo_losses: not active: ImportError: x', file=sys.stderr); print('p\\nFalse')"
     answer = doctor_.ask([sys.executable, "-c", failing])
     assert answer == doctor_.Answer("p", False, "yolo_losses: not active: ImportError: x")
@@ -222,5 +222,5 @@ def test_a_program_in_the_scripts_folder_runs_the_python_beside_or_above_it(pyth
     assert interpreter_of(str(command)) == str(tmp_path / python)
 
 
-def test_a_command_without_a_python_is_told_so(tmp_path: Path) -> None:
+def test_a_command_without_a_python_is_reported(tmp_path: Path) -> None:
     assert interpreter_of(str(executable(tmp_path / "yolo", "#!/bin/sh\n"))) is None

@@ -16,7 +16,7 @@ MODULES = [f"{commands.__name__}.{found.name}" for found in pkgutil.iter_modules
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """What a call prints that ends by itself."""
+    """Return what a call prints before it exits."""
     with pytest.raises(SystemExit) as exit_:
         commands.main(list(words))
     assert exit_.value.code == 0

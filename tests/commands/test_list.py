@@ -42,7 +42,7 @@ def test_summaries_are_one_line_without_a_full_stop() -> None:
         assert len(spec.summary) <= 110, spec.name
 
 
-def test_parameters_sources_and_aliases_are_behind_v_or_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_parameters_sources_and_aliases_are_shown_with_v_or_a_name(capsys: pytest.CaptureFixture[str]) -> None:
     short, long, named = listed(capsys), listed(capsys, "-v"), listed(capsys, "focal")
     for text in ("focal_gamma", "arXiv 1708.02002", "aliases: focalloss, focal_loss"):
         assert text not in short
@@ -90,7 +90,7 @@ def test_keys_are_listed_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(json.loads(listed(capsys, "--json"))["keys"]) == {*settings.CHOICES, "cls_weights_beta"}
 
 
-def test_a_name_that_others_use_is_answered_with_ours(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_of_another_code_base_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
     assert commands.main(["list", "gfl"]) == 1
     assert capsys.readouterr().err == "no loss or key matches 'gfl'. Did you mean 'qfl'?\n"
 

@@ -81,7 +81,7 @@ def patch(*args: str | Path) -> int:
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """The skeleton of a package; with neither network nor the real files at hand."""
+    """Return the skeleton of a package, which needs neither the network nor the real files."""
     folder = tmp_path / "fork" / "ultralytics"
     for name, text in SKELETON.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -156,8 +156,8 @@ def test_check_touches_nothing_and_twice_is_once(package: Path, capsys: pytest.C
         ([], "ultralytics-8.3.253.patch applied"),
         ([], "already patched"),
         (["--check"], "already patched"),
-        (["--check", "--reverse"], "would be taken out"),
-        (["--reverse"], "taken out"),
+        (["--check", "--reverse"], "would be removed"),
+        (["--reverse"], "removed"),
     ):
         assert patch(package, *args) == 0
         assert words in capsys.readouterr().out
@@ -207,16 +207,16 @@ def test_refuses_where_it_does_not_fit(package: Path, tmp_path: Path, capsys: py
     assert "does not exist" in refusal(capsys, tmp_path / "nowhere")
     (tmp_path / "garbage").mkdir()
     (tmp_path / "garbage" / "ultralytics").write_text("not a folder")
-    assert "neither it nor an 'ultralytics' in it" in refusal(capsys, tmp_path / "garbage")
+    assert "neither the folder nor an 'ultralytics' in it" in refusal(capsys, tmp_path / "garbage")
 
     trainer = package / FILES[1]
     trainer.write_text(trainer.read_text().replace("init_seeds(", "seed_everything("))
     before = contents(package)
     for args in ([], ["--check"]):
         line = refusal(capsys, package, *args)
-        assert "no patch fits, nothing touched: engine/trainer.py" in line
+        assert "no patch fits, nothing changed: engine/trainer.py" in line
         assert "default.yaml" not in line
-    assert "can be taken out, nothing touched" in refusal(capsys, package, "--reverse")
+    assert "can be removed, nothing changed" in refusal(capsys, package, "--reverse")
     assert contents(package) == before
     (package / FILES[2]).unlink()
     assert f"{FILES[2]}: No such file" in refusal(capsys, package)
@@ -229,7 +229,7 @@ def test_refuses_where_git_would_skip_the_files(
 ) -> None:
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     odd = package.parent.rename(tmp_path / "a:b")
-    assert "git apply passes over the files" in refusal(capsys, odd)
+    assert "git apply skips the files" in refusal(capsys, odd)
 
 
 def test_without_git(package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,7 +252,7 @@ def test_puts_back_what_git_could_not_finish(
         return done
 
     monkeypatch.setattr(kit, "_git_apply", full_disk)
-    assert "nothing touched: error: unable to write" in refusal(capsys, package)
+    assert "nothing changed: error: unable to write" in refusal(capsys, package)
     assert contents(package) == before
 
 

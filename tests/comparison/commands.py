@@ -1,4 +1,4 @@
-"""Comparisons started as a person starts them, with the smallest runs."""
+"""Comparisons started by the command line, with the smallest runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def compare(data: Path, out: Path, *more: str, **keys: object) -> Result:
 
 
 def launch(data: Path, out: Path, *more: str, **keys: object) -> subprocess.Popen[str]:
-    """Start a comparison, to be stopped half-way."""
+    """Start a comparison that the test interrupts."""
     return subprocess.Popen(
         words(data, out, *more, **keys),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -53,5 +53,5 @@ def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
-    """Return whether they end by themselves."""
+    """Return whether the processes end by themselves."""
     return not psutil.wait_procs(processes, timeout=60)[1]

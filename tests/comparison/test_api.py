@@ -1,4 +1,4 @@
-"""`yolo_losses.compare(...)` as people call it: again and again, with more seeds, after a stop, in a notebook."""
+"""`yolo_losses.compare(...)`: repeated calls, more seeds, an interrupted call, a notebook."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ def times(out: Path) -> dict[str, int]:
     return {str(p.parent.relative_to(out)): p.stat().st_mtime_ns for p in sorted(out.rglob("record.json"))}
 
 
-def test_it_is_called_twice_and_with_more_seeds_and_trains_only_what_is_new(
-    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_repeated_calls_train_only_new_runs(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keys: dict[str, Any] = {**SMALL, "data": data, "out": tmp_path, "jobs": 2}
     first = yolo_losses.compare(cls_loss="slide", seed=0, **keys)
     names = ["cls_loss=stock", "cls_loss=slide"]
@@ -52,7 +50,7 @@ def test_it_is_called_twice_and_with_more_seeds_and_trains_only_what_is_new(
     assert not read_runs(tmp_path).problems
 
 
-def test_a_call_that_was_stopped_goes_on_when_it_is_repeated(tmp_path: Path, data: Path) -> None:
+def test_a_repeated_call_continues_an_interrupted_one(tmp_path: Path, data: Path) -> None:
     keys: dict[str, Any] = {**SMALL, "data": data, "out": tmp_path, "epochs": 4, "seed": 0}
 
     def interrupt() -> None:
@@ -73,7 +71,7 @@ def test_a_call_that_was_stopped_goes_on_when_it_is_repeated(tmp_path: Path, dat
 
     table = yolo_losses.compare(cls_loss="stock", **keys)
     assert table.filter(weights="last")["runs"].to_list() == [1]
-    assert "Going on after epoch" in next(tmp_path.rglob("log.txt")).read_text()
+    assert "Continuing after epoch" in next(tmp_path.rglob("log.txt")).read_text()
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""Runs that are stopped: ctrl-C, a kill, a lost node; and what goes on afterwards."""
+"""Interrupted runs: ctrl-C, a kill, a lost node; and how the comparison continues."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from commands import all_gone, compare, descendants, launch, wait_for
 
 from yolo_losses.comparison import folders
 from yolo_losses.comparison.engines import local
-from yolo_losses.comparison.engines.ray import shares
+from yolo_losses.comparison.engines.ray import resources_per_trial
 from yolo_losses.comparison.grid import Cell, Run
 from yolo_losses.comparison.reader import read_record, read_runs
 
@@ -40,7 +40,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_a_killed_comparison_goes_on_as_if_nothing_had_been(tmp_path: Path, data: Path) -> None:
+def test_a_killed_comparison_continues_with_identical_results(tmp_path: Path, data: Path) -> None:
     keys = {"cls_loss": "ema_slide,stock", "epochs": EPOCHS}  # the first one has a state
     killed = launch(data, tmp_path / "killed", **keys)
     run = Path("runs", "cls_loss=ema_slide", "seed0")
@@ -55,8 +55,8 @@ def test_a_killed_comparison_goes_on_as_if_nothing_had_been(tmp_path: Path, data
     compare(data, tmp_path / "killed", **keys).check()
     compare(data, tmp_path / "whole", **keys).check()
     one, other = tmp_path / "killed" / run, tmp_path / "whole" / run
-    assert "Going on after epoch" in (one / "log.txt").read_text()
-    assert "Going on after epoch" not in (other / "log.txt").read_text()
+    assert "Continuing after epoch" in (one / "log.txt").read_text()
+    assert "Continuing after epoch" not in (other / "log.txt").read_text()
     assert results(one) == results(other)
     assert all(torch.equal(a, b) for a, b in zip(weights(one).values(), weights(other).values(), strict=True))
     ours, theirs = read_record(one / "record.json"), read_record(other / "record.json")
@@ -68,7 +68,7 @@ def test_a_killed_comparison_goes_on_as_if_nothing_had_been(tmp_path: Path, data
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="a console's ctrl-C cannot be sent there")
-def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(tmp_path: Path, data: Path) -> None:
+def test_ctrl_c_leaves_no_process_and_says_how_to_continue(tmp_path: Path, data: Path) -> None:
     process = launch(data, tmp_path, "--jobs", "2", cls_loss="bce,focal", epochs=100)
     wait_for(lambda: len(list(tmp_path.glob("runs/*/*/weights/snapshot.pt"))) == 2)
     below = descendants(process)
@@ -76,14 +76,14 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(tmp_path: Path, data: Pa
     process.send_signal(signal.SIGINT)
     text = process.communicate(timeout=100)[0]
     assert process.returncode == 130
-    assert "the same command continues" in text
+    assert "run the same command again to continue" in text
     assert "Traceback" not in text
     assert all_gone(below)
     assert not read_runs(tmp_path).records
 
 
 @pytest.mark.slow
-def test_a_run_whose_process_is_killed_is_reported_and_the_rest_goes_on(tmp_path: Path, data: Path) -> None:
+def test_a_killed_run_is_reported_and_the_others_continue(tmp_path: Path, data: Path) -> None:
     process = launch(data, tmp_path, cls_loss="bce,focal", epochs=EPOCHS)
     wait_for((tmp_path / "runs" / "cls_loss=bce" / "seed0" / "weights" / "snapshot.pt").is_file)
     child = next(p for p in descendants(process) if "yolo_losses.comparison.worker" in p.cmdline())
@@ -117,11 +117,11 @@ def test_each_run_has_a_device_to_itself(
 
 def test_a_trial_of_ray_fits_any_node() -> None:
     two_nodes = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 4.0, "GPU": 1.0}]
-    assert shares(two_nodes, None) == (4, 1.0, 3)
-    assert shares(two_nodes, 6) == (2, 0.5, 6)
-    assert shares([{"CPU": 2.0}, {"CPU": 2.0}, {"memory": 1.0}], None) == (2, 0.0, 2)
+    assert resources_per_trial(two_nodes, None) == (4, 1.0, 3)
+    assert resources_per_trial(two_nodes, 6) == (2, 0.5, 6)
+    assert resources_per_trial([{"CPU": 2.0}, {"CPU": 2.0}, {"memory": 1.0}], None) == (2, 0.0, 2)
     with pytest.raises(ValueError, match="no node"):
-        shares([{"memory": 1.0}], None)
+        resources_per_trial([{"memory": 1.0}], None)
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_ray_finishes_the_grid_when_a_node_is_lost(tmp_path: Path, data: Path, r
     records = read_runs(out).records
     assert [record.status for record in records] == ["finished"] * 4
     logs = [(record.folder / "log.txt").read_text() for record in records]
-    assert sum("Going on after epoch" in log for log in logs) == 1
+    assert sum("Continuing after epoch" in log for log in logs) == 1
     left = [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
     assert not left
 

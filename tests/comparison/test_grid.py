@@ -89,11 +89,11 @@ def test_a_configuration_beside_the_grid_has_the_first_value_of_what_it_does_not
 
 def test_configurations_beside_the_grid_are_added_to_a_folder_later(data: Path, tmp_path: Path) -> None:
     first = grid(data, "cls_loss=bce,focal", "seed=0-2")
-    folders.write_grid(first, tmp_path, "", {})
+    folders.write_comparison(first, tmp_path, "", {})
     request = read_words(["model=yolov8n.yaml", f"data={data}", "cls_loss=bce", "seed=0-2"])
     request.also = [read_configuration("cls_loss=focal cls_scale=auto")]
-    folders.write_grid(build(request), tmp_path, "", {})
-    cells = [cell["name"] for cell in folders.read_plan(tmp_path)["cells"]]
+    folders.write_comparison(build(request), tmp_path, "", {})
+    cells = [cell["name"] for cell in folders.read_comparison(tmp_path)["cells"]]
     assert cells == ["cls_loss=bce", "cls_loss=focal", "cls_loss=focal cls_scale=auto"]
 
 
@@ -121,8 +121,8 @@ def test_every_data_set_has_the_configurations_beside_the_grid(data: Path, tmp_p
     ("also", "message"),
     [
         ("cls_loss=focal,vfl", "'also': 'cls_loss' has 2 values"),
-        (3, "'also': 3 is no configuration"),
-        ("seed=3", "'also': 'seed' is that of the whole comparison"),
+        (3, "'also': 3 is not a configuration"),
+        ("seed=3", "'also': 'seed' applies to the whole comparison"),
         ("", "'also' names no key"),
         ("nwd_constant=20", "'also': 'nwd_constant' would change nothing"),
         ("cls_loss=focal", "'cls_loss=focal' is in the grid twice"),
@@ -130,8 +130,8 @@ def test_every_data_set_has_the_configurations_beside_the_grid(data: Path, tmp_p
         ("cls_loss='vfl", "'also': No closing quotation"),
         ("name=a", "'also': 'name' is not for compare"),
         ("resume", "'also': 'resume' is not for compare"),
-        ("val", "'also': 'mode' is that of the whole comparison"),
-        ("device=1", "'also': 'device' is that of the whole comparison"),
+        ("val", "'also': 'mode' applies to the whole comparison"),
+        ("device=1", "'also': 'device' applies to the whole comparison"),
         ("epochs=100", "'epochs=100 cls_loss=bce' trains the same as 'cls_loss=bce'"),
         ("cls_loss=focal focal_gamma=1.5", "'cls_loss=focal focal_gamma=1.5' trains the same as 'cls_loss=focal'"),
     ],
@@ -168,7 +168,7 @@ def test_class_weights_in_brackets_are_one_value_of_an_axis(data: Path) -> None:
         (["cls_weights=none,[1,2]"], "'cls_weights=[1.0, 2.0]' is not valid: allowed are as many numbers"),
     ],
 )
-def test_what_the_last_run_would_refuse_is_refused_before_the_first(
+def test_a_value_that_any_run_would_reject_is_rejected_before_the_first_run(
     data: Path, words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -234,7 +234,7 @@ REFUSED = [
     (["box_loss=ciou,probiou"], "'box_loss=probiou' is not for axis-aligned"),
     (["cls_loss=bce,BCE"], "twice"),
     (["cls_loss=bce,"], "lacks a value"),
-    (["seed=0,0"], "'seed' has a value twice"),
+    (["seed=0,0"], "'seed' has a repeated value"),
     (["seed=0,x"], "seed=x"),
     (["epoch=3"], "'epoch' is not a valid YOLO argument"),
     (["epochs=abc"], "epochs=abc"),
@@ -300,7 +300,7 @@ def test_a_baseline_that_is_not_in_the_grid_is_refused(data: Path) -> None:
     found = grid(data, "cls_loss=bce,focal")
     with pytest.raises(ValueError, match="no configuration has 'cls_loss=slide'"):
         baseline(found, "cls_loss=slide")
-    with pytest.raises(ValueError, match="'epochs' is no axis"):
+    with pytest.raises(ValueError, match="'epochs' is not an axis"):
         baseline(found, "epochs=3")
 
 
@@ -321,10 +321,10 @@ def test_the_hash_of_a_data_set_follows_its_labels(tmp_path: Path) -> None:
     assert before != data_hash(read_data(str(one)))
 
 
-def test_a_folder_of_other_settings_is_refused_and_more_losses_are_taken_in(tmp_path: Path, data: Path) -> None:
-    folders.write_grid(grid(data, "epochs=2", "cls_loss=bce,focal", "seed=0"), tmp_path, "", {})
-    folders.write_grid(grid(data, "epochs=2", "cls_loss=slide", "seed=1"), tmp_path, "", {})
-    text = (tmp_path / folders.GRID_FILE).read_text()
+def test_a_folder_rejects_other_settings_and_accepts_more_losses(tmp_path: Path, data: Path) -> None:
+    folders.write_comparison(grid(data, "epochs=2", "cls_loss=bce,focal", "seed=0"), tmp_path, "", {})
+    folders.write_comparison(grid(data, "epochs=2", "cls_loss=slide", "seed=1"), tmp_path, "", {})
+    text = (tmp_path / folders.COMPARISON_FILE).read_text()
     assert all(f'"cls_loss={name}"' in text for name in ("bce", "focal", "slide"))
     with pytest.raises(ValueError, match="epochs=2, not 3"):
         folders.check_folder(grid(data, "epochs=3", "cls_loss=bce"), tmp_path)
@@ -340,7 +340,7 @@ def test_a_dry_run_shows_the_grid_with_time_and_disk_and_starts_nothing(tmp_path
     text = dry_run(read_words(words), options(tmp_path / "out"))
     assert "cls_loss=bce  (baseline)" in text
     assert "2 configurations, 3 seeds (0, 1, 2): 6 runs" in text
-    assert re.search(r"time: about \d+ (s|min), 1 at a time \(by a trial step", text)
+    assert re.search(r"time: about \d+ (s|min), 1 at a time \(from a trial step", text)
     assert re.search(r"disk: about \d+ MB, and 0\.\d GB more", text)
     assert "one seed" not in text
     assert not (tmp_path / "out").exists()
@@ -379,7 +379,7 @@ def test_the_estimate_is_of_the_images_and_the_size_that_are_trained(
 
 def test_a_dry_run_warns_of_one_seed_and_of_no_baseline(tmp_path: Path, data: Path) -> None:
     text = dry_run(read_words([*WORDS, f"data={data}", "device=cpu", "cls_loss=bce,focal"]), options(tmp_path))
-    assert "one seed says nothing about chance" in text
+    assert "one seed does not show how much results vary by chance" in text
     text = dry_run(read_words([*WORDS, f"data={data}", "device=cpu", "seed=0-2"]), options(tmp_path))
     assert "there is one configuration" in text
 
@@ -394,7 +394,7 @@ def test_a_range_of_seeds_is_each_of_them(tmp_path: Path, data: Path) -> None:
     assert grid(data, f"cfg={path}").seeds == (0, 1, 2)
 
 
-def test_a_grid_is_multiplied_out_before_it_is_built(data: Path) -> None:
+def test_the_size_of_a_grid_is_checked_before_it_is_built(data: Path) -> None:
     values = ",".join(str(0.001 * i) for i in range(1, 128))
     start = time.monotonic()
     with pytest.raises(ValueError, match=r"^the grid has 2,048,383 runs \(127 lr0 x 127 lrf x 127 momentum\): at most"):
@@ -413,16 +413,16 @@ def test_a_single_configuration_gets_the_stock_losses_as_its_baseline(tmp_path: 
     assert prepared.baseline == {"cls_loss": "stock", "box_loss": "stock"}
     assert "focal_gamma" not in prepared.grid.cells[1].settings
     assert prepared.remarks == [
-        "cls_loss=stock box_loss=stock is added, as the baseline: one configuration alone says nothing"
+        "cls_loss=stock box_loss=stock is added as the baseline: a single configuration has nothing to be compared with"
     ]
-    folders.write_grid(prepared.grid, tmp_path / "new", "", {"baseline": prepared.baseline})
+    folders.write_comparison(prepared.grid, tmp_path / "new", "", {"baseline": prepared.baseline})
     assert prepare(read_words(words), options(tmp_path / "new")).grid == prepared.grid, "started again"
 
 
 def test_a_configuration_that_is_added_to_a_folder_leaves_its_baseline(tmp_path: Path, data: Path) -> None:
     words = [*WORDS, f"data={data}", "seed=0-2"]
     first = prepare(read_words([*words, "cls_loss=bce,focal"]), options(tmp_path))
-    folders.write_grid(first.grid, tmp_path, "", {"baseline": first.baseline})
+    folders.write_comparison(first.grid, tmp_path, "", {"baseline": first.baseline})
     added = prepare(read_words([*words, "cls_loss=slide"]), options(tmp_path))
     assert names(added.grid) == ["cls_loss=slide"]
     assert added.baseline == {"cls_loss": "bce"}
@@ -432,7 +432,7 @@ def test_a_configuration_that_is_added_to_a_folder_leaves_its_baseline(tmp_path:
 
 
 def test_a_plan_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, data: Path) -> None:
-    (tmp_path / folders.GRID_FILE).write_text("")
+    (tmp_path / folders.COMPARISON_FILE).write_text("")
     with pytest.raises(ValueError, match=r"^unreadable: comparison\.json, ") as refusal:
         prepare(read_words([*WORDS, f"data={data}", "cls_loss=bce,focal"]), options(tmp_path))
     assert "\n" not in str(refusal.value)

@@ -1,4 +1,4 @@
-"""Weights & Biases and MLflow: grouped and tagged where they are on, untouched where they are off."""
+"""Weights & Biases and MLflow: runs are grouped and tagged if a logger is enabled."""
 
 from __future__ import annotations
 

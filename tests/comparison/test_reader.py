@@ -1,4 +1,4 @@
-"""From folders of runs to records: what is made by hand, copied, cut off or broken is told, and the rest is used."""
+"""Reading folders of runs: copies and truncated or broken runs are reported, and all others are used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METRICS = dict.fromkeys(METRIC_COLUMNS, 0.4)
 
 
 def by_hand(folder: Path, *, seed: int = 0, epochs: int = 50, rows: int | None = None, **args: object) -> Path:
-    """Write what `yolo train` leaves of a run, its checkpoints aside."""
+    """Write the files of a run of `yolo train`, except its checkpoints."""
     folder.mkdir(parents=True)
     values = {"data": "my.yaml", "epochs": epochs, "patience": 100, "seed": seed, **args, "save_dir": str(folder)}
     (folder / "args.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
@@ -108,7 +108,7 @@ def test_arrays_of_a_validation_are_checked(tmp_path: Path) -> None:
     ("written", "resolved", "name"),
     [({"cls_weights": "balanced"}, {"cls_weights": [0.2, 1.8]}, "cls_weights=balanced"), ({}, {}, "cls_loss=stock")],
 )
-def test_a_comparison_of_one_configuration_beside_others_is_named_as_it_was_written(
+def test_a_comparison_of_one_configuration_keeps_its_name_beside_others(
     tmp_path: Path, written: dict[str, object], resolved: dict[str, object], name: str
 ) -> None:
     for loss in ("bce", "focal"):
@@ -164,7 +164,7 @@ def test_a_run_that_patience_stopped_counts_and_is_marked(tmp_path: Path) -> Non
     assert [r.planned_epochs for r in read_runs(tmp_path).records] == [None], "a run by hours has no planned number"
 
 
-def test_an_epoch_that_was_trained_again_counts_as_it_was_trained_last(tmp_path: Path) -> None:
+def test_the_last_row_of_a_repeated_epoch_counts(tmp_path: Path) -> None:
     folder = by_hand(tmp_path / "resumed", epochs=4)
     header, *lines = (folder / "results.csv").read_text().splitlines()
     again = ",".join(["3", *lines[0].split(",")[1:]])
@@ -186,22 +186,24 @@ def test_copies_of_a_run_under_other_seeds_are_one_run(tmp_path: Path) -> None:
     found = read_runs(tmp_path)
     assert [(r.name, r.seed) for r in found.records] == [(f"cls_loss={x}", s) for x in ("bce", "focal") for s in (0, 1)]
     assert sum("is a copy" in line for line in found.problems) == 8
-    assert "bce0_copy1 (seed 10) is a copy: in every epoch its results are those of bce0 (seed 0)." in found.problems
+    assert "bce0_copy1 (seed 10) is a copy: its results equal those of bce0 (seed 0) in every epoch." in found.problems
 
 
-def test_equal_results_of_two_configurations_are_told(tmp_path: Path) -> None:
+def test_equal_results_of_two_configurations_are_reported(tmp_path: Path) -> None:
     source = by_hand(tmp_path / "stock", cls_loss="stock")
     shutil.copytree(source, tmp_path / "focal")
     edit_args(tmp_path / "focal", cls_loss="focal", save_dir="runs/focal")
     found = read_runs(tmp_path)
     assert len(found.records) == 2
-    assert found.problems == ["stock has the results of focal: it is a copy, or what differs changes nothing."]
+    assert found.problems == [
+        "stock has the same results as focal: it is a copy, or the keys that differ have no effect."
+    ]
 
 
-def test_a_run_under_another_name_than_it_was_written_to_is_told(tmp_path: Path) -> None:
+def test_a_renamed_run_is_reported(tmp_path: Path) -> None:
     by_hand(tmp_path / "train3").rename(tmp_path / "slide")
     (problem,) = read_runs(tmp_path).problems
-    assert "slide was renamed or copied: its args.yaml is of the folder 'train3'" in problem
+    assert "slide was renamed or copied: its args.yaml was written for the folder 'train3'" in problem
 
 
 def test_the_mean_of_the_last_epochs_is_over_a_tenth_of_them_and_three_at_least(tmp_path: Path) -> None:
@@ -216,7 +218,7 @@ def test_the_mean_of_the_last_epochs_is_over_a_tenth_of_them_and_three_at_least(
         assert record.metrics("best") == record.best
 
 
-def test_runs_made_by_hand_have_records_by_what_differs(tmp_path: Path) -> None:
+def test_runs_made_by_hand_are_configured_by_the_keys_that_differ(tmp_path: Path) -> None:
     for name, loss, seed in (("a", None, 0), ("b", "focal", 0), ("c", "focal", 1)):
         folder = tmp_path / name
         folder.mkdir()
@@ -248,7 +250,7 @@ def test_runs_made_by_hand_have_records_by_what_differs(tmp_path: Path) -> None:
     assert (records[0].best["map50_95"], records[0].last["map50_95"]) == (0.25, 0.2)
 
 
-def test_runs_of_several_comparisons_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+def test_runs_of_several_comparisons_are_distinguished_by_the_keys_that_differ(tmp_path: Path) -> None:
     for scale, lr0 in ((1.0, 0.01), ("auto", 0.02)):
         for loss in ("bce", "focal"):
             write_run(tmp_path / str(scale), {"cls_loss": loss}, 0, settings={"cls_scale": scale, "lr0": lr0})
@@ -267,7 +269,7 @@ def test_runs_of_several_comparisons_are_told_apart_by_what_differs(tmp_path: Pa
 
 
 def test_a_failed_seed_has_the_name_of_the_others_of_its_configuration(tmp_path: Path) -> None:
-    """Beside other comparisons, whose keys name it, it has no arguments of its own to be named by."""
+    """Beside other comparisons, runs are named by their arguments, which a failed run lacks."""
     for loss in ("bce", "focal"):
         for seed in range(2):
             write_run(tmp_path / "grid", {"cls_loss": loss}, seed)

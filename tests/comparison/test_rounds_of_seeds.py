@@ -34,7 +34,7 @@ def rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[s
             loss = run.cell.configuration["cls_loss"]
             write_run(place, {"cls_loss": loss}, run.seed, skill=SKILLS[loss], data=run.cell.data, images=20, epochs=3)
             (made,) = place.glob("runs/*/*")
-            folders.write_plan(run, 1, "")
+            folders.write_run_plan(run, 1, "")
             shutil.copytree(made, run.folder, dirs_exist_ok=True)
             args = run.folder / "args.yaml"
             args.write_text(args.read_text().replace(str(made), str(run.folder)))

@@ -20,7 +20,7 @@ from yolo_losses.comparison import driver, folders, worker
 from yolo_losses.comparison.grid import Grid, build
 from yolo_losses.comparison.options import Options
 from yolo_losses.comparison.record import PLAN_FILE, RECORD_FILE
-from yolo_losses.comparison.report.opening import whole_command
+from yolo_losses.comparison.report.opening import all_commands
 from yolo_losses.comparison.words import read_words
 
 fcntl = pytest.importorskip("fcntl")
@@ -37,11 +37,11 @@ def test_a_plan_keeps_the_seeds_of_commands_that_write_it_at_the_same_time(data:
 
     def add(grid: Grid) -> None:
         together.wait()
-        folders.write_grid(grid, tmp_path, "", {})
+        folders.write_comparison(grid, tmp_path, "", {})
 
     with ThreadPoolExecutor(tasks) as pool:
         list(pool.map(add, grids))
-    assert sorted(json.loads((tmp_path / folders.GRID_FILE).read_text())["seeds"]) == list(range(tasks))
+    assert sorted(json.loads((tmp_path / folders.COMPARISON_FILE).read_text())["seeds"]) == list(range(tasks))
 
 
 def test_a_lock_holds_while_its_file_is_replaced(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_lock_holds_while_its_file_is_replaced(tmp_path: Path) -> None:
 
 
 def waits(path: Path, call: Callable[[], Any], meanwhile: Callable[[], Any]) -> Any:
-    """Return what a call returns that has to wait for the lock of a file, which another process holds meanwhile."""
+    """Return the result of a call that has to wait for the lock of a file, which another process holds."""
     with ThreadPoolExecutor(1) as pool:
         with locked(path):
             waiting = pool.submit(call)
@@ -87,7 +87,7 @@ def test_a_report_waits_for_the_command_that_is_writing_it(tmp_path: Path, monke
     events: list[str] = []
     monkeypatch.setattr("yolo_losses.comparison.report.build_report", lambda *_, **__: events.append("second"))
     waits(
-        tmp_path / folders.GRID_FILE,
+        tmp_path / folders.COMPARISON_FILE,
         lambda: driver.write_report(Options(out=tmp_path)),
         lambda: events.append("first"),
     )
@@ -114,7 +114,7 @@ def test_a_plan_leaves_the_record_of_a_run_that_another_command_has_finished(
     run.folder.mkdir(parents=True)
     (run.folder / "record.json").write_text("{}")
     monkeypatch.setattr(folders, "status", lambda _: status)
-    folders.write_plan(run, 1, "")
+    folders.write_run_plan(run, 1, "")
     assert (run.folder / "record.json").is_file() == kept
 
 
@@ -130,14 +130,14 @@ def test_a_plan_leaves_the_record_of_a_run_that_another_command_has_finished(
 def test_the_commands_that_repeat_a_comparison_are_all_of_its_own_with_all_seeds(
     commands: list[str], whole: str
 ) -> None:
-    assert whole_command({"command": commands[-1], "commands": commands, "seeds": [4, 0, 1, 2, 3]}) == whole
+    assert all_commands({"command": commands[-1], "commands": commands, "seeds": [4, 0, 1, 2, 3]}) == whole
 
 
 def test_a_plan_keeps_the_commands_of_all_that_wrote_it(data: Path, tmp_path: Path) -> None:
     for loss in ("bce", "focal", "focal"):
         grid = build(read_words(["model=yolov8n.yaml", f"data={data}", f"cls_loss=stock,{loss}", "seed=0"]))
-        folders.write_grid(grid, tmp_path, loss, {})
-    assert json.loads((tmp_path / folders.GRID_FILE).read_text())["commands"] == ["bce", "focal"]
+        folders.write_comparison(grid, tmp_path, loss, {})
+    assert json.loads((tmp_path / folders.COMPARISON_FILE).read_text())["commands"] == ["bce", "focal"]
 
 
 def test_no_check_of_a_training_asks_for_a_newer_ultralytics(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The process of one run: seeds, snapshots, and what is kept of a validation."""
+"""The process of one run: seeds, snapshots, and stored detections."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Validator:
         return {}
 
 
-def test_what_wraps_a_batch_s_preparation_stays_when_its_images_are_no_longer_hashed(tmp_path: Path) -> None:
+def test_a_later_wrapper_of_preprocess_batch_stays_in_place(tmp_path: Path) -> None:
     trainer: Any = SimpleNamespace(preprocess_batch=lambda batch: batch, epoch=0, start_epoch=0)
     training = Training(tmp_path, seed=0, threads=1)
     training.hash_first_batches(trainer)

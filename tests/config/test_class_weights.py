@@ -62,7 +62,7 @@ def test_a_class_without_labels_has_the_mean_of_the_others():
 
 
 @pytest.mark.parametrize("counts", [[-1.0, 2], [float("nan")], [float("inf")], [[1, 2]], 3])
-def test_counts_that_are_none_are_refused(counts):
+def test_invalid_counts_are_rejected(counts):
     with pytest.raises(ValueError, match=r"^'counts=[^\n]*' is not valid: allowed are numbers of samples"):
         class_balanced_weights(counts)
 
@@ -101,7 +101,7 @@ def test_weights_are_a_list_a_mapping_or_balanced(value, kept):
 
 
 @pytest.mark.parametrize("value", [None, "none", "None"])
-def test_none_is_no_choice(value):
+def test_none_is_the_default(value):
     assert LossSettings.from_mapping({"cls_weights": value, "cls_weights_beta": None}) == LossSettings()
 
 
@@ -154,7 +154,7 @@ needs_cls_pw = pytest.mark.skipif("cls_pw" not in DEFAULT_CFG_DICT, reason="this
 
 @needs_cls_pw
 @pytest.mark.parametrize("weights", [[1, 2, 4], {"star": 2}, "balanced"], ids=repr)
-def test_they_are_refused_together_with_ultralytics_own(weights, tmp_path):
+def test_class_weights_are_rejected_together_with_cls_pw(weights, tmp_path):
     with pytest.raises(ValueError, match=r"^'cls_weights=[^\n]*' cannot be used together with 'cls_pw=0.5', [^\n]*$"):
         trainer(tmp_path, cls_weights=weights, cls_pw=0.5)
     assert not list(tmp_path.iterdir())
@@ -196,7 +196,7 @@ def test_one_class_for_all_is_named_as_the_reason(data, tmp_path):
     ("text", "names"),
     [("{010: 2}", ["010"]), ("{12:30: 2}", ["12:30"]), ("{yes: 2, 1.50: 3}", ["yes", "1.50"]), ("{'a b': 2}", ["a b"])],
 )
-def test_names_on_the_command_line_are_what_is_written(text, names):
+def test_names_on_the_command_line_stay_text(text, names):
     assert list(LossSettings.from_mapping({"cls_weights": text}).cls_weights) == names
 
 
@@ -204,10 +204,10 @@ def test_names_on_the_command_line_are_what_is_written(text, names):
     ("value", "words"),
     [
         ("{a: 2, a: 5}", r"'cls_weights={a: 2, a: 5}' is not valid: the class 'a' is named twice"),
-        ({True: 2}, r"'cls_weights={True: 2}' is not valid: the class name True must be quoted, to be text"),
-        ({1.5: 2}, r"'cls_weights={1.5: 2}' is not valid: the class name 1.5 must be quoted, to be text"),
-        ({-1: 2}, r"'cls_weights={-1: 2}' is not valid: the class name -1 must be quoted, to be text"),
-        ({None: 2}, r"'cls_weights={None: 2}' is not valid: the class name None must be quoted, to be text"),
+        ({True: 2}, r"'cls_weights={True: 2}' is not valid: the class name True must be quoted to be read as text"),
+        ({1.5: 2}, r"'cls_weights={1.5: 2}' is not valid: the class name 1.5 must be quoted to be read as text"),
+        ({-1: 2}, r"'cls_weights={-1: 2}' is not valid: the class name -1 must be quoted to be read as text"),
+        ({None: 2}, r"'cls_weights={None: 2}' is not valid: the class name None must be quoted to be read as text"),
     ],
 )
 def test_names_that_are_lost_in_yaml_are_refused(value, words):
@@ -219,7 +219,7 @@ def test_a_name_of_several_lines_is_logged_on_one():
     assert class_weights.summary([1.0, 2.0], ["a\nb", "c"]) == "a\\nb 1, c 2"
 
 
-def test_where_a_channel_is_a_prompt_they_are_refused():
+def test_class_weights_are_rejected_for_prompt_models():
     class WorldTrainer:
         pass
 
@@ -273,7 +273,7 @@ def train(folder: Path, data: Path, **keys: Any) -> tuple[Any, list[str]]:
     return model, [message.strip() for message in messages if "yolo_losses: " in message]
 
 
-def test_balanced_becomes_the_numbers_of_the_training_set_for_good(data, tmp_path):
+def test_balanced_is_replaced_by_the_numbers_of_the_training_set(data, tmp_path):
     model, said = train(tmp_path, data, cls_weights="balanced", cls_weights_beta=0.9)
     expected = class_balanced_weights(counted(data), 0.9).tolist()
     assert len(set(expected)) > 1
@@ -317,7 +317,7 @@ def test_validation_logs_the_weighted_loss(data, tmp_path):
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) and isinstance(words[0], str) else "",
 )
-def test_the_command_line_takes_them(words, kept, data, tmp_path, monkeypatch):
+def test_the_command_line_accepts_class_weights(words, kept, data, tmp_path, monkeypatch):
     common = ["train", "model=yolov8n.yaml", *pairs(data=data, project=tmp_path / "runs", **TINY)]
     for where in ("sys.argv", "ultralytics.cfg.ARGV"):  # releases differ in which they read
         monkeypatch.setattr(where, ["yolo", *common, *words], raising=False)

@@ -42,7 +42,7 @@ HOW_MANY = [300, pytest.param(10_000, marks=pytest.mark.long)]
 
 
 class Hostile:
-    """An object that answers no question."""
+    """An object whose `repr` and `str` raise an error."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no")
@@ -60,7 +60,7 @@ NAMES += [name for spec in registry.specs() for name in (spec.name, *spec.aliase
 
 @st.composite
 def spelled(draw: Any) -> str:
-    """A name as somebody may write it, modifiers and all."""
+    """A spelling of a loss's name, perhaps with modifiers."""
     name = "_".join([*draw(st.lists(st.sampled_from(MODIFIERS), max_size=3)), draw(st.sampled_from(NAMES))])
     name = draw(st.sampled_from([str, str.upper, str.title, lambda s: s.replace("_", "-"), lambda s: f" {s} "]))(name)
     if draw(st.booleans()):
@@ -127,7 +127,7 @@ choices = st.fixed_dictionaries(
 
 
 def mappings(values: SearchStrategy[Any]) -> SearchStrategy[dict[str, Any]]:
-    """Return keys with values: some sensible choices, some of anything."""
+    """Return keys with values, some of them valid and some arbitrary."""
     anything = st.dictionaries(st.sampled_from(list(KEYS)), values, min_size=1, max_size=3)
     return st.builds(lambda sensible, rest: {**sensible, **rest}, choices, anything)
 
@@ -136,7 +136,7 @@ def mappings(values: SearchStrategy[Any]) -> SearchStrategy[dict[str, Any]]:
 
 
 def means_the_default(key: str, value: Any) -> bool:
-    """Return whether a value asks for nothing; written without the code that is tested."""
+    """Return whether a value leaves the default; independent of the code under test."""
     if key in PARAMETERS and PARAMETERS[key].type is str:
         word = "off" if value is False else str(value).strip().lower()
         return word == KEYS[key] or (word == "none" and word not in PARAMETERS[key].limits.words)
@@ -195,7 +195,7 @@ def as_a_trainer_does(config: Any) -> LossSettings:
 
 
 def fuzz(how_many: int, given_keys: SearchStrategy[Any], test: Callable[[Any], None]) -> None:
-    """Try a test that often; few are always the same, many are new ones every time, so what failed is kept."""
+    """Run a test on so many examples, which are random if they are many; failures are stored."""
 
     @settings(max_examples=how_many, deadline=None, database=None, derandomize=how_many < 1000)
     @given(given_keys)
@@ -212,7 +212,7 @@ def fuzz(how_many: int, given_keys: SearchStrategy[Any], test: Callable[[Any], N
 
 
 @pytest.mark.parametrize("how_many", HOW_MANY)
-def test_python_values_are_refused_cleanly_or_taken(how_many):
+def test_python_values_are_accepted_or_rejected_in_one_line(how_many):
     taken = []
 
     def test(keys: dict[str, Any]) -> None:
@@ -223,7 +223,7 @@ def test_python_values_are_refused_cleanly_or_taken(how_many):
 
 
 @pytest.mark.parametrize("how_many", HOW_MANY)
-def test_the_command_line_s_values_are_refused_cleanly_or_taken(how_many):
+def test_values_of_the_command_line_are_accepted_or_rejected_in_one_line(how_many):
     taken = []
 
     def test(keys: dict[str, Any]) -> None:
@@ -240,7 +240,7 @@ def test_the_command_line_s_values_are_refused_cleanly_or_taken(how_many):
 
 
 @pytest.mark.parametrize("how_many", HOW_MANY)
-def test_yaml_values_are_refused_cleanly_or_taken(how_many, tmp_path):
+def test_yaml_values_are_accepted_or_rejected_in_one_line(how_many, tmp_path):
     """As they stand in a file, quoted or not: `off`, `1e-1` and `.inf` are what YAML makes of them."""
     from ultralytics.utils import YAML
 

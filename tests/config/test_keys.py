@@ -66,7 +66,7 @@ def test_none_is_the_default_unless_off_may_be_meant(name: str) -> None:
             assert LossSettings.from_mapping({name: none}) == LossSettings()
 
 
-def test_every_key_starts_with_a_prefix_that_is_kept_for_terms() -> None:
+def test_every_key_starts_with_a_reserved_prefix() -> None:
     assert all(name.startswith(TERM_PREFIXES) for name in KEYS)
     assert all(kind.prefix in ("", *TERM_PREFIXES) for kind in KINDS.values())
 
@@ -181,7 +181,7 @@ def test_scalars_of_numpy_and_torch_are_numbers(number: Any) -> None:
 
 
 @pytest.mark.parametrize("true", [np.bool_(True), torch.tensor(True), np.array(1), "yes", 1.0])
-def test_scalars_of_numpy_and_torch_are_truth_values(true: Any) -> None:
+def test_scalars_of_numpy_and_torch_are_booleans(true: Any) -> None:
     assert LossSettings.from_mapping({"loss_stats": true}).loss_stats is True
 
 

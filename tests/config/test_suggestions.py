@@ -1,4 +1,4 @@
-"""Unknown names and keys are answered with what they mean: other code bases' names before similar spellings."""
+"""Hints for unknown names and keys: names of other code bases come before similar spellings."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_an_unknown_loss_is_answered_with_what_it_means(key: str, value: str, me
         ({"ratio": 0.8, "box_loss": "inner_siou"}, " Did you mean 'inner_ratio=0.8'?"),
         (
             {"ratio": 0.8, "cls_loss": "nonsense"},
-            " A parameter has its loss's name in front: inner_ratio, nwd_ratio, seg_bce_dice_ratio,"
+            " The key of a parameter includes the name of its loss: inner_ratio, nwd_ratio, seg_bce_dice_ratio,"
             " sem_bce_dice_ratio.",
         ),
         ({"pos_weight": 2}, " Did you mean 'cls_weights'?"),

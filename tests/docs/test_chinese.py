@@ -10,7 +10,7 @@ from conftest import ROOT
 
 from yolo_losses import registry
 from yolo_losses.comparison.language import translate
-from yolo_losses.comparison.stats.verdict import WORDS as OUTCOMES
+from yolo_losses.comparison.stats.verdict import OUTCOMES
 
 TWINS = {
     "docs/zh/index.md": "docs/index.md",

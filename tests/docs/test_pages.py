@@ -74,7 +74,7 @@ def test_a_related_loss_that_does_not_exist_is_an_error() -> None:
 def test_the_bibliography_has_the_papers_that_a_loss_names_and_no_others() -> None:
     named = {identifier for spec in BUILT_IN for identifier in bibliography.cited(spec)}
     assert set(bibliography.entries()) <= named
-    text = bibliography.file().read_text(encoding="utf-8")
+    text = bibliography.references_file().read_text(encoding="utf-8")
     assert text.count("\n@") == len(set(bibliography.entries().values()))
     assert all(entry.count("{") == entry.count("}") for entry in bibliography.entries().values())
 

@@ -1,4 +1,4 @@
-"""What a run and the loggers get of `loss_stats`, beside a training that is the same without them."""
+"""`loss_stats` in a run and in loggers; training is the same with and without it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from yolo_losses.monitor.table import FILE, read
 
 
 class Trainer(SimpleNamespace):
-    """Something that can be referred to weakly."""
+    """An object that supports weak references."""
 
 
 def trainer_of(folder: Path, head: str = "v8") -> Any:
@@ -144,7 +144,7 @@ def test_a_run_without_statistics_adds_nothing_to_metrics_and_writes_no_file(tmp
 
 
 @pytest.mark.parametrize("head", ["v8", "26"])
-def test_a_run_of_stock_terms_is_looked_at_and_claims_nothing(head: str, tmp_path: Path) -> None:
+def test_a_run_of_stock_terms_only_logs_where_its_statistics_are(head: str, tmp_path: Path) -> None:
     with logged() as said:
         trainer = trainer_of(tmp_path, head)
         run = one_epoch(trainer, {"loss_stats": True}, head)

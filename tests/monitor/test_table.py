@@ -1,4 +1,4 @@
-"""`loss_stats.csv`: its rows, also of a resumed run, and files that are torn or cannot be written."""
+"""`loss_stats.csv`: its rows, also of a resumed run, and files that are truncated or cannot be written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conftest import logged
 
 from yolo_losses.monitor import table
 from yolo_losses.monitor.loss_stats import LOGGED_CLASSES, LossStats, plain_names
-from yolo_losses.monitor.table import FILE, read, split
+from yolo_losses.monitor.table import FILE, read, split_column
 
 COLUMNS = {"batches": 2.0, "share/box": 0.25, "share/cls": 0.75, "one2one/by_class/a": 1.0, "mean_iou": math.nan}
 
@@ -75,7 +75,7 @@ def test_a_file_that_cannot_be_written_is_logged_once(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("text", ["", "epoch,a\n1", "epoch,a\n1,x\n", "time,a\n1,2\n"])
-def test_a_file_of_something_else_has_no_rows(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_table_has_no_rows(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     assert read(tmp_path) == []
 
@@ -113,7 +113,7 @@ def test_a_resumed_run_keeps_every_row_that_can_be_read_and_what_cannot_be_read_
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_file_that_is_kept_takes_the_place_of_no_other(tmp_path: Path) -> None:
+def test_a_renamed_file_replaces_no_other(tmp_path: Path) -> None:
     for content in (b"one", b"two"):
         (tmp_path / FILE).write_bytes(content)
         LossStats(tmp_path, 1)
@@ -154,10 +154,10 @@ def test_names_of_classes_are_unique_and_plain() -> None:
 
 
 def test_a_column_names_branch_group_and_item() -> None:
-    assert split("mean_iou") == ("", "mean_iou", "")
-    assert split("share/box") == ("", "share", "box")
-    assert split("one2one/by_class/share") == ("one2one", "by_class", "share")
-    assert split("one2many.vp_criterion/by_score/0.2-0.4") == ("one2many.vp_criterion", "by_score", "0.2-0.4")
+    assert split_column("mean_iou") == ("", "mean_iou", "")
+    assert split_column("share/box") == ("", "share", "box")
+    assert split_column("one2one/by_class/share") == ("one2one", "by_class", "share")
+    assert split_column("one2many.vp_criterion/by_score/0.2-0.4") == ("one2many.vp_criterion", "by_score", "0.2-0.4")
 
 
 def test_loggers_get_the_last_row_without_what_is_missing_and_not_too_many_classes(tmp_path: Path) -> None:
@@ -169,4 +169,8 @@ def test_loggers_get_the_last_row_without_what_is_missing_and_not_too_many_class
     assert "loss_stats/mean_iou" not in table.logged()
     assert "loss_stats/epoch" not in table.logged()
     table.add(2, {**COLUMNS, **classes, "by_class/more": 0.1, "one2one/by_score/0.0-0.2": 1})
-    assert {split(name.removeprefix("loss_stats/"))[1] for name in table.logged()} == {"batches", "share", "by_score"}
+    assert {split_column(name.removeprefix("loss_stats/"))[1] for name in table.logged()} == {
+        "batches",
+        "share",
+        "by_score",
+    }

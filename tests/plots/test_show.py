@@ -364,7 +364,7 @@ def test_all_writes_a_picture_of_each_registered_loss(tmp_path: Path, capsys: py
         (["siou", "gwd"], "not 'siou' (box) and 'gwd' (rotated)"),
         (["focal", "focal_gamma=-1"], "'focal_gamma=-1' is not valid: allowed is a number >= 0 (default 1.5)"),
         (["focal", "focal_gamma="], "'focal_gamma=' is not valid"),
-        ([], "which loss? Such as: yolo-losses show slide"),
+        ([], "no loss is named: try yolo-losses show slide"),
         (["focal", "--all", "x"], "'--all' draws every loss"),
         (["focal", "--out", "x.gif"], "'--out x.gif' is not valid: allowed are names that end in .png, .svg, .pdf"),
         (["focal", "--out", "/dev/null/x.png"], "cannot be written"),

@@ -1,4 +1,4 @@
-"""The command and the function: what they print, that `compare` takes it, and what they say of odd sets."""
+"""The command and the function: their output, that `compare` accepts it, and unusual data sets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(*words: str | Path) -> int:
 
 
 def without_times(text: str) -> list[str]:
-    """Return the lines of a dry run but the estimate of its time, which is measured."""
+    """Return the lines of a dry run except the estimate of its time, which is measured."""
     return [line for line in text.splitlines() if "about" not in line]
 
 
@@ -39,7 +39,7 @@ def test_it_is_public() -> None:
     assert yolo_losses.recommend is recommend
 
 
-def test_the_stranger_learns_what_is_small_and_rare_and_copies_the_line(
+def test_small_and_rare_objects_are_reported_and_the_printed_command_works(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = story(tmp_path / "a set")
@@ -62,7 +62,7 @@ def test_the_stranger_learns_what_is_small_and_rare_and_copies_the_line(
     assert "5 configurations x 3 seeds = 15 trainings, about" in text
 
 
-def test_what_is_written_is_the_grid_of_the_command(
+def test_the_written_file_is_the_grid_of_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, grid = story(tmp_path / "set"), tmp_path / "to" / "grid.yaml"
@@ -78,7 +78,7 @@ def test_what_is_written_is_the_grid_of_the_command(
     assert yaml.safe_load(grid.read_text())["epochs"] == 2
 
 
-def test_json_is_all_of_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stdout_is_json_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = story(tmp_path)
     assert run(f"data={path}", *WORDS, "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -107,17 +107,17 @@ def test_balanced_large_objects_get_stock_and_no_command(tmp_path: Path) -> None
     path = write(tmp_path, lambda n: [f"0 {LARGE}", "1 0.7 0.7 0.2 0.3"])
     found = recommend(str(path), **FAST)
     assert (found.candidates, found.plan) == ([], None)
-    assert "Nothing in the labels speaks for a swap" in str(found)
+    assert "No trait of the labels suggests another loss" in str(found)
     assert "yolo-losses compare" not in str(found)
     with pytest.raises(ValueError, match="there is no grid to write"):
         found.write(tmp_path / "grid.yaml")
 
 
 @pytest.mark.parametrize("model", ["yolov8n-obb.yaml", "yolov8n-seg.yaml", "yolov8n-pose.yaml", "rtdetr-l.yaml", None])
-def test_what_is_offered_can_be_trained_with_the_model(
+def test_candidates_can_be_trained_with_the_model(
     model: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of every task, a set whose objects are small and one of whose classes is rare."""
+    """For every task, a data set with small objects and a rare class."""
     labels = {
         "yolov8n-obb.yaml": "0.5 0.5 0.52 0.5 0.52 0.55 0.5 0.55",
         "yolov8n-seg.yaml": "0.5 0.5 0.52 0.5 0.53 0.52 0.52 0.55 0.5 0.55",
@@ -163,7 +163,9 @@ ODD: dict[str, tuple[Lines, dict[str, object], list[str], str]] = {
 
 
 @pytest.mark.parametrize("case", ODD)
-def test_an_odd_set_is_refused_in_one_line(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_data_set_is_rejected_in_one_line(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines, more, words, message = ODD[case]
     path = write(tmp_path, lines, **more)  # type: ignore[arg-type]
     assert run(f"data={path}", "imgsz=64", *words) == 1
@@ -185,14 +187,14 @@ def test_an_odd_set_is_refused_in_one_line(case: str, tmp_path: Path, capsys: py
         (["data=x.yaml", "model=yolov8.txt"], "'model=yolov8.txt'"),
         (
             ["data=x.yaml", "model=yolov8n-seg.yaml", "task=detect"],
-            "'task=detect' is not what 'model=.*that is segment",
+            "'task=detect' does not match 'model=.*whose task is segment",
         ),
-        (["data=x.yaml", "imgsz=12"], "'imgsz=12' is not valid: allowed is a whole number from 32"),
+        (["data=x.yaml", "imgsz=12"], "'imgsz=12' is not valid: allowed is an integer >= 32"),
         (["data=x.yaml", "epoch=3"], "'epoch' is not a valid YOLO argument"),
         (["data=x.yaml", "cls_loss=focal"], "'cls_loss' chooses a loss"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(
+def test_errors_are_one_line(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -203,7 +205,7 @@ def test_what_is_wrong_is_said_in_one_line(
     assert re.search(message, err)
 
 
-def test_boxes_without_a_height_are_counted_and_speak_for_nothing(tmp_path: Path) -> None:
+def test_boxes_without_a_height_are_counted_and_suggest_no_loss(tmp_path: Path) -> None:
     path = write(tmp_path / "some", lambda n: [f"0 {LARGE}", "1 0.7 0.7 0.48 0", "1 0.7 0.2 0.48 0"])
     found = recommend(str(path), **FAST)
     assert "boxes without a width or a height: 8" in str(found)
@@ -238,7 +240,7 @@ def test_two_thousand_classes(tmp_path: Path) -> None:
     assert len(text.splitlines()) < 80
 
 
-def test_one_class_is_not_told_to_balance(tmp_path: Path) -> None:
+def test_a_single_class_gets_no_class_weights(tmp_path: Path) -> None:
     text = str(recommend(str(write(tmp_path, lambda n: [f"0 {LARGE}"], names=["only"])), **FAST))
     assert "1, only" in text
     assert "cls_weights" not in text
@@ -302,7 +304,7 @@ EXPECTED = {
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
 @pytest.mark.parametrize("name", EXPECTED)
-def test_real_sets_get_what_their_labels_speak_for(name: str) -> None:
+def test_recommendations_for_real_data_sets(name: str) -> None:
     found = recommend(str(SHARED / name / "data.yaml"), imgsz=320)
     task, choices = EXPECTED[name]
     assert found.traits.task == task

@@ -1,4 +1,4 @@
-"""Every rule has a trait, a page that says what it says, and keys that this version takes or announces."""
+"""Every rule depends on a trait, has its evidence on a page, and uses keys of this version."""
 
 from __future__ import annotations
 
@@ -120,20 +120,20 @@ def test_a_candidate_is_one_choice_with_its_own_parameters(rule: Rule) -> None:
 
 
 @every_candidate
-def test_what_this_version_lacks_is_not_offered(rule: Rule) -> None:
+def test_a_candidate_that_this_version_lacks_is_not_offered(rule: Rule) -> None:
     unknown = dataclasses.replace(rule, keys={"no_such_key": "nwd"})
     assert choose(with_trait(rule), [unknown], [])[0] == []
     unknown = dataclasses.replace(rule, keys={rule.choice: "no_such_loss"})
     assert choose(with_trait(rule), [unknown], [])[0] == []
 
 
-def test_where_nothing_speaks_for_a_swap_stock_is_the_answer() -> None:
+def test_without_a_matching_rule_stock_is_recommended() -> None:
     candidates, checks, _ = choose(PLAIN, RULES, [])
     assert (candidates, checks) == ([], [])
     assert make(candidates, {"epochs": 1}, PLAIN, 1.0) is None
 
 
-def test_at_most_five_with_stock_and_no_key_takes_all_places() -> None:
+def test_at_most_four_candidates_with_turns_between_keys() -> None:
     every = dataclasses.replace(PLAIN, small=0.5, tiny=0.5, class_ratio=50.0, smallest_class=9, rare=["b"])
     candidates, _, avoided = choose(every, RULES, [])
     assert len(candidates) == 4
@@ -141,7 +141,7 @@ def test_at_most_five_with_stock_and_no_key_takes_all_places() -> None:
     assert len(avoided) <= 4
 
 
-def test_two_traits_that_speak_for_one_loss_are_one_candidate() -> None:
+def test_two_traits_that_suggest_one_loss_are_one_candidate() -> None:
     both = dataclasses.replace(PLAIN, task="segment", mask_of_box=0.3, small=0.2)
     masks = [candidate for candidate in choose(both, RULES, [])[0] if candidate.choice == "seg_loss"]
     assert [len(candidate.reasons) for candidate in masks] == [2]
@@ -156,20 +156,20 @@ def verdict(word: str, config: str = "cls_loss=efl", difference: float = 1.5) ->
     return Verdict("neu_det_longtail", config, difference, difference - 1, difference + 1, word, 3)
 
 
-def test_what_was_decided_here_comes_first() -> None:
+def test_a_candidate_that_was_decided_better_comes_first() -> None:
     first = choose(RARE, RULES, [verdict("better")])[0][0]
     assert (first.words, first.grade) == ("cls_loss=efl", "measured here, decided")
     assert str(first.verdict) == ("measured here on neu_det_longtail: better (+1.5 points, +0.5 to +2.5, 3 seeds)")
 
 
-def test_what_lost_here_is_not_tried() -> None:
+def test_a_loss_that_was_decided_worse_is_avoided() -> None:
     candidates, _, avoided = choose(RARE, RULES, [verdict("worse", difference=-3)])
     assert "cls_loss=efl" not in [candidate.words for candidate in candidates]
     assert avoided[0].what == "cls_loss=efl"
     assert "worse (-3.0 points" in str(avoided[0].verdict)
 
 
-def test_what_leans_better_comes_first_of_its_key_and_what_leans_worse_is_not_tried() -> None:
+def test_a_loss_that_leans_better_comes_first_of_its_key_and_one_that_leans_worse_is_avoided() -> None:
     small = dataclasses.replace(RARE, small=0.5)
     known = [
         Verdict("deep_pcb", "box_loss=inner_ciou", 2.0, -0.5, 4.4, "leans better", 3),
@@ -183,7 +183,7 @@ def test_what_leans_better_comes_first_of_its_key_and_what_leans_worse_is_not_tr
     assert [note.what for note in avoided[:2]] == ["cls_loss=eqfl", "cls_loss=efl"]
 
 
-def test_what_is_inconclusive_here_keeps_its_grade_and_says_so() -> None:
+def test_an_inconclusive_verdict_is_shown_and_keeps_the_grade() -> None:
     found = next(c for c in choose(RARE, RULES, [verdict("inconclusive")])[0] if c.words == "cls_loss=efl")
     assert found.grade == "measured by its authors"
     assert "inconclusive" in str(found.verdict)

@@ -1,4 +1,4 @@
-"""Each trait has the value that a made-up set was made for."""
+"""Traits of made-up data sets."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def test_a_key_is_parsed_once_on_its_way_to_the_gradient(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("parameter", [p for s in registry.specs() for p in s.parameters], ids=lambda p: p.key)
-def test_what_is_held_is_what_parsing_gives_back(parameter: Parameter) -> None:
+def test_is_valid_agrees_with_parse(parameter: Parameter) -> None:
     value = parameter.parse(parameter.default)
     assert parameter.is_valid(value)
     assert parameter.parse(value) == value

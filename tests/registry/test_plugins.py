@@ -1,4 +1,4 @@
-"""A loss of one's own: by decorator, entry point, or a file that the environment names; and no other way in."""
+"""Third-party losses: by decorator, entry point, or a file named by an environment variable, and in no other way."""
 
 from __future__ import annotations
 

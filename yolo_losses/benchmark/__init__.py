@@ -1,1 +1,1 @@
-"""What losses cost against stock: time, memory."""
+"""Time and memory of losses relative to the stock losses."""

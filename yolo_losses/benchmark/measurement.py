@@ -18,8 +18,8 @@ Rows = dict[str, dict[str, float]]
 def measure(runs: Runs, repeats: int, device: Any, title: str, memory: bool = True) -> Rows:
     """Return time and peak memory of each run as a ratio to the one called `stock`.
 
-    A ratio is of two runs in direct succession, since a machine's speed drifts; which of them is first alternates.
-    `memory=False` is for runs in processes of their own, whose memory is not seen from here.
+    Each ratio is of two runs in direct succession, in alternating order, since the speed of a machine drifts.
+    `memory=False` is for runs in other processes, whose memory cannot be measured here.
     """
     import torch
 
@@ -42,7 +42,7 @@ def measure(runs: Runs, repeats: int, device: Any, title: str, memory: bool = Tr
         for name in runs:
             progress(f"{title}: round {round_ + 1} of {repeats}, {name}")
             pair = ("stock", name) if round_ % 2 else (name, "stock")
-            took = {each: timed(runs[each]) for each in dict.fromkeys(pair)}
+            took = {run: timed(runs[run]) for run in dict.fromkeys(pair)}
             seconds[name].append(took[name])
             ratios[name].append(took[name] / took["stock"])
     progress("")
@@ -60,16 +60,16 @@ def measure(runs: Runs, repeats: int, device: Any, title: str, memory: bool = Tr
 
 
 def progress(text: str) -> None:
-    """Write over the last line of progress."""
+    """Replace the progress line on stderr."""
     print(f"\r{text:<70}\r" if not text else f"\r{text:<70}", end="", file=sys.stderr, flush=True)
 
 
 def peak_bytes(once: Callable[[], object], device: Any) -> int:
-    """Return the most memory that a run holds at once beyond its inputs, on the CPU when it has one thread."""
+    """Return the peak memory of a run beyond its inputs; on the CPU, with one thread."""
     import torch
 
-    once()  # what the first call alone allocates does not count
-    gc.collect()  # nor what an earlier run has left
+    once()  # allocations of the first call alone do not count
+    gc.collect()  # nor does garbage of an earlier run
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -82,12 +82,12 @@ def peak_bytes(once: Callable[[], object], device: Any) -> int:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the profiler does not see what other threads allocate
     try:
-        with quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        with silence_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
             once()
     finally:
         torch.set_num_threads(threads)
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
-    clock = "start_ns" if events and hasattr(events[0], "start_ns") else "start_us"  # of torch 2.3
+    clock = "start_ns" if events and hasattr(events[0], "start_ns") else "start_us"  # in torch 2.3
     live = peak = 0
     for event in sorted(events, key=lambda event: getattr(event, clock)()):
         live += event.nbytes()
@@ -96,8 +96,8 @@ def peak_bytes(once: Callable[[], object], device: Any) -> int:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Drop what the profiler writes to the standard error, which goes past Python's."""
+def silence_stderr() -> Iterator[None]:
+    """Discard what is written to stderr, also by C++ code such as the profiler."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

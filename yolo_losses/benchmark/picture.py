@@ -7,7 +7,7 @@ from typing import Any
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Draw the tables as bars: time and memory of each loss, by stock's."""
+    """Draw the tables as bars: time and memory of each loss, relative to stock."""
     import matplotlib
 
     matplotlib.use("agg")

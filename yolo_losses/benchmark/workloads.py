@@ -1,4 +1,4 @@
-"""What is measured: the class term, the criterion, a training step and the import, with and without our losses."""
+"""The workloads: the class term, the criterion, a training step and the import, with stock losses and with others."""
 
 from __future__ import annotations
 
@@ -41,19 +41,24 @@ def _pasted_slide(z: Any, t: Any, bce: Any, mean: float = 0.5) -> Any:
     return bce * (1.0 * (t <= mean - 0.1) + math.exp(1 - mean) * near + (1 - t).exp() * (t >= mean))
 
 
-def _pasted(form: Callable[..., Any]) -> Callable[..., Any]:
+def _with_bce(formula: Callable[..., Any]) -> Callable[..., Any]:
     def loss(logits: Any, targets: Any) -> Any:
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        return form(logits, targets, binary_cross_entropy_with_logits(logits, targets, reduction="none"))
+        return formula(logits, targets, binary_cross_entropy_with_logits(logits, targets, reduction="none"))
 
     return loss
 
 
-# As tutorials have them: whole tensors, one operation after the other.
+# Losses as pasted from tutorials: whole tensors, one operation after the other.
 PASTED = {
-    name: _pasted(form)
-    for name, form in {"focal": _pasted_focal, "vfl": _pasted_vfl, "qfl": _pasted_qfl, "slide": _pasted_slide}.items()
+    name: _with_bce(formula)
+    for name, formula in {
+        "focal": _pasted_focal,
+        "vfl": _pasted_vfl,
+        "qfl": _pasted_qfl,
+        "slide": _pasted_slide,
+    }.items()
 }
 
 
@@ -62,7 +67,7 @@ def class_terms(
 ) -> Runs:
     """Return a forward and backward of the class term by name: stock, this package's, and the naive form.
 
-    On a GPU, where memory is what bounds it, a copy of the logits as well.
+    On a GPU, where the class term is limited by memory bandwidth, a copy of the logits as well.
     """
     import torch
     from torch import nn
@@ -121,7 +126,7 @@ def criteria(batch: int, imgsz: int, classes: int, device: Any, chosen: Mapping[
         leaves = [boxes.requires_grad_(), scores.requires_grad_()]
         feats = [torch.zeros(batch, 1, side, side, device=device) for side in sides]
         predictions: Any = {"boxes": boxes, "scores": scores, "feats": feats}
-    else:  # releases before the predictions came as a dictionary take the two joined, level by level
+    else:  # older releases take boxes and scores concatenated, level by level
         levels = torch.cat((boxes, scores), 1).split([side**2 for side in sides], 2)
         leaves = [
             level.reshape(batch, -1, side, side).requires_grad_() for level, side in zip(levels, sides, strict=True)
@@ -159,7 +164,7 @@ def training_steps(batch: int, imgsz: int, classes: int, device: Any, chosen: Ma
 
     model = DetectionModel("yolov8n.yaml", nc=classes, verbose=False).to(device).train()
     model.args = get_cfg()
-    optimizer = torch.optim.SGD(model.parameters(), 1e-6)  # the weights stay what they are
+    optimizer = torch.optim.SGD(model.parameters(), 1e-6)  # too small to change the weights
     data = {"img": torch.rand(batch, 3, imgsz, imgsz, device=device), **_labels(batch, classes, device)}
 
     def step(criterion: Any) -> Callable[[], None]:
@@ -181,7 +186,7 @@ def training_steps(batch: int, imgsz: int, classes: int, device: Any, chosen: Ma
 
 
 def _labels(batch: int, classes: int, device: Any) -> dict[str, Any]:
-    """Return eight objects an image."""
+    """Return labels with eight objects per image."""
     import torch
 
     count = 8 * batch

@@ -1,6 +1,6 @@
 """The command `yolo-losses`, one file per subcommand.
 
-Each has `HELP`, `configure(parser)` and `run(args) -> exit code`; a new file here is a new subcommand.
+Each has `HELP`, `configure(parser)` and `run(args) -> exit code`; a new file in this folder is a new subcommand.
 """
 
 from __future__ import annotations
@@ -24,37 +24,38 @@ EXAMPLES = """examples:
 
 
 def _files() -> dict[str, str]:
-    """Return the file of each subcommand, by its name."""
+    """Return the module name of each subcommand, by the name of the subcommand."""
     return {name.rstrip("_"): name for name in sorted(found.name for found in pkgutil.iter_modules(__path__))}
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line, with every subcommand."""
-    raw = argparse.RawDescriptionHelpFormatter
-    whole = argparse.ArgumentParser(
+    root = argparse.ArgumentParser(
         prog="yolo-losses",
         description="Train Ultralytics YOLO models with a loss chosen by name.",
         epilog=EXAMPLES,
-        formatter_class=raw,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    whole.add_argument("--version", action="version", version=f"yolo-losses {__version__}")
-    subcommands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    root.add_argument("--version", action="version", version=f"yolo-losses {__version__}")
+    subcommands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, file in _files().items():
         module = importlib.import_module(f"{__name__}.{file}")
-        sub = subcommands.add_parser(name, help=module.HELP, description=module.HELP, formatter_class=raw)
+        sub = subcommands.add_parser(
+            name, help=module.HELP, description=module.HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         module.configure(sub)
         sub.set_defaults(run=module.run)
-    return whole
+    return root
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; an error in its arguments is reported in one line, with exit code 1."""
-    whole = parser()
+    root = parser()
     words = sys.argv[1:] if argv is None else argv
     command = next((word for word in words if not word.startswith("-")), None)
     if command is not None and command not in (names := list(_files())):
-        whole.error(f"there is no command '{command}': there are {', '.join(names)}.{did_you_mean(command, names)}")
-    args = whole.parse_args(argv)
+        root.error(f"there is no command '{command}': there are {', '.join(names)}.{did_you_mean(command, names)}")
+    args = root.parse_args(argv)
     try:
         return int(args.run(args))
     except ValueError as error:

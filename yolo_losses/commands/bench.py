@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument(
-        "--repeats", type=int, default=5, help="rounds, in each of which every loss takes its turn with stock"
+        "--repeats", type=int, default=5, help="number of rounds; each round times every loss next to stock"
     )
     parser.add_argument("--losses", default="", help="only these, separated by commas")
     more = "also the class terms as classes, imgsz and batch grow, the criterion at six sizes, and training steps"
@@ -48,35 +48,35 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the tables; write them and their picture if asked to."""
+    """Print the tables; with `--out`, write them and their picture."""
     import torch
 
-    device = chosen_device(args.device)
+    device = parse_device(args.device)
     for name, least in (("batch", 1), ("imgsz", max(STRIDES)), ("classes", 1), ("repeats", 1)):
         if getattr(args, name) < least:
             raise ValueError(f"'--{name}={getattr(args, name)}' is not valid: allowed is an integer >= {least}")
-    chosen = chosen_losses(args.losses)
+    chosen = parse_losses(args.losses)
     torch.manual_seed(0)
     size = args.batch, args.imgsz, args.classes
     workloads = {
-        f"class term alone, {written(size)}": lambda: class_terms(*size, device, chosen),
-        f"whole criterion, {written(size)}": lambda: criteria(*size, device, chosen),
+        f"class term alone, {format_size(size)}": lambda: class_terms(*size, device, chosen),
+        f"whole criterion, {format_size(size)}": lambda: criteria(*size, device, chosen),
         "import ultralytics": imports,
     }
     if args.growth:
-        workloads[f"training step, {written(STEP)}"] = lambda: training_steps(*STEP, device, chosen)
+        workloads[f"training step, {format_size(STEP)}"] = lambda: training_steps(*STEP, device, chosen)
     tables = {}
     for title, runs in workloads.items():
         tables[title] = measure(runs(), args.repeats, device, title, memory=runs is not imports)
-        show(title, tables[title])
+        print_table(title, tables[title])
     result = {
-        "machine": machine(device),
+        "machine": describe_machine(device),
         "size": {"batch": args.batch, "imgsz": args.imgsz, "classes": args.classes, "repeats": args.repeats},
         "tables": tables,
     }
     if args.growth:
-        result["growth"] = growth(args, device, chosen)
-        result["criterion"] = criterion_sizes(args.repeats, device, chosen)
+        result["growth"] = measure_growth(args, device, chosen)
+        result["criterion"] = measure_criterion(args.repeats, device, chosen)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -85,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def chosen_losses(names: str) -> dict[str, str]:
-    """Return the key that selects each loss, by the loss's name; without names, of all losses that can be measured.
+def parse_losses(names: str) -> dict[str, str]:
+    """Return a mapping from each loss to the key that selects it; without names, of all losses that can be measured.
 
     Raises:
         ValueError: if a name is neither a class loss nor a loss of axis-aligned boxes.
@@ -106,7 +106,7 @@ def chosen_losses(names: str) -> dict[str, str]:
 
 
 def _not_measured(name: str, base: LossSpec | None, known: list[str]) -> ValueError:
-    """Return the error for a name that is not measured; it has the kind of loss if the name is one."""
+    """Return the error for a name that is not measured; if it is another kind of loss, the message says which."""
     word = registry.normalize_name(name)
     found = base or next((spec for spec in registry.specs() if word in (spec.name, *spec.aliases)), None)
     if found is None:
@@ -116,22 +116,22 @@ def _not_measured(name: str, base: LossSpec | None, known: list[str]) -> ValueEr
     return registry.InvalidValueError("--losses", name, reason)
 
 
-def chosen_device(name: str) -> Any:
-    """Return the device of a name, `cpu` or the number of a GPU.
+def parse_device(name: str) -> Any:
+    """Return the device with a name: `cpu`, or the number of a GPU.
 
     Raises:
-        ValueError: if the name is another, or the GPU does not exist.
+        ValueError: if the name is neither, or the GPU does not exist.
     """
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name != "cpu" and not (name.isdecimal() and int(name) < gpus):
-        found = f"or the number of a GPU, of which this machine shows {gpus}" if gpus else "alone: no GPU is found here"
+        found = f"or the number of a GPU, of which this machine has {gpus}" if gpus else "only: this machine has no GPU"
         raise ValueError(f"'--device={name}' is not valid: allowed is cpu {found}")
     return torch.device("cpu" if name == "cpu" else f"cuda:{name}")
 
 
-def show(title: str, rows: Rows) -> None:
+def print_table(title: str, rows: Rows) -> None:
     """Print a table."""
     print(f"\n{title}: against stock ({rows['stock']['ms']:.1f} ms), medians and range of the ratios")
     for name, row in rows.items():
@@ -144,7 +144,9 @@ def show(title: str, rows: Rows) -> None:
         print(line)
 
 
-def growth(args: argparse.Namespace, device: Any, chosen: Mapping[str, str]) -> dict[str, dict[str, dict[str, Any]]]:
+def measure_growth(
+    args: argparse.Namespace, device: Any, chosen: Mapping[str, str]
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Return what the class terms cost as one size grows and the others stay: milliseconds per million values."""
     grown: dict[str, dict[str, dict[str, Any]]] = {}
     for key, values in GROWTH.items():
@@ -167,25 +169,25 @@ def growth(args: argparse.Namespace, device: Any, chosen: Mapping[str, str]) -> 
     return grown
 
 
-def criterion_sizes(repeats: int, device: Any, chosen: Mapping[str, str]) -> dict[str, Rows]:
+def measure_criterion(repeats: int, device: Any, chosen: Mapping[str, str]) -> dict[str, Rows]:
     """Return what the whole criterion costs at the sizes that people train with."""
-    found = {}
+    tables = {}
     for batch, imgsz, classes in SIZES:
-        size = written((batch, imgsz, classes))
+        size = format_size((batch, imgsz, classes))
         runs = criteria(batch, imgsz, classes, device, chosen)
-        found[size] = measure(runs, repeats, device, f"whole criterion, {size}")
-    print("\nwhole criterion against stock, batch x imgsz x classes: " + ", ".join(found))
-    for name in next(iter(found.values())):
-        print(f"  {name:<16} " + "  ".join(f"x{rows[name]['time']:.2f}" for rows in found.values()))
-    return found
+        tables[size] = measure(runs, repeats, device, f"whole criterion, {size}")
+    print("\nwhole criterion against stock, batch x imgsz x classes: " + ", ".join(tables))
+    for name in next(iter(tables.values())):
+        print(f"  {name:<16} " + "  ".join(f"x{rows[name]['time']:.2f}" for rows in tables.values()))
+    return tables
 
 
-def written(size: tuple[int, int, int]) -> str:
+def format_size(size: tuple[int, int, int]) -> str:
     """Return batch, image size and classes as text."""
     return " x ".join(map(str, size))
 
 
-def machine(device: Any) -> dict[str, str]:
+def describe_machine(device: Any) -> dict[str, str]:
     """Return what the numbers were measured on."""
     import torch
     import ultralytics

@@ -19,8 +19,8 @@ METRIC = (
 )
 SOME_FAILED = 3  # the exit code
 EXAMPLES = """\
-The words are those of `yolo train`. A value with commas is an axis of the grid; `seed` is averaged over. The command
-continues a comparison that was interrupted.
+The arguments are those of `yolo train`. A value with commas is an axis of the grid; `seed` is averaged over. The
+command continues a comparison that was interrupted.
 
 examples:
   yolo-losses compare model=yolov8n.yaml data=my.yaml epochs=50 seed=0-2 cls_loss=bce,focal,slide
@@ -29,8 +29,8 @@ examples:
   yolo-losses compare model=yolov8n.yaml data=my.yaml seed=0-2 cls_loss=bce,slide --dry-run    print the grid
   yolo-losses compare --report-only --out runs/compare                                           rebuild the report
 
-exit codes: 0 every run finished; 1 nothing was compared, since a value was refused or no run finished; 3 the report is
-written, and some runs failed; 130 stopped. With --report-only: 0 the report is written.
+exit codes: 0 every run finished; 1 a value is invalid or no run finished; 3 the report is written, but some runs
+failed; 130 stopped. With --report-only: 0 the report is written.
 """
 
 
@@ -45,28 +45,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", metavar="KEY=VALUE", help="default: the first configuration, or stock")
     parser.add_argument("--metric", default="map50_95", help=METRIC)
     parser.add_argument(
-        "--rope", type=_share, default=0.005, metavar="X", help="difference that does not matter (default: %(default)s)"
+        "--rope",
+        type=_parse_fraction,
+        default=0.005,
+        metavar="X",
+        help="difference that does not matter (default: %(default)s)",
     )
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time; they share the cores (default: 1)")
     parser.add_argument("--devices", default="", metavar="0,1", help="GPUs, one run on each at a time")
     parser.add_argument("--engine", default="local", help="local (default) or ray")
-    parser.add_argument("--address", help="of a Ray cluster; default: RAY_ADDRESS, or one on this machine alone")
+    parser.add_argument(
+        "--address", help="address of a Ray cluster; default: RAY_ADDRESS, or a new cluster on this machine"
+    )
     parser.add_argument(
         "--until-decided",
         action="store_true",
-        help="add seeds in rounds; what is decided, or will not be, gets no more",
+        help="add seeds in rounds, until each configuration is decided or unlikely to be",
     )
-    parser.add_argument("--max-seeds", type=int, default=12, metavar="N", help="of --until-decided (default: 12)")
+    parser.add_argument(
+        "--max-seeds", type=int, default=12, metavar="N", help="maximum with --until-decided (default: 12)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the grid, the number of runs, time and disk")
     parser.add_argument("--report-only", action="store_true", help="rebuild the report of --out, and train nothing")
     parser.add_argument("--paper", type=Path, metavar="DIR", help="write table, figure, methods and references there")
-    parser.add_argument("--language", default="en", help="of the report: en (default) or zh")
+    parser.add_argument("--language", default="en", help="language of the report: en (default) or zh")
     parser.add_argument("--json", action="store_true", help="print the results as JSON; all else goes to stderr")
 
     parse: Callable[..., tuple[argparse.Namespace, list[str]]] = parser.parse_known_args
 
     def parse_known_args(*args: Any, **kwargs: Any) -> tuple[argparse.Namespace, list[str]]:
-        """Accept words behind an option too, which argparse reports as unknown."""
+        """Accept words after an option too, which argparse reports as unknown."""
         found, rest = parse(*args, **kwargs)
         found.words = [*found.words, *(word for word in rest if not word.startswith("-"))]
         return found, [word for word in rest if word.startswith("-")]
@@ -74,8 +82,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.parse_known_args = parse_known_args  # type: ignore[method-assign, assignment]
 
 
-def _share(text: str) -> float:
-    """Return a number, `0.5%` as 0.005."""
+def _parse_fraction(text: str) -> float:
+    """Parse a fraction, which may be written in percent: `0.5%` is 0.005."""
     return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
 
@@ -88,7 +96,7 @@ def _request(args: argparse.Namespace) -> Request:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the comparison, or what is left of it, and print the verdicts."""
+    """Train the missing runs of the comparison, and print the verdicts."""
     from yolo_losses.comparison import driver
     from yolo_losses.comparison.options import Options
 
@@ -108,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
             failed = driver.train(_request(args), options, command, quiet_output=args.json)
             table = driver.write_report(options)
         except KeyboardInterrupt:
-            print("\nstopped; the same command continues", file=sys.stderr)
+            print("\nstopped; run the same command again to continue", file=sys.stderr)
             return 130
         except RuntimeError as error:
             print(error, file=sys.stderr)

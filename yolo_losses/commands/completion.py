@@ -13,7 +13,8 @@ from yolo_losses.config.keys import LossKey
 from yolo_losses.config.settings import KEYS, declared_parameters, default_keys
 
 HELP = "print a script that completes this command, and keys and losses of `yolo train`, in a shell"
-EPILOG = """Write it to a file that the shell reads, again after an upgrade: it holds the names of the losses.
+EPILOG = """Write the script to a file that the shell reads. Repeat that after an upgrade: the script
+contains the names of the losses.
 
 examples:
   yolo-losses completion bash  append it to ~/.bashrc
@@ -121,7 +122,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the script."""
-    with contextlib.redirect_stdout(sys.stderr):  # its first import in a new home prints where its settings are
+    with contextlib.redirect_stdout(
+        sys.stderr
+    ):  # the first import of Ultralytics by a user prints where its settings are
         from ultralytics.cfg import MODES, TASKS
         from ultralytics.utils import DEFAULT_CFG_DICT
 
@@ -143,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def values() -> dict[str, list[str]]:
-    """Return the words that each key may have, where it has any."""
+    """Return the possible values of each key that takes words."""
     found = {}
     for name, key in KEYS.items():
         if isinstance(key, LossKey):

@@ -27,18 +27,18 @@ from yolo_losses.integration.autoload import yolo_losses_autoload as autoload
 
 HELP = "tell whether the plugin is active here, in the `yolo` command, in workers and in notebooks, and what to do"
 EXAMPLES = """\
-A line begins with ok; with NO where something is wrong, and says how to fix it; or with -- for what is good to know.
-Fresh interpreters are asked, and Ray and Jupyter where they are installed, which takes some seconds. The exit code is
-1 where something is wrong.
+Each line begins with ok; with NO for a problem, and how to fix it; or with -- for a note. The checks start fresh
+interpreters, and workers of Ray and kernels of Jupyter if these are installed, which takes some seconds. The exit code
+is 1 if there is a problem.
 
 examples:
-  yolo-losses doctor              the checks; its output is what an issue needs
-  python -m yolo_losses doctor    the same with a certain Python
+  yolo-losses doctor              all checks; paste the output into an issue
+  python -m yolo_losses doctor    the same with this Python
 """
 
 TIMEOUT = 120  # seconds; a busy machine takes long to import torch
 OK, WRONG, NOTE = "ok", "NO", "--"
-Line = tuple[str, str]  # one of these and what to say
+Line = tuple[str, str]  # one of these marks, and the text
 
 RUN_MODULE = "use `python -m yolo_losses train ...`"
 START_UP_FILES = ("yolo_losses.pth", "yolo_losses.start", "yolo_losses_autoload.py")
@@ -55,7 +55,8 @@ def probe():
     return sys.prefix, hook is not None and hook.is_active()
 """
 INTERPRETER = f"{PROBE}\nprint(*probe(), sep='\\n')"
-# In a task that waits for no free CPU, on the cluster that `yolo-losses compare --engine ray` would use.
+# Runs in a task that needs no CPU, so that it starts on a busy cluster too, the one that `yolo-losses compare --engine
+# ray` would use.
 RAY_WORKER = f"""{PROBE}
 import os, ray
 address = os.environ.get("RAY_ADDRESS")
@@ -63,7 +64,7 @@ small = {{}} if address else {{"num_cpus": 1, "include_dashboard": False}}
 ray.init(address=address or "local", log_to_driver=False, logging_level="error", **small)
 print(*ray.get(ray.remote(num_cpus=0)(probe).remote(), timeout={TIMEOUT}), sep="\\n")
 """
-# There is no Ultralytics to import, unless PYTHONPATH names its folder: whether a start-up file was read will do.
+# Ultralytics cannot be imported without site-packages, so this only checks whether a start-up file was read.
 WITHOUT_SITE = "import sys; print(sys.prefix, 'yolo_losses_autoload' in sys.modules, sep='\\n')"
 
 
@@ -113,7 +114,7 @@ def findings() -> Iterator[Line]:
         kernels = {name: (python, asked(python)) for name, python in kernel_pythons().items()}
         yield from outdated()
         yield from start_up_files()
-        yield here()
+        yield in_this_interpreter()
         yield in_fresh_interpreter(fresh.result())
         yield in_yolo(yolo, yolo_python, of_yolo.result() if of_yolo else None)
         yield from in_notebooks({name: (python, answer.result()) for name, (python, answer) in kernels.items()})
@@ -132,9 +133,9 @@ def ask(command: list[str]) -> Answer:
     except (OSError, subprocess.TimeoutExpired) as error:
         return Answer("", False, f"no answer: {error.strerror if isinstance(error, OSError) else f'{TIMEOUT} s'}")
     lines = done.stdout.strip().splitlines()
-    said = [line for line in done.stderr.splitlines() if line.startswith("yolo_losses: not active")]
+    reasons = [line for line in done.stderr.splitlines() if line.startswith("yolo_losses: not active")]
     if done.returncode == 0 and len(lines) >= 2:
-        return Answer(lines[-2], lines[-1] == "True", said[-1] if said else "the plugin was not loaded")
+        return Answer(lines[-2], lines[-1] == "True", reasons[-1] if reasons else "the plugin was not loaded")
     return Answer("", False, ((done.stderr or done.stdout).strip().splitlines() or ["no answer"])[-1])
 
 
@@ -174,21 +175,21 @@ def outdated() -> list[Line]:
 
 def start_up_files() -> list[Line]:
     """Return where the start-up files are, and what is wrong with them."""
-    # A checkout has them, of which the others are copies.
+    # The originals in a checkout; the files in site-packages are copies.
     own = Path(yolo_losses.__file__).parent / "integration" / "autoload"
     target = f"--editable {own.parents[2]}" if (own / START_UP_FILES[0]).is_file() else "yolo-losses"
     again = f"`{sys.executable} -m pip install --force-reinstall --no-deps {target}`"
     sites = {os.path.realpath(folder) for folder in (*site.getsitepackages(), site.getusersitepackages())}
     folders = [Path(folder) for folder in dict.fromkeys(map(os.path.realpath, sys.path))]
-    having = [folder for folder in folders if any((folder / name).is_file() for name in START_UP_FILES)]
+    folders_with_files = [folder for folder in folders if any((folder / name).is_file() for name in START_UP_FILES)]
     lines = []
-    for folder in having:
+    for folder in folders_with_files:
         missing = [name for name in START_UP_FILES if not (folder / name).is_file()]
         stale = [name for name in START_UP_FILES if _differ(folder / name, own / name)]
         if str(folder) not in sites:
-            lines.append((NOTE, f"start-up files in {folder} are not read: it is no folder of site-packages"))
+            lines.append((NOTE, f"start-up files in {folder} are not read: the folder is not a site-packages folder"))
         elif missing or stale:
-            why = f"{missing[0]} is missing" if missing else f"{stale[0]} is not that of {own}"
+            why = f"{missing[0]} is missing" if missing else f"{stale[0]} differs from that in {own}"
             lines.append((WRONG, f"start-up files in {folder}: {why}; {again}"))
         else:
             lines.append((OK, f"start-up files in {folder}: {', '.join(START_UP_FILES)}"))
@@ -201,7 +202,7 @@ def _differ(a: Path, b: Path) -> bool:
     return a.is_file() and b.is_file() and a.read_text(encoding="utf-8") != b.read_text(encoding="utf-8")
 
 
-def here() -> Line:
+def in_this_interpreter() -> Line:
     """Return whether the plugin is active in this interpreter."""
     import ultralytics.engine.trainer  # noqa: F401
     from ultralytics.cfg import get_cfg
@@ -223,7 +224,7 @@ def in_yolo(command: str | None, python: str | None, answer: Answer | None) -> L
     if command is None:
         return NOTE, f"no `yolo` on the PATH: activate {sys.prefix} to use it"
     if answer is None:
-        return WRONG, f"`yolo` is {command}: no Python found that it would run; activate {sys.prefix}"
+        return WRONG, f"`yolo` is {command}: its Python was not found; activate {sys.prefix}"
     other = "" if answer.is_here else f", of another environment ({answer.prefix or python})"
     if answer.active:
         return OK, f"active in `yolo`, {command}{other}"
@@ -268,7 +269,7 @@ def in_interpreter_without_site(answer: Answer) -> Line:
 
 def keys() -> list[Line]:
     """Return the keys that Ultralytics has too, and the names of this package's keys in that case."""
-    if not hook.is_active():  # then there are none
+    if not hook.is_active():  # then this package has added no keys
         return []
     renamed = renaming.renamed()
     if not renamed:
@@ -292,7 +293,7 @@ def kernel_pythons() -> dict[str, str]:
     except (ValueError, KeyError):
         return {}
     programs = {name: spec["argv"][0] for name, spec in found.items() if spec.get("language") == "python"}
-    # A kernel that says no more than `python` is run by the interpreter of Jupyter itself.
+    # A kernel whose program is just `python` is run by the interpreter of Jupyter itself.
     return {
         name: python
         for name, program in programs.items()

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"losses": losses, "keys": keys, "problems": registry.problems()}, indent=2))
         return 0
     detailed = bool(args.names or args.verbose)
-    width = max((len(_shown(spec)) for spec in found), default=0)
+    width = max((len(_display_name(spec)) for spec in found), default=0)
     for title, specs in grouped(found).items():
         print(f"{TITLES[title]}\n" + "\n".join(line for spec in specs for line in _lines(spec, width, detailed)) + "\n")
     if keys:
@@ -67,7 +67,7 @@ def grouped(specs: list[LossSpec]) -> dict[str, list[LossSpec]]:
 
 
 def choices() -> dict[str, str]:
-    """Return the keys that are not a loss's own, each with its allowed values and its default."""
+    """Return the keys that are not parameters of a loss, each with its allowed values and default."""
     found = {name: f"{key.allowed} (default {key.default})" for name, key in settings.KEYS.items()}
     found[BETA.key] = f"{BETA.allowed} (default {BETA.default}): {BETA.limits.help}"
     return found
@@ -86,14 +86,14 @@ def select(names: list[str]) -> tuple[list[LossSpec], dict[str, str]]:
     Raises:
         ValueError: if a name matches nothing.
     """
-    every, keys = registry.specs(), choices()
+    specs, keys = registry.specs(), choices()
     if not names:
-        return every, keys
+        return specs, keys
     wanted: set[int] = set()
     wanted_keys: set[str] = set()
     for name in names:
         pattern = registry.normalize_name(name)
-        spellings = {id(s): (s.name, *s.aliases, *(p.key for p in s.parameters)) for s in every}
+        spellings = {id(s): (s.name, *s.aliases, *(p.key for p in s.parameters)) for s in specs}
         matches = {i for i, known in spellings.items() if any(fnmatch.fnmatchcase(word, pattern) for word in known)}
         matching_keys = {key for key in keys if fnmatch.fnmatchcase(key, pattern)}
         if not (matches or matching_keys):
@@ -103,20 +103,20 @@ def select(names: list[str]) -> tuple[list[LossSpec], dict[str, str]]:
                 if (left := left_out.find(pattern)) is not None:
                     raise ValueError(f"no loss or key matches '{name}': {left.advice}") from None
                 meant = [choice.partition("=")[2] for choice in other_names.choices(name)]
-                near = other_names.hint(meant) or registry.did_you_mean(name, [*(s.name for s in every), *keys])
+                near = other_names.hint(meant) or registry.did_you_mean(name, [*(s.name for s in specs), *keys])
                 raise ValueError(f"no loss or key matches '{name}'.{near}") from None
             matches = {id(spec) for spec in (*modifiers, base)}
         wanted |= matches
         wanted_keys |= matching_keys
-    return [s for s in every if id(s) in wanted], {key: text for key, text in keys.items() if key in wanted_keys}
+    return [s for s in specs if id(s) in wanted], {key: text for key, text in keys.items() if key in wanted_keys}
 
 
-def _shown(spec: LossSpec) -> str:
+def _display_name(spec: LossSpec) -> str:
     return f"{spec.name}_" if spec.kind == "modifier" else spec.name
 
 
 def _lines(spec: LossSpec, width: int, detailed: bool) -> list[str]:
-    lines = [f"  {_shown(spec):<{width}}  {spec.summary}"]
+    lines = [f"  {_display_name(spec):<{width}}  {spec.summary}"]
     if not detailed:
         return lines
     for p in spec.parameters:

@@ -12,9 +12,9 @@ from pathlib import Path
 HELP = "wire yolo_losses into the files of a vendored or old Ultralytics, with `git apply`"
 EXAMPLES = """\
 examples:
-  yolo-losses patch path/to/fork --check     say what would be changed
-  yolo-losses patch path/to/fork             change it; `yolo train ... cls_loss=slide` works in the fork then
-  yolo-losses patch path/to/fork --reverse   take it out again
+  yolo-losses patch path/to/fork --check     print what would be changed
+  yolo-losses patch path/to/fork             apply the patch; then `yolo train ... cls_loss=slide` works in the fork
+  yolo-losses patch path/to/fork --reverse   remove the patch
 """
 
 
@@ -22,8 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EXAMPLES
     parser.add_argument("path", type=Path, help="a checkout or the `ultralytics` package folder itself")
-    parser.add_argument("--check", action="store_true", help="say what would happen and touch nothing")
-    parser.add_argument("--reverse", action="store_true", help="take the patch out again")
+    parser.add_argument("--check", action="store_true", help="print what would happen, without changing anything")
+    parser.add_argument("--reverse", action="store_true", help="remove the patch")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,20 +38,20 @@ def run(args: argparse.Namespace) -> int:
     version = package_version(package)
     what = f"{package} (ultralytics {version})"
     candidates = patches_for(version)
-    fits, fits_reverse = (next((p for p in candidates if not misfits(package, p, r)), None) for r in (False, True))
+    fits, fits_reverse = (next((p for p in candidates if not apply_errors(package, p, r)), None) for r in (False, True))
     if fits and fits_reverse:
-        raise ValueError(f"git apply passes over the files of {what}: is there a '{os.pathsep}' in the path?")
+        raise ValueError(f"git apply skips the files of {what}: is there a '{os.pathsep}' in the path?")
     chosen, undone = (fits_reverse, fits) if args.reverse else (fits, fits_reverse)
     if undone:
-        print(f"{what}: {'not patched, nothing to take out' if args.reverse else 'already patched'}")
+        print(f"{what}: {'not patched, nothing to remove' if args.reverse else 'already patched'}")
         return 0
     if chosen is None:
-        where = ", ".join(misfits(package, candidates[0], args.reverse))
-        raise ValueError(f"{what}: no patch {'can be taken out' if args.reverse else 'fits'}, nothing touched: {where}")
+        where = ", ".join(apply_errors(package, candidates[0], args.reverse))
+        raise ValueError(f"{what}: no patch {'can be removed' if args.reverse else 'fits'}, nothing changed: {where}")
     if not args.check:
         apply(package, chosen, args.reverse)
     would = "would be " if args.check else ""
-    print(f"{what}: {chosen.name} {would}{'taken out' if args.reverse else 'applied'}")
+    print(f"{what}: {chosen.name} {would}{'removed' if args.reverse else 'applied'}")
     return 0
 
 
@@ -62,12 +62,12 @@ def folder() -> Path:
 
 
 def find_package(path: Path) -> Path:
-    """Return the package folder that `path` is or holds."""
+    """Return the package folder of Ultralytics: `path` itself, or the one in it."""
     for package in (path, path / "ultralytics"):
         if (package / "cfg" / "default.yaml").is_file() and (package / "engine" / "trainer.py").is_file():
             return package.resolve()
     problem = (
-        "there is no Ultralytics: neither it nor an 'ultralytics' in it has cfg/default.yaml and engine/trainer.py"
+        "not an Ultralytics: neither the folder nor an 'ultralytics' in it has cfg/default.yaml and engine/trainer.py"
     )
     raise ValueError(f"{path}: {problem if path.exists() else 'does not exist'}")
 
@@ -90,7 +90,7 @@ def patches_for(version: str) -> list[Path]:
     return before[::-1] + patches[len(before) :]
 
 
-def misfits(package: Path, patch: Path, reverse: bool = False) -> list[str]:
+def apply_errors(package: Path, patch: Path, reverse: bool = False) -> list[str]:
     """Return why a patch cannot be applied or removed; empty if it fits."""
     done = _git_apply(package, patch, reverse, "--check")
     said = done.stderr.decode(errors="replace")
@@ -110,7 +110,7 @@ def apply(package: Path, patch: Path, reverse: bool) -> None:
         for path, content in before.items():
             if not path.exists() or path.read_bytes() != content:
                 path.write_bytes(content)
-        raise ValueError(f"{package}: nothing touched: {' '.join(done.stderr.decode(errors='replace').split())}")
+        raise ValueError(f"{package}: nothing changed: {' '.join(done.stderr.decode(errors='replace').split())}")
 
 
 def _by_file(package: Path, patch: Path) -> list[tuple[Path, bytes]]:
@@ -127,8 +127,8 @@ def _git_apply(package: Path, patch: Path, reverse: bool, *options: str) -> subp
         if path.is_file() and b"\r\n" in path.read_bytes():  # as git checks files out on Windows
             hunks = hunks.replace(b"\n", b"\r\n")
         lines += head + at + hunks
-    # Below the root of a repository git apply skips every file that is not named from that root, and calls it a
-    # success: so the package folder is as far up as git may look. `-p2` strips `a/ultralytics/`, whatever it is called.
+    # Inside a repository, git apply expects paths relative to its root, and silently skips others. Therefore git must
+    # not look for a repository above the package folder. `-p2` strips `a/ultralytics/`, whatever the folder is called.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     environment |= {"GIT_CEILING_DIRECTORIES": str(package.parent), "LC_ALL": "C"}
     command = ["git", "apply", "-p2", "--whitespace=nowarn", *(["--reverse"] if reverse else []), *options]

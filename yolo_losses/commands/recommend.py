@@ -11,8 +11,8 @@ from typing import Any
 
 HELP = "read a data set's labels, and say which losses are worth a comparison on it, and why"
 EXAMPLES = """\
-The words are those of `yolo train`. Nothing is trained: the labels are read, through Ultralytics' cache of them. The
-last lines are the `yolo-losses compare` command that would decide.
+The arguments are those of `yolo train`. Nothing is trained: only the labels are read, through Ultralytics' cache of
+them. The output ends with the `yolo-losses compare` command that would decide.
 
 examples:
   yolo-losses recommend data=my.yaml                                      with the model that `yolo train` takes
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the recommendation."""
     from yolo_losses.recommendation import recommend
 
-    with contextlib.redirect_stdout(sys.stderr):  # what Ultralytics says as it is first imported
+    with contextlib.redirect_stdout(sys.stderr):  # Ultralytics prints at its first import
         found = recommend(**_keys(args.words))
     if args.write:
         found.write(args.write)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _keys(words: list[str]) -> dict[str, Any]:
-    """Return the keys as words of a command line."""
+    """Parse the words of a command line to keys."""
     from ultralytics.cfg import parse_key_value_pair
 
     keys: dict[str, Any] = {}

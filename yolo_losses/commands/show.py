@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     names = [word for word in args.words if "=" not in word]
     if not names:
-        raise ValueError("which loss? Such as: yolo-losses show slide. `yolo-losses list` prints them all")
+        raise ValueError("no loss is named: try yolo-losses show slide. `yolo-losses list` prints all losses")
     keys = {key: text.split(",") for key, _, text in (word.partition("=") for word in args.words if "=" in word)}
     if args.out:
         pictures.save(pictures.draw(names, keys, column=args.column), args.out, " ".join(args.words))

@@ -34,10 +34,10 @@ def compare(
     or losses adds runs.
 
     Args:
-        also: configurations beside the grid, each `"cls_loss=focal cls_scale=auto"` or a mapping. Of the axes that one
-            does not name it has the first value.
-        baseline: a configuration of the grid, `cls_loss=bce` or a mapping; `None`: that of the folder, or the first
-            one. A single configuration is compared with the stock losses.
+        also: configurations beside the grid, each `"cls_loss=focal cls_scale=auto"` or a mapping. An axis that it does
+            not name has its first value.
+        baseline: a configuration of the grid, `cls_loss=bce` or a mapping; `None`: the one stored in
+            `out`, or the first one. A single configuration is compared with the stock losses.
         metric: the metric of the verdict: `map50_95`, `map50`, `map75`, `precision` or `recall` of the best epoch;
             `map50_95@last` for the last epoch, `map50_95@mean` for the mean over the last tenth of the epochs.
         rope: difference of the metric, from 0 to 1, up to which two configurations count as equal.

@@ -7,18 +7,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from yolo_losses.comparison.words import refusals
+from yolo_losses.comparison.words import errors_in_one_line
 
 
 def read_data(data: str, split: str = "val") -> dict[str, Any]:
-    """Return the description of a data set, which is downloaded like by Ultralytics; raise if it is missing."""
+    """Return the description of a data set, downloaded as by Ultralytics if necessary."""
     from ultralytics.data.utils import check_det_dataset
 
-    with refusals(f"'data={data}'"):
-        found: dict[str, Any] = check_det_dataset(data)
-        if not found.get(split):
+    with errors_in_one_line(f"'data={data}'"):
+        description: dict[str, Any] = check_det_dataset(data)
+        if not description.get(split):
             raise ValueError(f"there is no split '{split}'")
-        return found
+        return description
 
 
 def data_hash(description: Mapping[str, Any], split: str = "val") -> str:

@@ -47,39 +47,41 @@ def prepare(request: Request, options: Options) -> Prepared:
     """
     from yolo_losses.comparison.stats.rounds import looks, plan_seeds
 
-    before = folders.read_plan(options.out)
-    stored = before.get("options", {}).get("baseline")
+    earlier = folders.read_comparison(options.out)
+    stored = earlier.get("options", {}).get("baseline")
     grid = grids.build(request)
     remarks = []
-    planned: list[int] = before.get("options", {}).get("seeds_planned") or []
+    planned: list[int] = earlier.get("options", {}).get("seeds_planned") or []
     if grid.lacks_baseline:
         with_stock = grids.build(replace(request, also=[{key: "stock" for key in grid.axes if key.endswith("_loss")}]))
         added = with_stock.cells[-1]
         if stored in (None, added.configuration):
             grid, stored = with_stock, added.configuration
-            remarks.append(f"{added.name} is added, as the baseline: one configuration alone says nothing")
+            remarks.append(
+                f"{added.name} is added as the baseline: a single configuration has nothing to be compared with"
+            )
     if options.until_decided:
         planned = plan_seeds(planned or grid.seeds, options.max_seeds)
         grid = replace(grid, seeds=tuple(planned[: looks(len(planned))[0]]))
-        remarks.append(f"these are the first round; then seeds are added until all is decided, {len(planned)} at most")
+        remarks.append(f"this is the first round; seeds are added until all is decided, up to {len(planned)} seeds")
     elif planned:
         raise ValueError(
-            f"{options.out} holds a comparison in rounds of seeds: repeat --until-decided, or name another folder"
+            f"{options.out} holds a comparison in rounds of seeds: repeat --until-decided, or use another folder"
         )
     device = grid.settings.get("device")
     if options.devices and device is not None:
         raise ValueError(f"'device={device}' and '--devices' both say where a run is trained: leave one out")
     if options.engine == "ray" and device not in (None, "cpu"):
-        raise ValueError(f"'device={device}': Ray hands out the GPUs of its cluster, leave 'device' out")
-    configurations = [cell["configuration"] for cell in before.get("cells", [])]
+        raise ValueError(f"'device={device}': Ray assigns the GPUs of its cluster: leave 'device' out")
+    configurations = [cell["configuration"] for cell in earlier.get("cells", [])]
     configurations += [dict(cell.configuration) for cell in grid.cells]
     wanted = stored if options.baseline is None else options.baseline
     baseline = grids.find_baseline(wanted, configurations)
     folders.check_folder(grid, options.out)
     if all(configuration == baseline for configuration in configurations):
         remarks.append("there is one configuration: name losses to compare it with, such as cls_loss=bce,focal")
-    if len({*grid.seeds, *before.get("seeds", [])}) == 1:
-        remarks.append("one seed says nothing about chance: give three or more, such as seed=0-2")
+    if len({*grid.seeds, *earlier.get("seeds", [])}) == 1:
+        remarks.append("one seed does not show how much results vary by chance: give three or more, such as seed=0-2")
     descriptions, hashes = {}, {}
     for cell in grid.cells:
         if cell.data not in hashes:
@@ -105,13 +107,14 @@ def train(request: Request, options: Options, command: str, *, quiet_output: boo
     from yolo_losses.comparison.live import View
 
     prepared = prepare(request, options)
-    kept = {"baseline": prepared.baseline, "metric": options.metric, "rope": options.rope}
+    stored_options = {"baseline": prepared.baseline, "metric": options.metric, "rope": options.rope}
     if prepared.planned:
-        kept["seeds_planned"] = prepared.planned
-    folders.write_grid(prepared.grid, options.out, command, kept)
+        stored_options["seeds_planned"] = prepared.planned
+    folders.write_comparison(prepared.grid, options.out, command, stored_options)
     runs = prepared.grid.runs(options.out)
     later = replace(prepared.grid, seeds=tuple(prepared.planned[len(prepared.grid.seeds) :])).runs(options.out)
-    runs += [run for run in later if folders.status(run) == "failed"]  # of a later round, by an earlier command
+    # Failed runs of later rounds, which an earlier command started, are repeated too.
+    runs += [run for run in later if folders.status(run) == "failed"]
     todo = [run for run in runs if folders.status(run) != "finished"]
     with View(runs, options.metric, stderr=quiet_output) as view:
         for remark in prepared.remarks:
@@ -131,7 +134,7 @@ def train(request: Request, options: Options, command: str, *, quiet_output: boo
         failed = [run for run in runs if folders.status(run) != "finished"]
         if len(failed) == len(runs):
             raise RuntimeError(f"no run finished: see the logs in {options.out / 'runs'}")
-        view.log("all runs are over; writing the report")
+        view.log("all runs have ended; writing the report")
     return failed
 
 
@@ -174,7 +177,7 @@ def write_report(options: Options) -> pl.DataFrame:
 
     if not options.out.is_dir():
         raise ValueError(f"there is no folder {options.out}")
-    with locked(options.out / folders.GRID_FILE):  # commands that share the folder may end at the same time
+    with locked(options.out / folders.COMPARISON_FILE):  # commands that share the folder may end at the same time
         return build_report(
             options.out,
             baseline=options.baseline,
@@ -204,7 +207,7 @@ def dry_run(request: Request, options: Options) -> str:
     seeds = f"{_count(len(grid.seeds), 'seed')} ({', '.join(map(str, grid.seeds))})"
     lines.append(f"{cells}{where}, {seeds}: {_count(len(runs), 'run')}")
     if len(todo) < len(runs):
-        lines.append(f"{len(runs) - len(todo)} are finished in {options.out}, {len(todo)} are left")
+        lines.append(f"{len(runs) - len(todo)} are finished in {options.out}, {len(todo)} remain")
     lines += prepared.remarks
     if todo:
         lines += estimate.describe(runs, todo, prepared.descriptions, options)

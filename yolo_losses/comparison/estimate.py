@@ -23,15 +23,15 @@ TRAINING_BYTES = 56
 
 def seconds_left(runs: Sequence[Run], side_by_side: int) -> float | None:
     """Return about how long the unfinished runs will take, `None` before the first epoch."""
-    paces: list[float] = []
+    epoch_seconds: list[float] = []
     epochs_left = 0
     for run in runs:
         rows = read_results(run.folder)
         times = [row["time"] for row in rows if "time" in row]
-        paces += [b - a for a, b in zip([0.0, *times], times, strict=False) if b > a]
+        epoch_seconds += [b - a for a, b in zip([0.0, *times], times, strict=False) if b > a]
         if folders.record_of(run) is None:
             epochs_left += max(0, planned_epochs(run) - len(rows))
-    return statistics.median(paces) * epochs_left / max(1, side_by_side) if paces else None
+    return statistics.median(epoch_seconds) * epochs_left / max(1, side_by_side) if epoch_seconds else None
 
 
 def planned_epochs(run: Run) -> int:
@@ -46,31 +46,31 @@ def describe(
     at_once = options.jobs or len(options.devices) or 1
     trials = {str(run.cell.settings["model"]): run for run in todo}
     parameters = {name: count_parameters(run) for name, run in trials.items()}
-    seconds, source = seconds_left(runs, at_once), "by the epochs that are done"
+    seconds, source = seconds_left(runs, at_once), "from the finished epochs"
     if seconds is None:
-        source = "by a trial step, without loading of images and start-up"
-        paces: dict[Any, float] = {}
+        source = "from a trial step, without start-up and image loading"
+        epoch_seconds: dict[Any, float] = {}
         seconds = 0.0
         for run in todo:
             settings = run.cell.settings
             key = (run.cell.data, *(str(settings.get(k)) for k in ("model", "imgsz", "batch", "device", "fraction")))
-            if key not in paces:
-                paces[key] = seconds_per_epoch(run, descriptions[run.cell.data])
-            seconds += paces[key] * planned_epochs(run)
+            if key not in epoch_seconds:
+                epoch_seconds[key] = seconds_per_epoch(run, descriptions[run.cell.data])
+            seconds += epoch_seconds[key] * planned_epochs(run)
         if options.devices:  # on a CPU, simultaneous runs share the cores
             seconds /= at_once
-    sizes = [_size(run.folder) for run in runs if folders.status(run) == "finished"]
-    each = [statistics.median(sizes) if sizes else KEPT_BYTES * parameters[str(r.cell.settings["model"])] for r in todo]
+    sizes = [_folder_size(run.folder) for run in runs if folders.status(run) == "finished"]
+    kept = [statistics.median(sizes) if sizes else KEPT_BYTES * parameters[str(r.cell.settings["model"])] for r in todo]
     extra = TRAINING_BYTES * max(parameters.values()) * at_once
     free = shutil.disk_usage(
         next(p for p in (options.out.resolve(), *options.out.resolve().parents) if p.exists())
     ).free
     lines = [
         f"time: about {format_duration(seconds)}, {at_once} at a time ({source})",
-        f"disk: about {_gigabytes(sum(each))}, and {_gigabytes(extra)} more while runs are going on",
+        f"disk: about {_gigabytes(sum(kept))}, and {_gigabytes(extra)} more during the runs",
     ]
-    if sum(each) + extra > free:
-        lines.append(f"warning: {_gigabytes(free)} are free there")
+    if sum(kept) + extra > free:
+        lines.append(f"warning: only {_gigabytes(free)} are free")
     return lines
 
 
@@ -100,11 +100,11 @@ def seconds_per_epoch(run: Run, description: Mapping[str, Any]) -> float:
         if on_gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    each = min(seconds) / batch
+    seconds_per_image = min(seconds) / batch
     split = str(settings.get("split") or "val")
     trained = dataset.count_trained(dataset.count_images(description, "train"), settings.get("fraction", 1.0))
     validated = dataset.count_images(description, split)
-    return each * (trained + validated / 3)  # a forward pass takes about a third of both
+    return seconds_per_image * (trained + validated / 3)  # a forward pass takes about a third of both
 
 
 def _tensors(output: Any) -> Iterator[Any]:
@@ -117,7 +117,7 @@ def _tensors(output: Any) -> Iterator[Any]:
         yield output
 
 
-def _size(folder: Path) -> int:
+def _folder_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

@@ -15,37 +15,37 @@ from yolo_losses.comparison.grid import Grid, Run
 from yolo_losses.comparison.reader import UnusableRunError, read_record
 from yolo_losses.comparison.record import PLAN_FILE, RECORD_FILE, RunRecord, read_results, write_json
 
-GRID_FILE = "comparison.json"
+COMPARISON_FILE = "comparison.json"
 LOG_FILE = "log.txt"
 
 Status = Literal["finished", "failed", "open"]
 
 
-def read_plan(out: Path) -> dict[str, Any]:
-    """Return the plan of the comparison in a folder; empty if there is none.
+def read_comparison(out: Path) -> dict[str, Any]:
+    """Return the stored comparison of a folder: its options, settings, axes and cells; empty if there is none.
 
     Raises:
         ValueError: if the file cannot be read; the message names it.
     """
-    path = out / GRID_FILE
+    path = out / COMPARISON_FILE
     if not path.is_file():
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict) or not {"options", "cells"} <= found.keys():
-            raise ValueError("it is no comparison")
+            raise ValueError("it is not a comparison")
     except (OSError, ValueError) as error:
         raise ValueError(f"unreadable: {path.name}, {error}") from error
     return found
 
 
-def write_grid(grid: Grid, out: Path, command: str, options: Mapping[str, Any]) -> None:
-    """Write the grid, together with cells and seeds of earlier commands.
+def write_comparison(grid: Grid, out: Path, command: str, options: Mapping[str, Any]) -> None:
+    """Write a grid to the folder of its comparison, merged with cells and seeds of earlier commands.
 
     Raises:
         ValueError: if the folder contains a comparison with other settings.
     """
-    path = out / GRID_FILE
+    path = out / COMPARISON_FILE
     new: dict[str, Any] = {
         "command": command,
         "commands": [command],
@@ -63,7 +63,7 @@ def write_grid(grid: Grid, out: Path, command: str, options: Mapping[str, Any]) 
     out.mkdir(parents=True, exist_ok=True)
     with locked(path):  # several commands may add their seeds at the same time
         check_folder(grid, out)
-        if old := read_plan(out):
+        if old := read_comparison(out):
             for key, values in old["axes"].items():
                 new["axes"][key] = values + [v for v in new["axes"][key] if v not in values]
             old.setdefault("commands", [old["command"]])
@@ -78,26 +78,26 @@ def check_folder(grid: Grid, out: Path) -> None:
     Raises:
         ValueError: if a setting differs; the message names it and both values.
     """
-    old = read_plan(out)
+    old = read_comparison(out)
     if not old:
         return
     settings = json.loads(json.dumps(dict(grid.settings), default=str))
     for key in sorted(old["settings"].keys() | settings.keys()):
         before, now = old["settings"].get(key), settings.get(key)
         if before != now:
-            raise ValueError(f"{out} holds a comparison with {key}={before}, not {now}: name another folder with --out")
+            raise ValueError(f"{out} holds a comparison with {key}={before}, not {now}: use another folder with --out")
     axes = [key for key in grid.axes if key not in ("seed", "data")]
     if set(old["axes"]) != set(axes):
         raise ValueError(
             f"{out} holds a comparison of {', '.join(old['axes']) or 'one configuration'},"
-            f" not of {', '.join(axes) or 'one configuration'}: name another folder with --out"
+            f" not of {', '.join(axes) or 'one configuration'}: use another folder with --out"
         )
     several = len(old["data"]) > 1 or any("data=" in cell["folder"] for cell in old["cells"])
     if several != ("data" in grid.axes):
-        raise ValueError(f"{out} holds a comparison on {', '.join(old['data'])}: name another folder with --out")
+        raise ValueError(f"{out} holds a comparison on {', '.join(old['data'])}: use another folder with --out")
 
 
-def write_plan(run: Run, threads: int, data_hash: str) -> None:
+def write_run_plan(run: Run, threads: int, data_hash: str) -> None:
     """Write the plan for the process of a run, and delete the record of a failure, since the run is repeated."""
     run.folder.mkdir(parents=True, exist_ok=True)
     if status(run) != "finished":  # another command may have finished it meanwhile

@@ -87,8 +87,8 @@ def find_baseline(
     """Return the configuration of the baseline.
 
     Args:
-        wanted: `cls_loss=bce`, several keys separated by blanks or commas, or a mapping; by default the first
-            configuration. If several match, the one with these keys alone is returned, else the first.
+        wanted: `cls_loss=bce`, several keys separated by spaces or commas, or a mapping; by default the first
+            configuration. If several match, the one with exactly these keys is returned, else the first.
         configurations: the configurations of the comparison.
 
     Raises:
@@ -97,7 +97,7 @@ def find_baseline(
     axes = dict.fromkeys(key for configuration in configurations for key in configuration)
     if isinstance(wanted, str):
         if "=" not in wanted:
-            keys = [key for key in axes if _takes(key, wanted)]
+            keys = [key for key in axes if _is_loss_name(key, wanted)]
             hint = f" Did you mean '{keys[0]}={wanted}'?" if keys else ""
             raise ValueError(f"--baseline: '{wanted}' has no key: allowed is KEY=VALUE.{hint}")
         wanted = read_words([word for part in split_at_commas(wanted) for word in part.split()]).settings
@@ -105,16 +105,16 @@ def find_baseline(
     for key in wanted:
         if key not in axes:
             raise ValueError(
-                f"--baseline: '{key}' is no axis of this comparison: its axes are {', '.join(axes) or 'none'}"
+                f"--baseline: '{key}' is not an axis of this comparison: its axes are {', '.join(axes) or 'none'}"
             )
-    found = [each for each in configurations if wanted.keys() <= each.keys() and _is_the_same(each, wanted)]
+    found = [each for each in configurations if wanted.keys() <= each.keys() and _has_values(each, wanted)]
     if found:
         return dict(next((each for each in found if each.keys() == wanted.keys()), found[0]))
-    there = ", ".join(dict.fromkeys(name_of(configuration) for configuration in configurations))
-    raise ValueError(f"--baseline: no configuration has '{name_of(wanted)}': there is {there}")
+    names = ", ".join(dict.fromkeys(name_of(configuration) for configuration in configurations))
+    raise ValueError(f"--baseline: no configuration has '{name_of(wanted)}': there is {names}")
 
 
-def _takes(key: str, value: str) -> bool:
+def _is_loss_name(key: str, value: str) -> bool:
     """Return whether a key that chooses a loss may have this value."""
     if not isinstance(KEYS.get(key), LossKey):
         return False
@@ -125,9 +125,9 @@ def _takes(key: str, value: str) -> bool:
     return True
 
 
-def _is_the_same(configuration: Mapping[str, Any], words: Mapping[str, Any]) -> bool:
+def _has_values(configuration: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
     try:
-        return canonical({**configuration, **words}) == canonical(configuration)
+        return canonical({**configuration, **values}) == canonical(configuration)
     except ValueError:
         return False
 
@@ -148,7 +148,7 @@ def build(request: Request) -> Grid:
     seeds = axes.get("seed", [settings.pop("seed", 0)])
     seeds = [int(s) if isinstance(s, float) and s.is_integer() else s for s in seeds]
     if len(set(map(repr, seeds))) != len(seeds):
-        raise ValueError("'seed' has a value twice")
+        raise ValueError("'seed' has a repeated value")
     data = axes.get("data", [settings.pop("data", None)])
     combined = {key: values for key, values in axes.items() if key != "seed"}
     chosen = [dict(zip(combined, values, strict=True)) for values in itertools.product(*combined.values())]
@@ -162,12 +162,12 @@ def build(request: Request) -> Grid:
     used: set[str] = set()
     for each in chosen:
         asked = {**settings, **each}
-        kept = _without_idle_parameters(asked, parameters)
+        kept = _without_unused_parameters(asked, parameters)
         used |= kept.keys()
         values = canonical(kept)
-        if idle := each.keys() - combined.keys() - kept.keys():
-            raise ValueError(f"'also': '{min(idle)}' would change nothing: no loss of '{name_of(each)}' has it")
-        configuration = {key: values[key] for key in _in_order(each) if key in kept and key != "data"}
+        if unused := each.keys() - combined.keys() - kept.keys():
+            raise ValueError(f"'also': '{min(unused)}' would change nothing: no loss of '{name_of(each)}' has it")
+        configuration = {key: values[key] for key in _sort_keys(each) if key in kept and key != "data"}
         models = labels.get("model", {})
         parts = [
             f"{key}={(key == 'model' and models.get(repr(each[key]))) or format_option(value)}"
@@ -194,7 +194,7 @@ def build(request: Request) -> Grid:
 
 
 def _check_distinct(grid: Grid) -> None:
-    """Refuse two cells that train the same, as one whose own keys have the values that all runs have."""
+    """Raise a `ValueError` if two cells train the same, such as one of `also` that repeats shared values."""
     defaults = default_cfg()
     seen: list[tuple[Cell, dict[str, Any]]] = []
     for cell in grid.cells:
@@ -205,7 +205,7 @@ def _check_distinct(grid: Grid) -> None:
         seen.append((cell, trained))
 
 
-def _in_order(keys: Iterable[str]) -> list[str]:
+def _sort_keys(keys: Iterable[str]) -> list[str]:
     """Return keys in Ultralytics' order."""
     order = {key: number for number, key in enumerate(default_cfg())}
     return sorted(keys, key=lambda key: order.get(key, len(order)))
@@ -222,10 +222,10 @@ def _settings_and_axes(request: Request) -> tuple[dict[str, Any], dict[str, list
             raise ValueError(f"'{key}' is not for compare: {instead}")
     if settings.pop("mode", "train") != "train" or "mode" in axes:
         raise ValueError("compare trains: leave 'mode' out")
-    one_device = "each run has one device; --devices 0,1 gives each run a GPU of its own"
+    one_device = "each run has one device; --devices 0,1 gives each run its own GPU"
     for key in ("device", "task", "workers"):
         if key in axes:
-            raise ValueError(f"'{key}' is no axis" + (f": {one_device}" if key == "device" else ""))
+            raise ValueError(f"'{key}' cannot be an axis" + (f": {one_device}" if key == "device" else ""))
     if re.search(r"[,\[(]", str(settings.get("device", ""))):
         raise ValueError(f"'device={settings['device']}': {one_device}")
     for key, example in (("model", "yolov8n.yaml"), ("data", "my.yaml")):
@@ -238,11 +238,11 @@ def _settings_and_axes(request: Request) -> tuple[dict[str, Any], dict[str, list
     for key in map(argument, default_keys()):  # a given loss is an axis even with a single value
         if key.endswith("_loss") and key in settings:
             axes[key] = [settings[key]]
-    axes = {key: axes[key] for key in _in_order(axes)}
+    axes = {key: axes[key] for key in _sort_keys(axes)}
     return {key: value for key, value in settings.items() if key not in axes}, axes
 
 
-def _without_idle_parameters(asked: Mapping[str, Any], parameters: set[str]) -> dict[str, Any]:
+def _without_unused_parameters(asked: Mapping[str, Any], parameters: set[str]) -> dict[str, Any]:
     """Return the keys without parameters of losses, or of balanced class weights, that are not chosen."""
     choosing = {argument(key) for key in default_keys() if key.endswith("_loss") or key == "cls_weights"} - parameters
     choices = {key: value for key, value in asked.items() if key in choosing}
@@ -278,7 +278,7 @@ def _labels(key: str, values: list[Any]) -> list[str]:
         labels = [name(p) for p in paths]
         if len(set(labels)) == len(labels):
             return labels
-    raise ValueError(f"'{key}' has a value twice")
+    raise ValueError(f"'{key}' has a repeated value")
 
 
 def _folder(parts: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a report says in several languages: a text is English, and knows the template and the values it is made of."""
+"""Translation of reports: a `Text` is an English string that keeps the template and the values it was made from."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Text(str):
 
     @classmethod
     def joined(cls, separator: str, parts: Iterable[str]) -> Text:
-        """Return texts in succession."""
+        """Return texts joined by a separator."""
         parts = tuple(parts)
         self = super().__new__(cls, separator.join(parts))
         self.template, self.values, self.separator, self.parts = "", {}, separator, parts
@@ -40,7 +40,7 @@ class Text(str):
 
 
 def translate(text: Any, language: str) -> Any:
-    """Return a text in a language, in English where the language has no words for it; other values as they are."""
+    """Return a text in a language, in English if the catalogue lacks it; other values are returned unchanged."""
     if language == "en" or not isinstance(text, str):
         return text
     words = catalogue(language)
@@ -54,7 +54,7 @@ def translate(text: Any, language: str) -> Any:
 
 @functools.cache
 def catalogue(language: str) -> Mapping[str, str]:
-    """Return a language's words for the templates of the reports."""
+    """Return the translation of each template of the reports."""
     import yaml
 
     path = Path(__file__).with_name("report") / f"{language}.yaml"

@@ -42,7 +42,7 @@ class View:
         self.side_by_side = 1  # set by the engine
         self.metric = metric
         self.running: dict[str, tuple[Run, float, TaskID]] = {}  # folder -> run, when it was started, its bar
-        self.over = sum(folders.record_of(run) is not None for run in runs)
+        self.ended_count = sum(folders.record_of(run) is not None for run in runs)
         console = Console(stderr=stderr, force_jupyter=False)  # a notebook gets plain lines too
         columns = [
             TextColumn("{task.description}"),
@@ -53,7 +53,7 @@ class View:
         self.bars = Bars(
             *columns, TimeRemainingColumn(), console=console, refresh_per_second=1, disable=not console.is_terminal
         )
-        self.all_runs = self.bars.add_task("runs", total=len(runs), completed=self.over, value="")
+        self.all_runs = self.bars.add_task("runs", total=len(runs), completed=self.ended_count, value="")
 
     def __enter__(self) -> View:
         self.bars.start()
@@ -77,7 +77,7 @@ class View:
     def lost(self, run: Run) -> None:
         """Show that the machine of a run was lost."""
         self._remove(run)
-        self.log(f"lost its machine: {run.title}; it will be rescheduled")
+        self.log(f"machine lost: {run.title} will be rescheduled")
 
     def ended(self, run: Run) -> None:
         """Show that a run has ended."""
@@ -85,9 +85,9 @@ class View:
         record = folders.record_of(run)
         if record is None:
             return
-        self.over += 1
-        self.bars.update(self.all_runs, completed=self.over)
-        count = f"[{self.over}/{len(self.runs)}]"
+        self.ended_count += 1
+        self.bars.update(self.all_runs, completed=self.ended_count)
+        count = f"[{self.ended_count}/{len(self.runs)}]"
         if record.status == "failed":
             self.log(f"{count} FAILED   {run.title}: {record.error}\n    log: {run.folder / folders.LOG_FILE}")
             return

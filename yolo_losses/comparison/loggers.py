@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-LONGEST_TAG = 64  # of Weights & Biases
+MAX_TAG_LENGTH = 64  # in Weights & Biases
 
 
 def group_and_tag(folder: Path, plan: Mapping[str, Any]) -> None:
@@ -42,7 +42,7 @@ def group_and_tag(folder: Path, plan: Mapping[str, Any]) -> None:
             project=os.environ.get("WANDB_PROJECT", comparison),
             group=plan["name"],
             name=title,
-            tags=[f"{key}={value}"[:LONGEST_TAG] for key, value in tags.items()],
+            tags=[f"{key}={value}"[:MAX_TAG_LENGTH] for key, value in tags.items()],
             config=plan["settings"],
             id=hashlib.sha256(str(folder).encode()).hexdigest()[:16],  # the same when a killed run continues
             resume="allow",

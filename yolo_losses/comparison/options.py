@@ -59,7 +59,7 @@ class Options:
         if self.engine not in ENGINES:
             raise ValueError(f"'--engine {self.engine}': allowed are {', '.join(ENGINES)}")
         if self.address is not None and self.engine != "ray":
-            raise ValueError("'--address' goes with --engine ray")
+            raise ValueError("'--address' is for --engine ray")
         devices = self.devices.split(",") if isinstance(self.devices, str) else map(str, self.devices)
         numbers = [device.strip() for device in devices if device.strip()]
         if not all(map(str.isdigit, numbers)) or len(set(numbers)) < len(numbers):
@@ -68,9 +68,9 @@ class Options:
         if self.jobs is not None and self.jobs < 1:
             raise ValueError(f"'--jobs {self.jobs}': allowed is a number from 1")
         if self.devices and self.jobs not in (None, len(self.devices)):
-            raise ValueError("'--jobs' and '--devices' are two ways to say how many run at a time: leave one out")
+            raise ValueError("'--jobs' and '--devices' both set how many runs are trained at a time: leave one out")
         if self.devices and self.engine == "ray":
-            raise ValueError("'--devices' is for --engine local: Ray hands out the GPUs of its cluster")
+            raise ValueError("'--devices' is for --engine local: Ray assigns the GPUs of its cluster")
         _require("compare", ("scipy", "rich", "polars"))
         if self.engine == "ray":
             _require("ray", ("ray",))

@@ -17,8 +17,8 @@ from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.record import (
     BOOKKEEPING,
     METRIC_COLUMNS,
+    NOT_IN_RECORD_FILE,
     PLAN_FILE,
-    READ_BESIDE,
     RECORD_FILE,
     Metrics,
     RunRecord,
@@ -29,7 +29,7 @@ from yolo_losses.config.renaming import argument
 from yolo_losses.config.settings import default_keys
 
 VALIDATION_FILE = "validation.npz"
-# Of `args.yaml`, the last of which Ultralytics writes last: without it the file is cut off.
+# Keys of `args.yaml`. Ultralytics writes `save_dir` last: a file without it is truncated.
 NEEDED_ARGUMENTS = ("data", "epochs", "seed", "save_dir")
 
 
@@ -42,8 +42,8 @@ class Runs:
     """The runs below a folder.
 
     Attributes:
-        records: of the runs that can be used and of those that failed, in order of path.
-        problems: a line for each run that is left out, and for what a reader has to know of the others.
+        records: records of the runs that can be used and of those that failed, sorted by path.
+        problems: a line for each run that is left out, and remarks on the others.
     """
 
     records: list[RunRecord]
@@ -53,8 +53,9 @@ class Runs:
 def read_runs(folder: Path) -> Runs:
     """Return the runs below a folder: those of a comparison, and those made by hand with `yolo train`.
 
-    The configuration of runs made by hand is what differs between their `args.yaml`. So are runs of several comparisons
-    told apart. A run whose results equal those of another seed is a copy and is left out.
+    The configuration of runs made by hand consists of the keys in which their `args.yaml` differ; runs of several
+    comparisons are distinguished in the same way. A run whose results equal those of another seed is a copy and is left
+    out.
     """
     records: list[RunRecord] = []
     problems: list[str] = []
@@ -69,11 +70,11 @@ def read_runs(folder: Path) -> Runs:
         except UnusableRunError as error:
             problems.append(f"{path.relative_to(folder).as_posix()}: {error}")
     if unfinished:
-        problems.append(Text("{n} runs of this comparison are not over yet.", n=unfinished))
+        problems.append(Text("{n} runs of this comparison are not finished yet.", n=unfinished))
     _share_arguments(records)
     originals = _without_copies(records, folder, problems)
     _name_by_differences(originals)
-    problems += _marks(originals, folder)
+    problems += _remarks(originals, folder)
     return Runs(originals, problems)
 
 
@@ -123,7 +124,7 @@ def _unreadable(file: str, reason: object) -> UnusableRunError:
 
 
 def read_record(path: Path) -> RunRecord:
-    """Return the record in a `record.json`; keys of a later version are left alone.
+    """Return the record in a `record.json`; keys of later versions are ignored.
 
     Raises:
         UnusableRunError: if it cannot be read.
@@ -132,7 +133,7 @@ def read_record(path: Path) -> RunRecord:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _unreadable(path.name, error) from error
-    known = {f.name: f for f in fields(RunRecord) if f.name not in READ_BESIDE}
+    known = {f.name: f for f in fields(RunRecord) if f.name not in NOT_IN_RECORD_FILE}
     needed = [name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
     missing = [name for name in needed if name not in values] if isinstance(values, dict) else needed
     if missing:
@@ -152,12 +153,14 @@ def _read_arguments(path: Path) -> dict[str, Any]:
         raise _unreadable(path.name, error) from error
     missing = [key for key in NEEDED_ARGUMENTS if not isinstance(found, dict) or key not in found]
     if missing:
-        raise _unreadable(path.name, f"it lacks {', '.join(missing)}: it is cut off, or not of `yolo train`")
+        raise _unreadable(
+            path.name, f"it lacks {', '.join(missing)}: it is truncated, or was not written by `yolo train`"
+        )
     return dict(found)
 
 
 def _weights_as_given(path: Path) -> dict[str, Any]:
-    """Return the key `cls_weights` of the plan of a run; `args.yaml` has the numbers that `balanced` was."""
+    """Return the key `cls_weights` of the plan of a run; `args.yaml` has numbers in place of `balanced`."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
     except (OSError, ValueError, KeyError):
@@ -167,7 +170,7 @@ def _weights_as_given(path: Path) -> dict[str, Any]:
 
 
 def _check_length(record: RunRecord) -> None:
-    """Check that a run is as long as it was planned, or was stopped by `patience`, which is noted."""
+    """Check that a run has all planned epochs, or note that `patience` stopped it."""
     planned, done = record.planned_epochs, record.epochs
     if planned is None or done == planned:
         return
@@ -211,11 +214,11 @@ def _metrics(row: Mapping[str, float]) -> Metrics:
     return {**values, "map75": None, "per_class": {}, "pr": None}
 
 
-# --- runs beside each other ------------------------------------------------------------------------------------------
+# --- several runs ----------------------------------------------------------------------------------------------------
 
 
 def _without_copies(records: Sequence[RunRecord], folder: Path, problems: list[str]) -> list[RunRecord]:
-    """Return the records but those whose curve is that of another seed, which are told."""
+    """Return the records except copies, whose curve equals that of another seed; add a line to `problems` for each."""
     kept: list[RunRecord] = []
     seen: dict[str, RunRecord] = {}
     for record in records:
@@ -224,18 +227,18 @@ def _without_copies(records: Sequence[RunRecord], folder: Path, problems: list[s
         first = seen.setdefault(json.dumps([record.data, rows]), record) if learned else record
         path, other = (r.folder.relative_to(folder).as_posix() for r in (record, first))
         if first.seed != record.seed:
-            text = "{path} (seed {seed}) is a copy: in every epoch its results are those of {other} (seed {first})."
+            text = "{path} (seed {seed}) is a copy: its results equal those of {other} (seed {first}) in every epoch."
             problems.append(Text(text, path=path, seed=record.seed, other=other, first=first.seed))
             continue
         kept.append(record)
         if first is not record:
-            text = "{path} has the results of {other}: it is a copy, or what differs changes nothing."
+            text = "{path} has the same results as {other}: it is a copy, or the keys that differ have no effect."
             problems.append(Text(text, path=path, other=other))
     return kept
 
 
-def _marks(records: Sequence[RunRecord], folder: Path) -> Iterator[str]:
-    """Yield what a reader has to know of runs that are used."""
+def _remarks(records: Sequence[RunRecord], folder: Path) -> Iterator[str]:
+    """Yield remarks on runs that are used."""
     early = [r for r in records if r.stopped_early]
     if early:
         text = "{name} seed {seed} at {at} of {planned}"
@@ -246,14 +249,14 @@ def _marks(records: Sequence[RunRecord], folder: Path) -> Iterator[str]:
         written = Path(str(record.arguments.get("save_dir", record.folder))).name
         if written != record.folder.name:
             text = (
-                "{path} was renamed or copied: its args.yaml is of the folder '{written}'. See to it that its arguments"
-                " are those of its results."
+                "{path} was renamed or copied: its args.yaml was written for the folder '{written}'. Check that it"
+                " belongs to these results."
             )
             yield Text(text, path=record.folder.relative_to(folder).as_posix(), written=written)
 
 
 def _share_arguments(records: Sequence[RunRecord]) -> None:
-    """Give failed runs the arguments of a run of the same configuration that finished, by which it is named."""
+    """Copy the arguments of a finished run to failed runs of its configuration, which are named by them."""
     finished = {record.folder.parent: record.arguments for record in records if record.arguments}
     for record in records:
         if not record.arguments and record.folder.parent in finished:
@@ -262,7 +265,7 @@ def _share_arguments(records: Sequence[RunRecord]) -> None:
 
 
 def _name_by_differences(records: list[RunRecord]) -> None:
-    """Add to configurations the keys in which runs differ that could not be told apart."""
+    """Add keys to the configurations until runs with different arguments have different configurations."""
     while axes := _further_axes(records):
         for record in records:
             if record.arguments:
@@ -277,7 +280,7 @@ def _name_of(configuration: Mapping[str, Any]) -> str:
 
 
 def _name_single_configurations(records: Sequence[RunRecord]) -> None:
-    """Name the runs of a comparison of one configuration beside others, by the keys that are not at their default."""
+    """Name runs of a comparison that had a single configuration, by the keys that are not at their default."""
     axes = list(dict.fromkeys(key for record in records for key in record.configuration))
     differing = sorted(_differing([record.arguments for record in records if record.arguments]))
     defaults = default_cfg() | default_keys()
@@ -290,7 +293,7 @@ def _name_single_configurations(records: Sequence[RunRecord]) -> None:
 
 
 def _further_axes(records: list[RunRecord]) -> list[str]:
-    """Return the keys in which runs differ that have the same configuration, data set and seed, or are made by hand."""
+    """Return the keys that differ among runs of equal configuration, data set and seed, or among runs made by hand."""
     twins: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for record in records:
         configuration = json.dumps(record.configuration, sort_keys=True, default=str)
@@ -306,5 +309,5 @@ def _differing(arguments: list[Mapping[str, Any]]) -> set[str]:
 
 
 def _value(args: Mapping[str, Any], key: str) -> Any:
-    """Return an argument, which is not in the `args.yaml` of a run that leaves it alone."""
+    """Return the value of a key; this package's keys are missing in `args.yaml` if they are at their default."""
     return args.get(key, default_keys().get(key))

@@ -39,7 +39,7 @@ EPOCHS: Mapping[str, str] = {
     "mean": "the mean of the last tenth of the epochs, three at least",
 }
 Epochs = Literal["best", "last", "mean"]
-READ_BESIDE = ("folder", "curve", "arguments", "planned_epochs", "stopped_early")  # not in `record.json`
+NOT_IN_RECORD_FILE = ("folder", "curve", "arguments", "planned_epochs", "stopped_early")  # read from other files
 Metrics = dict[str, Any]
 
 
@@ -117,7 +117,7 @@ class RunRecord:
 
     def write(self, path: Path) -> None:
         """Write the record, except for data that is read from other files of the run."""
-        write_json(path, {f.name: getattr(self, f.name) for f in fields(self) if f.name not in READ_BESIDE})
+        write_json(path, {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_IN_RECORD_FILE})
 
 
 def write_json(path: Path, values: Any) -> None:

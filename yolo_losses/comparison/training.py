@@ -1,4 +1,4 @@
-"""The trainings of a comparison, as `yolo train` starts them: their model, and their checks."""
+"""Models of a comparison, and the checks of its trainings before the first one starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from yolo_losses.comparison.words import refusals
+from yolo_losses.comparison.words import errors_in_one_line
 from yolo_losses.config.keys import BOX_TASKS
 
 
@@ -22,7 +22,7 @@ def load_model(model: str, task: Any = None) -> Any:
 
 
 def check_trainings(trainings: Sequence[Mapping[str, Any]], seeds: Sequence[Any]) -> None:
-    """Check all keys of each training against its model, so that none is refused when its turn comes.
+    """Check all keys of each training with its model, so that no run is rejected later.
 
     Args:
         trainings: the keys of each training, without the seed.
@@ -34,7 +34,7 @@ def check_trainings(trainings: Sequence[Mapping[str, Any]], seeds: Sequence[Any]
     from ultralytics.cfg import get_cfg
 
     for seed in seeds:
-        with refusals():
+        with errors_in_one_line():
             get_cfg(overrides={"seed": seed})
     models: dict[str, Any] = {}
     for settings in trainings:
@@ -42,34 +42,36 @@ def check_trainings(trainings: Sequence[Mapping[str, Any]], seeds: Sequence[Any]
             try:
                 json.dumps(value)
             except TypeError:
-                raise ValueError(f"'{key}': a {type(value).__name__} cannot be handed to a process") from None
+                raise ValueError(f"'{key}': a {type(value).__name__} cannot be passed to another process") from None
         name, task = str(settings["model"]), settings.get("task")
         if name not in models:
-            with refusals(f"'model={name}'"):
+            with errors_in_one_line(f"'model={name}'"):
                 models[name] = load_model(name, task)
             if models[name].task not in BOX_TASKS:
                 refused = f"'model={name}' is of the task '{models[name].task}'"
                 raise ValueError(f"{refused}: compare trains {', '.join(BOX_TASKS)}")
-        with refusals():
-            _begin(models[name], {key: value for key, value in settings.items() if key not in ("model", "task")})
+        with errors_in_one_line():
+            _check_training(
+                models[name], {key: value for key, value in settings.items() if key not in ("model", "task")}
+            )
 
 
 class _CheckedError(Exception):
-    """Ends a training that has checked its keys."""
+    """Raised to end a training once its keys have been checked."""
 
 
-def _begin(model: Any, settings: Mapping[str, Any]) -> None:
-    """Begin a training, and end it when its keys have been checked, before it reads or writes anything."""
+def _check_training(model: Any, settings: Mapping[str, Any]) -> None:
+    """Start a training and end it once its keys have been checked, before it reads or writes anything."""
 
-    class Beginning(model._smart_load("trainer")):  # type: ignore[misc]
-        """A trainer that does not train."""
+    class CheckOnly(model._smart_load("trainer")):  # type: ignore[misc]
+        """A trainer that only checks its keys."""
 
         def check_resume(self, overrides: Any) -> None:
             super().check_resume(overrides)
             raise _CheckedError
 
     with suppress(_CheckedError), _no_update_check():
-        model.train(trainer=Beginning, **settings)
+        model.train(trainer=CheckOnly, **settings)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ OWN_KEYS = {  # keys of `yolo train` that compare sets itself -> what to do inst
     "exist_ok": "runs that are finished are never run again",
     "resume": "a comparison that was stopped continues when it is started again",
 }
-SHARED_KEYS = ("mode", "task", "seed", "data", "device", "workers")  # keys of which no configuration has its own value
+SHARED_KEYS = ("mode", "task", "seed", "data", "device", "workers")  # keys that are the same for all configurations
 SEED_RANGE = re.compile(r"\s*(\d+)-(\d+)\s*")
 
 
@@ -33,7 +33,7 @@ class Request:
     Attributes:
         settings: keys with one value.
         axes: keys with several values.
-        also: configurations beside the product of the axes: what each has of its own.
+        also: configurations beside the product of the axes, each with the keys that differ.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Request:
         except (OSError, yaml.YAMLError) as error:
             raise ValueError(f"'cfg={path}' cannot be read: {first_line(error)}") from error
         if not isinstance(found, dict):
-            raise ValueError(f"'cfg={path}' holds no keys")
+            raise ValueError(f"'cfg={path}' has no keys")
         grid = found.pop("grid", None) or {}
         if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
             raise ValueError(f"'grid' in {path} is a mapping of lists, such as 'cls_loss: [bce, focal]'")
@@ -100,7 +100,7 @@ def read_words(words: Sequence[str]) -> Request:
 
     from_file, request = Request(), Request()
     defaults = default_cfg()
-    with refusals():
+    with errors_in_one_line():
         merged = merge_equals_args(list(words))
     for word in merged:
         key, equals, text = word.partition("=")
@@ -109,7 +109,7 @@ def read_words(words: Sequence[str]) -> Request:
             if not all(part.strip() for part in parts):
                 raise ValueError(f"'{word}' lacks a value")
             ranges = key.strip() == "seed" and SEED_RANGE  # Ultralytics would evaluate it as a difference
-            with refusals():
+            with errors_in_one_line():
                 values = [
                     part if ranges and ranges.fullmatch(part) else parse_key_value_pair(f"{key}={part}")[1]
                     for part in parts
@@ -147,9 +147,9 @@ def read_configuration(given: str | Mapping[str, Any]) -> dict[str, Any]:
     elif isinstance(given, Mapping):
         request = Request({str(key): value for key, value in given.items()})
     else:
-        raise ValueError(f"'also': {given!r} is no configuration, such as 'cls_loss=focal cls_scale=auto'")
+        raise ValueError(f"'also': {given!r} is not a configuration, such as 'cls_loss=focal cls_scale=auto'")
     if request.also:
-        raise ValueError("'also': a file that holds configurations of its own goes with the whole comparison")
+        raise ValueError("'also': a cfg file with configurations of its own is for the whole comparison")
     if request.axes:
         key, values = next(iter(request.axes.items()))
         raise ValueError(f"'also': '{key}' has {len(values)} values: a configuration has one, name one for each")
@@ -157,7 +157,7 @@ def read_configuration(given: str | Mapping[str, Any]) -> dict[str, Any]:
         if key in OWN_KEYS:
             raise ValueError(f"'also': '{key}' is not for compare: {OWN_KEYS[key]}")
         if key in SHARED_KEYS:
-            raise ValueError(f"'also': '{key}' is that of the whole comparison: leave it out")
+            raise ValueError(f"'also': '{key}' applies to the whole comparison: leave it out")
     if not request.settings:
         raise ValueError("'also' names no key: give a configuration, such as 'cls_loss=focal cls_scale=auto'")
     return request.settings
@@ -214,8 +214,8 @@ def split_at_commas(text: str) -> list[str]:
 
 
 @contextmanager
-def refusals(what: str = "") -> Iterator[None]:
-    """Turn exceptions of Ultralytics into a `ValueError` with a one-line message, without its help texts."""
+def errors_in_one_line(what: str = "") -> Iterator[None]:
+    """Convert exceptions of Ultralytics to a `ValueError` with a one-line message, without its help texts."""
     from ultralytics.utils import LOGGER
 
     level = LOGGER.level

@@ -91,7 +91,7 @@ class Training:
         for name, content in self.resumed["files"].items():
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            _put(path, content)
+            _write_bytes(path, content)
         return True
 
     def on_train_start(self, trainer: Any) -> None:
@@ -118,7 +118,7 @@ class Training:
             self.weights_hash, self.order_hash = state["weights_hash"], state["order_hash"]
             self.seconds = state["seconds"]
             # Resuming has written `model=last.pt resume=...` to it.
-            _put(self.folder / "args.yaml", state["files"]["args.yaml"])
+            _write_bytes(self.folder / "args.yaml", state["files"]["args.yaml"])
             return
         digest = hashlib.sha256()
         for name, tensor in model.state_dict().items():
@@ -187,10 +187,10 @@ class Training:
             "model": trainer.model.state_dict(),
             "ema": trainer.ema.ema.state_dict(),
             "updates": trainer.ema.updates,
-            "optimizer": _plain(trainer.optimizer.state_dict()),
+            "optimizer": _to_python(trainer.optimizer.state_dict()),
             "scaler": trainer.scaler.state_dict(),
-            "best_fitness": _plain(trainer.best_fitness),
-            "stopper": _plain(vars(trainer.stopper)),
+            "best_fitness": _to_python(trainer.best_fitness),
+            "stopper": _to_python(vars(trainer.stopper)),
             "buffer": list(getattr(trainer.train_loader.dataset, "buffer", [])),
             "weights_hash": self.weights_hash,
             "order_hash": self.order_hash,
@@ -211,17 +211,17 @@ class Training:
         self.peak_memory_mb = peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _put(path: Path, content: torch.Tensor) -> None:
-    """Write the bytes of a file that a snapshot holds; the report may be reading it."""
+def _write_bytes(path: Path, content: torch.Tensor) -> None:
+    """Write a file from a snapshot, atomically, since a report may read it at the same time."""
     write_whole(path, lambda part: part.write_bytes(content.numpy().tobytes()))
 
 
-def _plain(value: Any) -> Any:
+def _to_python(value: Any) -> Any:
     """Return a value with NumPy numbers converted to Python numbers, for `torch.load(weights_only=True)`."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: _to_python(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_plain(inner) for inner in value]
+        return [_to_python(inner) for inner in value]
     return value.item() if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 else value
 
 
@@ -235,24 +235,24 @@ def train(folder: Path, plan: dict[str, Any]) -> RunRecord:
     if training.open_snapshot():
         model = load_model(str(folder / "weights" / "last.pt"), settings.get("task"))
         training.add_to(model)
-        print(f"Going on after epoch {training.resumed['epoch'] + 1}", flush=True)  # type: ignore[index]
+        print(f"Continuing after epoch {training.resumed['epoch'] + 1}", flush=True)  # type: ignore[index]
         model.train(resume=True, data=settings["data"])
     else:
         model = load_model(settings.pop("model"), settings.pop("task", None))
         training.add_to(model)
         model.train(**settings, project=str(folder.parent), name=folder.name, exist_ok=True)
-    found: Arrays = {}
+    arrays: Arrays = {}
     metrics: dict[str, Metrics] = {}
     classes: list[str] = []
     for which in ("last", "best"):
         weights = folder / "weights" / f"{which}.pt"
-        if not weights.is_file():  # the metrics were never numbers
+        if not weights.is_file():  # every epoch had a metric of NaN
             weights = folder / "weights" / "last.pt"
         metrics[which], counted, classes = validate(weights, plan)
         for key in ("tp", "conf", "cls", "image"):
-            found[f"{which}_{key}"] = counted.pop(key)
-        found.update(counted)
-    np.savez_compressed(folder / "validation.npz", allow_pickle=False, **found)
+            arrays[f"{which}_{key}"] = counted.pop(key)
+        arrays.update(counted)
+    np.savez_compressed(folder / "validation.npz", allow_pickle=False, **arrays)
     record = RunRecord(
         **_plan_part(plan),
         classes=classes,
@@ -281,7 +281,7 @@ def _plan_part(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def carry_out(folder: Path, plan: dict[str, Any]) -> RunRecord:
-    """Train a run and return its record, which has the error of a run that failed."""
+    """Train a run and return its record; if it fails, the record has the error."""
     try:
         return train(folder, plan)
     except (Exception, SystemExit) as error:
@@ -296,7 +296,7 @@ def carry_out(folder: Path, plan: dict[str, Any]) -> RunRecord:
 
 
 def main(argument: str) -> int:
-    """Carry out the run in a folder; an error is stored in its record."""
+    """Carry out the run in a folder; errors are stored in its record."""
     end_with_parent()
     folder = Path(argument).resolve()
     plan = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))

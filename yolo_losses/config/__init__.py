@@ -1,1 +1,1 @@
-"""The training keys: parsed once."""
+"""The training keys: declarations, parsing and checks."""

@@ -34,7 +34,7 @@ BETA = Parameter(
     DEFAULT_BETA,
     Param("beta of cls_weights=balanced; 0: equal weights, 1: inverse frequency", low=0, high=1),
 )
-MAX_LISTED_CLASSES = 8  # with more classes, a log line only has the extreme weights
+MAX_LISTED_CLASSES = 8  # with more classes, a log line only names the smallest and the largest weight
 
 
 def class_balanced_weights(counts: Tensor | Sequence[float], beta: float = DEFAULT_BETA) -> Tensor:
@@ -96,9 +96,9 @@ def parse(value: Any) -> Weights:
         return BALANCED
     if isinstance(given, Mapping):
         for name in given:
-            # YAML reads `yes` as True, `1.5` as a number and `2024-01-01` as a date: what was written is lost.
+            # YAML reads `yes` as True, `1.5` as a number and `2024-01-01` as a date: the original text is lost.
             if not isinstance(name, str) and (isinstance(name, bool) or not isinstance(name, int) or name < 0):
-                reason = f"is not valid: the class name {format_value(name)} must be quoted, to be text"
+                reason = f"is not valid: the class name {format_value(name)} must be quoted to be read as text"
                 raise InvalidValueError("cls_weights", value, reason)
         names, numbers = [str(name) for name in given], [_number(number) for number in given.values()]
         if names and None not in numbers:

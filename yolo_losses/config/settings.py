@@ -146,22 +146,22 @@ class LossSettings:
                 raise ValueError(f"'{format_value(key)}' is not a key of yolo_losses.{hint_for_unknown_key(key, keys)}")
         choices = {name: key.parse(name, keys[name], task) for name, key in KEYS.items() if name in keys}
         chosen = [spec for name, value in choices.items() for spec in KEYS[name].losses(value, task)]
-        own = {p.key for spec in chosen for p in spec.parameters}
-        used = registry.parse_keys(chosen, {key: keys[key] for key in declared if key in keys and key in own})
-        others = {key: declared[key].parse(keys[key]) for key in declared if key in keys and key not in own}
+        of_chosen = {p.key for spec in chosen for p in spec.parameters}
+        used = registry.parse_keys(chosen, {key: keys[key] for key in declared if key in keys and key in of_chosen})
+        others = {key: declared[key].parse(keys[key]) for key in declared if key in keys and key not in of_chosen}
         others |= {key: value for key, value in used.items() if not declared[key].limits.used}
         for parameter in (p for name, value in choices.items() for p in KEYS[name].parameters(value)):
             used.setdefault(parameter.key, others.pop(parameter.key, parameter.default))
         unused = tuple(key for key, value in others.items() if value != declared[key].default)
         settings = cls(**choices, parameters=MappingProxyType(used), unused=unused, task=task)
-        nothing = "loss_branches" if settings.loss_branches != "both" and not settings.swaps_loss else ""
+        ineffective = "loss_branches" if settings.loss_branches != "both" and not settings.swaps_loss else ""
         if settings.swaps_nothing and unused:
-            nothing = unused[0]
-        if nothing:
+            ineffective = unused[0]
+        if ineffective:
             raise InvalidValueError(
-                nothing,
-                keys[nothing],
-                f"would change nothing: every term is 'stock'. Choose the loss as well{_example_choice(nothing)}",
+                ineffective,
+                keys[ineffective],
+                f"would change nothing: every term is 'stock'. Choose the loss as well{_example_choice(ineffective)}",
             )
         if settings.loss_branches == "one2one" and "sem" in settings.terms:
             reason = "leaves no gradient to the term of sem_loss and sem_scale: allowed are both, one2many"
@@ -176,7 +176,7 @@ class LossSettings:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The terms whose part a criterion calls in every batch: all but `schedule`."""
+        """The terms for which a criterion calls a part of this package in every batch: all but `schedule`."""
         return tuple(term for term in self.terms if term != "schedule")
 
     @property
@@ -260,7 +260,7 @@ class LossSettings:
         self.check_boxes(rotated=task == "obb")
 
     def check_keys(self, tasks: Sequence[str]) -> None:
-        """Raise a `ValueError` if a key that is not at its default is for none of the tasks."""
+        """Raise a `ValueError` if a key that is not at its default applies to none of the tasks."""
         where = f"the task '{tasks[0]}'" if len(tasks) == 1 else f"the tasks {', '.join(tasks)}"
         for name, key in KEYS.items():
             value = getattr(self, name)

@@ -25,14 +25,16 @@ WEIGHTS = frozenset({"pos_weight", "pos_weights", "cls_pos_weight", "class_weigh
 PARAMETERS = {"fl_gamma": "focal_gamma", "fl_alpha": "focal_alpha", "nwd_c": "nwd_constant"}
 
 
-def unknown_key(key: str, value: Any, chosen: Iterable[LossSpec], own: Collection[str], known: Collection[str]) -> str:
+def unknown_key(
+    key: str, value: Any, chosen: Iterable[LossSpec], own_keys: Collection[str], known: Collection[str]
+) -> str:
     """Return a hint for an unknown key, such as ` Did you mean 'cls_loss=focal'?`.
 
     Args:
         key: the unknown key.
         value: its value.
         chosen: the losses that other keys select.
-        own: this package's keys.
+        own_keys: this package's keys.
         known: the names of Ultralytics' keys.
 
     Returns:
@@ -54,14 +56,14 @@ def unknown_key(key: str, value: Any, chosen: Iterable[LossSpec], own: Collectio
                 return other_names.hint((f"{argument(parameter.key)}={value}",))
     keys = [argument(p.key) for s in registry.specs() for p in s.parameters if word == p.name.rstrip("_")]
     if keys:
-        return f" A parameter has its loss's name in front: {', '.join(dict.fromkeys(keys))}."
+        return f" The key of a parameter includes the name of its loss: {', '.join(dict.fromkeys(keys))}."
     if value in ("", None) or parse_value(value, bool) is True:  # `slide`, `--SIoU`, `focal=True`
         meant = _choice(word)
         if meant:
             return other_names.hint(meant)
-    own = [argument(name) for name in own]
-    near = difflib.get_close_matches(word[:100], {*known, *own}, n=1)
-    if near and near[0] in own:
+    own_keys = [argument(name) for name in own_keys]
+    near = difflib.get_close_matches(word[:100], {*known, *own_keys}, n=1)
+    if near and near[0] in own_keys:
         return other_names.hint((near[0],))
     prefixes = {registry.key_prefix(s.kind, s.name): s for s in registry.specs() if s.parameters}
     loss = next((s for prefix, s in prefixes.items() if word.startswith(prefix)), None)

@@ -75,7 +75,7 @@ class Statistics:
         positive: Tensor,
         factor: Tensor | float = 1.0,
     ) -> None:
-        """Add the class term of some images per element, compared with the reference.
+        """Add the class term of some images, given per element, and compare it with the reference.
 
         Args:
             logits: shape `(b, anchors, C)`.
@@ -114,8 +114,12 @@ class Statistics:
             targets: sum of their target scores, same shape.
         """
         size = torch.stack([sides >= side for side in SIDES]).sum(0).view(-1)
-        each = torch.stack((torch.ones_like(positives), (positives == 0).to(positives), positives, targets)) * valid
-        self.found["by_size"] = each.new_zeros(4, len(SIZES)).index_add_(1, size, each.view(4, sides.numel()))
+        per_object = (
+            torch.stack((torch.ones_like(positives), (positives == 0).to(positives), positives, targets)) * valid
+        )
+        self.found["by_size"] = per_object.new_zeros(4, len(SIZES)).index_add_(
+            1, size, per_object.view(4, sides.numel())
+        )
 
     @torch.no_grad()
     def end(self, terms: Mapping[str, Tensor], by_class: bool) -> None:
@@ -173,11 +177,11 @@ def read(branches: Mapping[str, Any], classes: Sequence[str] = (), terms: Sequen
         `docs/loss-stats.md`.
     """
     measured = {path: b for path, b in branches.items() if b.statistics is not None and b.statistics.sums is not None}
-    joined = {path: b.statistics.sums for path, b in measured.items() if b.joined}
-    if joined:
-        whole = sum_over_ranks(torch.cat(list(joined.values())))
-        joined = dict(zip(joined, whole.split([len(sums) for sums in joined.values()]), strict=True))
-    vectors = [joined.get(path, b.statistics.sums) for path, b in measured.items()]
+    reduced = {path: b.statistics.sums for path, b in measured.items() if b.joined}
+    if reduced:
+        total = sum_over_ranks(torch.cat(list(reduced.values())))
+        reduced = dict(zip(reduced, total.split([len(sums) for sums in reduced.values()]), strict=True))
+    vectors = [reduced.get(path, b.statistics.sums) for path, b in measured.items()]
     factors = [b.scale.factor.view(1) for b in measured.values() if b.scale is not None]
     if not vectors:
         return {}

@@ -13,7 +13,7 @@ from typing import Any
 from yolo_losses._files import put_aside
 from yolo_losses._log import log
 from yolo_losses.monitor import table
-from yolo_losses.monitor.table import FILE, Row, split
+from yolo_losses.monitor.table import FILE, Row, split_column
 
 PICTURE = "loss_stats.png"
 LOGGED_AS = "loss_stats/"
@@ -34,7 +34,7 @@ class LossStats:
         self.losses = losses
         self.rows: list[Row] = []
         self.writable = True
-        self.problem = False
+        self.write_failed = False
         if epochs:
             self._read(epochs)
 
@@ -68,14 +68,14 @@ class LossStats:
         try:
             table.write(self.path, self.rows)
         except OSError as error:
-            if not self.problem:
+            if not self.write_failed:
                 log(f"{self.path} could not be written ({error}); training continues", warn=True)
-            self.problem = True
+            self.write_failed = True
 
     def logged(self) -> Row:
         """Return the last row for the loggers."""
         row = self.rows[-1] if self.rows else {}
-        groups = {name: split(name) for name in row if name != "epoch"}
+        groups = {name: split_column(name) for name in row if name != "epoch"}
         classes = sum(group == "by_class" for _, group, _ in groups.values())
         left_out = ("by_class",) if classes > LOGGED_CLASSES else ()
         return {
@@ -95,7 +95,7 @@ class LossStats:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Glyph .* missing")  # a character that no installed font has
                 figure(self.rows, f"{path.parent.name}: {self.losses}".rstrip(": ")).savefig(path, dpi=150)
-        except Exception as error:  # must not keep other callbacks from being called at the end of training
+        except Exception as error:  # the other callbacks at the end of training must still be called
             log(f"{path} could not be drawn ({error})", warn=True)
             return None
         return path

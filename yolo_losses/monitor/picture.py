@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from yolo_losses.monitor.table import Row, branches_of, named, series
+from yolo_losses.monitor.table import Row, branches_of, renamed_series, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ def figure(rows: Sequence[Row], title: str = "") -> Any:
     from yolo_losses.plots.style import STYLE, installed_fonts
 
     branches = branches_of(rows)
-    paints = [_terms, _against, _positives, _overlap, _scores, _classes]
+    paints = [_terms, _relative_to_reference, _positives, _overlap, _scores, _classes]
     if any(series(rows, branch, "without_positive") for branch in branches):
         paints[2:2], paints[6:6] = [_without_positive], [_positives_per_object]
     text = "".join((title, *(name for row in rows for name in row)))
@@ -54,7 +54,7 @@ def _terms(axes: Axes, rows: Sequence[Row], branch: str) -> str:
     return "terms, share of the loss"
 
 
-def _against(axes: Axes, rows: Sequence[Row], branch: str) -> str:
+def _relative_to_reference(axes: Axes, rows: Sequence[Row], branch: str) -> str:
     reference = "BCE" if series(rows, branch, "cls_to_bce") else "the stock loss"
     found = series(rows, branch, "cls_to_bce") or series(rows, branch, "cls_to_stock")
     words = {
@@ -63,7 +63,7 @@ def _against(axes: Axes, rows: Sequence[Row], branch: str) -> str:
         "gradient_positives": "gradient, positives",
     }
     curves = {words[item]: values for item, values in found.items()}
-    curves |= named(rows, branch, {"cls_scale": "cls_scale"})
+    curves |= renamed_series(rows, branch, {"cls_scale": "cls_scale"})
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axes.axhline(1, color="0.55", lw=0.8)
@@ -78,7 +78,7 @@ def _against(axes: Axes, rows: Sequence[Row], branch: str) -> str:
 
 
 def _positives(axes: Axes, rows: Sequence[Row], branch: str) -> str:
-    _lines(axes, rows, named(rows, branch, {"positives": "positives"}), legend=False)
+    _lines(axes, rows, renamed_series(rows, branch, {"positives": "positives"}), legend=False)
     axes.set_ylim(0, 1.1 * max(axes.get_ylim()[1], 1))
     return "positives per image"
 
@@ -105,7 +105,7 @@ def _by_size(axes: Axes, rows: Sequence[Row], branch: str, group: str) -> None:
 
 
 def _overlap(axes: Axes, rows: Sequence[Row], branch: str) -> str:
-    curves = named(rows, branch, {"mean_iou": "mean IoU", "threshold": "threshold"})
+    curves = renamed_series(rows, branch, {"mean_iou": "mean IoU", "threshold": "threshold"})
     _lines(axes, rows, curves, legend=len(curves) > 1)
     axes.set_ylim(0, 1)
     return "IoU of the positives"

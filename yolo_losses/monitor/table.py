@@ -48,7 +48,7 @@ def parse(path: Path) -> tuple[list[Row], int]:
     names = [name.strip() for name in names]
     if names[:1] != ["epoch"]:
         raise ValueError(f"{path} has no column 'epoch'")
-    torn = bool(records) and not lines[-1].endswith(("\n", "\r"))
+    truncated = bool(records) and not lines[-1].endswith(("\n", "\r"))
     rows: list[Row] = []
     broken = 0
     for number, record in enumerate(records):
@@ -60,7 +60,7 @@ def parse(path: Path) -> tuple[list[Row], int]:
         except ValueError:
             broken += 1
             continue
-        if torn and number == len(records) - 1:  # the last number may be truncated
+        if truncated and number == len(records) - 1:  # the last number may be truncated
             broken += 1
         else:
             rows.append(row)
@@ -78,7 +78,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     write_whole(path, lambda part: part.write_text("\n".join(lines) + "\n", encoding="utf-8"))
 
 
-def split(column: str) -> tuple[str, str, str]:
+def split_column(column: str) -> tuple[str, str, str]:
     """Return branch, group and item of a column; branch and item may be empty."""
     parts = column.split("/")
     at = next((i for i, part in enumerate(parts) if part in GROUPS), 0)
@@ -87,21 +87,21 @@ def split(column: str) -> tuple[str, str, str]:
 
 def branches_of(rows: Sequence[Row]) -> list[str]:
     """Return the branches in some rows, `""` for a head with a single branch."""
-    return list(dict.fromkeys(split(name)[0] for row in rows for name in row if name != "epoch"))
+    return list(dict.fromkeys(split_column(name)[0] for row in rows for name in row if name != "epoch"))
 
 
 def series(rows: Sequence[Row], branch: str, group: str) -> dict[str, list[float]]:
     """Return the columns of a group by item, with NaN for missing values."""
     names = dict.fromkeys(name for row in rows for name in row)
-    found = {name: split(name) for name in names if name != "epoch"}
+    columns = {name: split_column(name) for name in names if name != "epoch"}
     return {
         item: [row.get(name, math.nan) for row in rows]
-        for name, (of, own, item) in found.items()
-        if (of, own) == (branch, group)
+        for name, (its_branch, its_group, item) in columns.items()
+        if (its_branch, its_group) == (branch, group)
     }
 
 
-def named(rows: Sequence[Row], branch: str, groups: Mapping[str, str]) -> dict[str, list[float]]:
-    """Return the existing columns of some single-column groups, renamed by a mapping from group to name."""
+def renamed_series(rows: Sequence[Row], branch: str, groups: Mapping[str, str]) -> dict[str, list[float]]:
+    """Return the series of groups that have a single column, under new names; missing ones are left out."""
     found = {name: series(rows, branch, group).get("") for group, name in groups.items()}
     return {name: values for name, values in found.items() if values is not None}

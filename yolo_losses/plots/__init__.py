@@ -1,6 +1,6 @@
 """Pictures of losses: what `yolo-losses show` draws.
 
-Every registered loss is drawn, with no change here: only its module and its declared keys are read.
+This works for every registered loss, since only its module and its declared keys are used.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ COLUMNS: Mapping[str, Draw] = {
 }
 FILE_BACKENDS = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 FORMATS = (".png", ".svg", ".pdf")
-PIXELS = 2.4  # of a page per point: an SVG is shown larger than a column of a paper
+PIXELS_PER_POINT = 2.4  # a page shows an SVG larger than a column of a paper does
 
 
 def show(*names: str, **keys: Any) -> Figure:
@@ -86,7 +86,7 @@ def show(*names: str, **keys: Any) -> Figure:
         True
     """
     if not names:
-        raise ValueError("which loss? Such as: show('slide'). `list_losses()` returns all names")
+        raise ValueError("no loss is named: try show('slide'). `list_losses()` returns all names")
     return draw(names, {key: value if isinstance(value, list | tuple) else [value] for key, value in keys.items()})
 
 
@@ -116,12 +116,12 @@ def draw(
 
 
 def window(names: Sequence[str], keys: Mapping[str, Sequence[Any]] | None = None, *, column: bool = False) -> None:
-    """Draw losses as `draw` does, in a window, until it is closed.
+    """Draw losses as `draw` does, in a window, and return when it is closed.
 
     Raises:
         ValueError: as in `draw`, or if no window can be opened.
     """
-    choose(names, keys or {})  # errors in the names come before anything on a display
+    choose(names, keys or {})  # report errors before a window opens
     import matplotlib.pyplot as plt
 
     try:
@@ -135,10 +135,10 @@ def window(names: Sequence[str], keys: Mapping[str, Sequence[Any]] | None = None
 
 
 def save(figure: Figure, path: Path, title: str) -> None:
-    """Write a figure as PNG, SVG or PDF, the same bytes each time; the SVG is for light and dark pages.
+    """Write a figure as PNG, SVG or PDF, reproducibly; the SVG suits light and dark pages.
 
     Raises:
-        ValueError: if the suffix is another, or the file cannot be written.
+        ValueError: if the suffix is not one of these, or the file cannot be written.
     """
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"'--out {path}' is not valid: allowed are names that end in {', '.join(FORMATS)}")
@@ -169,7 +169,9 @@ def _svg(figure: Figure, title: str) -> str:
     svg = svg.replace("</style>", "".join(f" .s{i}{{{style}}}" for i, style in enumerate(common)) + "</style>", 1)
     svg = re.sub(
         r'width="([\d.]+)pt" height="([\d.]+)pt"',
-        lambda found: 'width="{:.0f}" height="{:.0f}"'.format(*(PIXELS * float(side) for side in found.groups())),
+        lambda found: 'width="{:.0f}" height="{:.0f}"'.format(
+            *(PIXELS_PER_POINT * float(side) for side in found.groups())
+        ),
         svg,
         count=1,
     )
@@ -178,7 +180,7 @@ def _svg(figure: Figure, title: str) -> str:
 
 
 def _short_path(path: str) -> str:
-    """Return the coordinates of a path to a hundredth, those of lines relative to the point before."""
+    """Return a path with coordinates to a hundredth, and those of lines relative to the previous point."""
     if re.search(r"[^\sMLze\d.-]", path):
         return re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", path)
     short, before = [], ""

@@ -1,4 +1,4 @@
-"""Pictures of axis-aligned box losses: over the IoU, over where and how large a box is, and gradient descent."""
+"""Pictures of axis-aligned box losses: over the IoU, over position and size of a box, and gradient descent."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from yolo_losses.plots.sheet import (
     Entry,
     Row,
     Styled,
+    format_number,
     heading,
     lay_out_column,
     lay_out_sheet,
     legend_below,
     line,
-    number,
     share_axis,
     step_axes,
 )
@@ -45,7 +45,7 @@ SCALE = 2.0  # as a power of two
 SQUARE = 1.06  # inches
 # Boxes that descend: offset of the centre and scale of the sides, in units of the object's sides.
 STARTS = torch.tensor([[-1.0, -1.0, 0.7, 0.8], [1.1, 0.5, 0.6, 1.5], [0.1, 0.2, 1.9, 2.0], [-0.2, 0.15, 0.45, 0.5]])
-STARTS_IN_WORDS = ("apart", "apart and too high", "too large", "too small")
+START_LABELS = ("apart", "apart and too high", "too large", "too small")
 START_DASHES = (0, (2, 1.2))
 STEPS, RATE, EVERY = 240, 0.03, 4
 
@@ -57,8 +57,8 @@ def draw(selection: Selection, figure: Figure) -> None:
     last = [Row(SQUARE), Row(SQUARE, below=BELOW + 0.26)] if single else [Row(SQUARE)]
     rows = [Row(below=0.1), Row(above=0.02), *last]
     panels, curves = lay_out_sheet(figure, selection, rows, _caption(selection, side))
-    for side_by_side, (words, path) in enumerate(PATHS.items()):
-        top, below = panels[0][side_by_side], panels[1][side_by_side]
+    for column, (words, path) in enumerate(PATHS.items()):
+        top, below = panels[0][column], panels[1][column]
         heading(top, words)
         for curve, style in curves:
             overlap, value, gradient = over_iou(curve, path(ALONG), side)
@@ -199,11 +199,11 @@ def _contours(figure: Figure, pair: tuple[Axes, Axes], curve: Curve, side: tuple
         ScalarMappable(BoundaryNorm(levels, 256, extend="neither"), "cividis"), cax=bar, ticks=levels[::2]
     )
     colours.outline.set_visible(False)
-    bar.yaxis.set_major_formatter(number)
+    bar.yaxis.set_major_formatter(format_number)
 
 
 def _descent(pair: tuple[Axes, Axes], every: list[Curve], side: tuple[float, float]) -> None:
-    """Draw the boxes of a descent, and their IoU step by step, against the reference's."""
+    """Draw the boxes of a descent, and their IoU by step beside that of the reference."""
     boxes, overlaps = pair
     *others, path = [descend(curve, side)[::EVERY] for curve in every]
     steps = range(0, STEPS + 1, EVERY)
@@ -232,7 +232,7 @@ def _boxes_legend(every: list[Curve]) -> list[Entry]:
     ends = [Entry("at the start", {"color": GREY, "ls": START_DASHES, "lw": 0.9})]
     ends.append(Entry("object" + (f", and {every[0].label}'s IoU" if len(every) > 1 else ""), line(0)))
     return [
-        *(Entry(words, {"color": COLOURS[i], "lw": 1}) for i, words in enumerate(STARTS_IN_WORDS)),
+        *(Entry(words, {"color": COLOURS[i], "lw": 1}) for i, words in enumerate(START_LABELS)),
         *ends,
     ]
 

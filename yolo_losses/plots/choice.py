@@ -1,4 +1,4 @@
-"""Which losses a picture shows: their modules, from names and keys as they are typed."""
+"""The losses that a picture shows: their modules, built from names and keys as typed."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ class Curve:
     Attributes:
         label: its name and the keys that were given.
         choice: the loss.
-        module: it, in `eval` mode, without reduction.
-        values: of all its parameters, by key.
+        module: the loss module, in `eval` mode, without reduction.
+        values: the values of all its parameters, by key.
         given: the keys that were given, which the label names.
-        supplied: arguments of the criterion that differ from those of other curves.
+        supplied: arguments that a criterion would supply, if they differ from those of other curves.
     """
 
     label: str
@@ -107,8 +107,8 @@ class Selection:
     """The losses of a picture.
 
     Attributes:
-        curves: at least one.
-        reference: what they are drawn against, if it is another loss.
+        curves: the curves, at least one.
+        reference: the loss that they are drawn against, `None` if it is one of them.
     """
 
     curves: tuple[Curve, ...]
@@ -126,7 +126,7 @@ class Selection:
 
     @property
     def parameters(self) -> str:
-        """What the labels leave out: the parameters of a single loss, else those at their defaults, a line a loss."""
+        """The parameters that the labels leave out: all of a single loss, else those at defaults by loss."""
         if len(self.curves) == 1:
             return self.curves[0].parameters
         lines = dict.fromkeys(f"{curve.choice.name}: {rest}" for curve in self.curves if (rest := curve.defaults))
@@ -143,7 +143,7 @@ def _text(value: Value) -> str:
 
 
 def choose(names: Sequence[str], keys: Mapping[str, Sequence[Any]]) -> Selection:
-    """Return what a picture of these losses shows, a curve for every combination of a loss's values.
+    """Return the curves of a picture of these losses, one for every combination of values of a loss.
 
     Args:
         names: names or aliases of losses of one kind; a mask loss may have `seg_` in front, and a modifier alone stands
@@ -205,7 +205,7 @@ def find(name: str) -> Choice:
         modifiers, base = registry.split_box_name(name)
     except ValueError:
         if any(words.startswith(f"{spec.name}_") for spec in registry.specs("modifier")):
-            raise  # a part of it is known: the message says what is wrong with the rest
+            raise  # a modifier is known: that message names the unknown rest
         known = [registry.page_name(spec.kind, spec.name) for spec in registry.specs()]
         hint = registry.did_you_mean(name, known) or " `yolo-losses list` prints them all."
         raise ValueError(f"'{format_value(name)}' is not a loss.{hint}") from None

@@ -1,4 +1,4 @@
-"""Pictures of classification losses: loss and gradient over the logit, and what the target's score does."""
+"""Pictures of classification losses: loss and gradient over the logit, and the effect of the target score."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from yolo_losses.plots.sheet import (
     REACH,
     Row,
     Styled,
+    format_number,
     heading,
     lay_out_column,
     lay_out_sheet,
     line,
     logit_axis,
     logit_columns,
-    number,
     probability_panel,
     share_axis,
 )
@@ -40,14 +40,14 @@ PROBABILITIES = (0.1, 0.5, 0.9)
 LEVEL_DASHES = (":", "--", "-")
 MEAN_IOU = 0.5
 RATIOS = (1.0, 0.5, 0.0)
-# A batch for losses that depend on one: quantiles of normal distributions, 1 % of them positive.
+# Mean, standard deviation and number of logits in the batch for losses that depend on one; 1 % are positive.
 NEGATIVES, POSITIVES = (-4.0, 1.5, 9900), (0.0, 1.5, 100)
 STEPS = 100
 
 
 def draw(selection: Selection, figure: Figure) -> None:
     """Draw classification losses."""
-    curves = [part for curve in selection.curves for part in _parts(curve)]
+    curves = [part for curve in selection.curves for part in _expand(curve)]
     single = len(curves) == 1
     rows = [Row(above=0.36, below=0.1), Row(above=0.02), Row(above=0.18), Row(above=0.18)]
     panels, every = lay_out_sheet(figure, selection, rows, _caption(curves, single), curves)
@@ -57,7 +57,7 @@ def draw(selection: Selection, figure: Figure) -> None:
             panels[0][column].plot(LOGITS, value, **style)
             panels[1][column].plot(LOGITS, gradient, **style)
     logit_columns(panels, ("positive, t = 1", "negative, t = 0"))
-    _limit(panels, curves)
+    _set_limits(panels, curves)
     for axes, words, target in zip(panels[2], ("positive, by p", "negative, by p"), (1.0, 0.0), strict=True):
         _by_probability(axes, every, target)
         probability_panel(axes, words)
@@ -70,7 +70,7 @@ def draw(selection: Selection, figure: Figure) -> None:
 
 def column(selection: Selection, figure: Figure) -> None:
     """Draw the loss of a positive over its probability, and its gradient, or its weight where at t = 1 it is BCE."""
-    curves = [part for curve in selection.curves for part in _parts(curve)]
+    curves = [part for curve in selection.curves for part in _expand(curve)]
     (left, right), every = lay_out_column(figure, selection, curves)
     _by_probability(left, every, 1.0)
     probability_panel(left, "loss of a positive")
@@ -115,8 +115,8 @@ def _loss(curve: Curve, z: Tensor, t: Tensor) -> Tensor:
     return loss
 
 
-def _parts(curve: Curve) -> Iterator[Curve]:
-    """Yield a curve with all that it depends on: one for each ratio where classes differ by their ratio."""
+def _expand(curve: Curve) -> Iterator[Curve]:
+    """Yield the curves to draw for a loss: one for each ratio if it depends on `pos_neg_ratio`, else one."""
     loss = curve.module
     assert isinstance(loss, ClassificationLoss)
     if "pos_neg_ratio" in formula_arguments(type(loss).formula):
@@ -136,7 +136,7 @@ def _parts(curve: Curve) -> Iterator[Curve]:
 
 
 def batch() -> tuple[Tensor, Tensor]:
-    """Return logits and targets of a stated batch, shape `(n, 1)`, for losses that depend on one."""
+    """Return logits and targets of a fixed batch, shape `(n, 1)`, for losses that depend on the batch."""
     logits = [
         mean + spread * torch.special.ndtri((torch.arange(size) + 0.5) / size)
         for mean, spread, size in (NEGATIVES, POSITIVES)
@@ -145,7 +145,7 @@ def batch() -> tuple[Tensor, Tensor]:
     return torch.cat(logits)[:, None], torch.cat(targets)[:, None]
 
 
-def _limit(panels: list[tuple[Axes, Axes]], curves: list[Curve]) -> None:
+def _set_limits(panels: list[tuple[Axes, Axes]], curves: list[Curve]) -> None:
     """Give positives and negatives the same scale, in which BCE stays visible."""
     value, gradient = (np.stack([over_logit(curve, t)[i] for curve in curves for t in (1.0, 0.0)]) for i in (0, 1))
     most, largest = max(float(value.max()), REACH), max(float(abs(gradient).max()), 1.0)
@@ -165,7 +165,7 @@ def _logarithmic_if(large: bool, axes: Axes) -> None:
         axes.set_yscale("symlog", linthresh=1, linscale=0.5)
         axes.set_ylim(low if low < -1 and high < -low else -0.2, high)
         axes.yaxis.set_major_locator(FixedLocator([-1000, -100, -10, -1, 0, 1, 10, 100, 1000]))
-        axes.yaxis.set_major_formatter(number)
+        axes.yaxis.set_major_formatter(format_number)
 
 
 def _by_level(axes: Axes, every: Styled, single: bool) -> None:
@@ -241,12 +241,12 @@ def _caption(curves: list[Curve], single: bool) -> str:
         if not of_a_batch or curve.supplied or not list(module.buffers()):
             continue
         notes.append(
-            f"Its weights are those of one batch: {NEGATIVES[2]} negatives with logits {_normal(NEGATIVES)} and"
-            f" {POSITIVES[2]} positives with {_normal(POSITIVES)}; in another batch they differ."
+            f"Its weights are those of one batch: {NEGATIVES[2]} negatives with logits {_format_normal(NEGATIVES)} and"
+            f" {POSITIVES[2]} positives with {_format_normal(POSITIVES)}; in another batch they differ."
         )
         break
     return " ".join(notes)
 
 
-def _normal(distribution: tuple[float, float, int]) -> str:
+def _format_normal(distribution: tuple[float, float, int]) -> str:
     return f"N({distribution[0]:g}, {distribution[1]:g}²)"

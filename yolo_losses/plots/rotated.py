@@ -26,7 +26,7 @@ TURN = 30.0  # degrees, of the boxes in the field of arrows
 ARROWS, REACH = 9, 1.0
 # Boxes that descend: offset of the centre and scale of the sides, in units of the object's sides, and radians.
 STARTS = torch.tensor([[-0.8, -1.6, 0.7, 1.3, 1.0], [0.7, 1.3, 0.8, 1.0, -0.8], [0.1, 0.2, 1.2, 1.2, 1.2]])
-STARTS_IN_WORDS = ("apart", "apart, turned back", "overlapping")
+START_LABELS = ("apart", "apart, turned back", "overlapping")
 STEPS, RATE = 160, 0.15
 
 
@@ -62,7 +62,7 @@ def draw(selection: Selection, figure: Figure) -> None:
         _field(panels[2][0], every[-1])
         _descent(panels[2][1], every[-1])
         dashes = {"at the start": (0, (2, 1.2)), "at the end": "-"}
-        starts = [Entry(words, {"color": COLOURS[i], "lw": 1}) for i, words in enumerate(STARTS_IN_WORDS)]
+        starts = [Entry(words, {"color": COLOURS[i], "lw": 1}) for i, words in enumerate(START_LABELS)]
         ends = [Entry(words, {"color": GREY, "ls": dash, "lw": 0.9}) for words, dash in dashes.items()]
         legend_below(figure, panels[2][0], [*starts, *ends])
         return

@@ -20,7 +20,7 @@ Styled = list[tuple[Curve, dict[str, Any]]]  # curves, each with its style
 
 WIDTH = 3.4  # inches, all lengths here
 LEFT, GAP, RIGHT = 0.43, 0.44, 0.1
-BELOW = 0.3  # from a panel to what stands below its ticks and label
+BELOW = 0.3  # from a panel to the next element below its ticks and label
 SIZE = 6.5
 REACH = 6.0  # panels over the logit go from -REACH to REACH
 SHEET_STYLE: Any = {
@@ -56,9 +56,9 @@ class Row:
     """A row of panels.
 
     Attributes:
-        height: of the panels.
-        above: for the headings.
-        below: for ticks and labels.
+        height: height of the panels.
+        above: space for the headings.
+        below: space for ticks and labels.
     """
 
     height: float = 0.95
@@ -81,11 +81,11 @@ def lay_out(
 
     Args:
         figure: an empty figure.
-        title: what is drawn; without one, as for a column of a paper, the legend stands first.
+        title: the title; if it is empty, as for a column of a paper, the legend comes first.
         detail: the parameters, a line for each loss.
         legend: an entry for each curve.
-        rows: of two panels each.
-        caption: what the panels are drawn for.
+        rows: rows of two panels each.
+        caption: the conditions that the panels are drawn for.
     """
     details = [part for text in detail.splitlines() for part in textwrap.wrap(text, 68, break_long_words=False)]
     notes = textwrap.wrap(caption, 72)
@@ -133,8 +133,8 @@ def lay_out(
         axes.grid()
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-        axes.xaxis.set_major_formatter(number)
-        axes.yaxis.set_major_formatter(number)
+        axes.xaxis.set_major_formatter(format_number)
+        axes.yaxis.set_major_formatter(format_number)
     return panels
 
 
@@ -146,9 +146,9 @@ def lay_out_sheet(
     Args:
         figure: an empty figure.
         selection: the losses.
-        rows: of two panels each.
-        caption: what the panels are drawn for.
-        curves: what is drawn in place of the selection's curves, beside its reference.
+        rows: rows of two panels each.
+        caption: the conditions that the panels are drawn for.
+        curves: curves to draw in place of those of the selection, beside its reference.
 
     Returns:
         The panels of each row; and the reference, if there is one, and the curves, each with its style.
@@ -191,8 +191,8 @@ def legend_below(figure: Figure, axes: Axes, entries: Sequence[Entry]) -> None:
     )
 
 
-def number(value: float, _: float = 0) -> str:
-    """Return a number as short as it is, with a minus sign rather than a hyphen."""
+def format_number(value: float, _: float = 0) -> str:
+    """Return a number in its shortest form, with a minus sign rather than a hyphen."""
     return f"{round(value, 9):g}".replace("-", "\N{MINUS SIGN}")
 
 

@@ -34,18 +34,18 @@ STYLE: Any = {
     "legend.fontsize": 9,
     "axes.titlesize": 10,
 }
-# As legible on white as on black, should a page be dark in a browser that prefers light, or the other way round.
+# Legible on white and on black, in case the page is dark but the browser prefers light, or the other way round.
 SCHEMES = "<style>svg{color:#4f5761}@media(prefers-color-scheme:dark){svg{color:#a9b2bc}}</style>"
 
 
 def installed_fonts(text: str) -> Any:
-    """Return the settings of matplotlib with which every letter of a text that some installed font has is drawn.
+    """Return settings of matplotlib that draw every letter of a text for which some font is installed.
 
     Matplotlib's own font has Latin, Greek and Cyrillic letters; for others, such as Chinese, fonts of the system are
     added behind it. A picture is made with them by `rc_context({**STYLE, **installed_fonts(text)})`.
 
     Args:
-        text: all that is written in the picture, such as the names of classes.
+        text: all text in the picture, such as the names of classes.
     """
     from matplotlib import font_manager, ft2font
 

@@ -17,14 +17,14 @@ def recommend(
 
     Args:
         data: the YAML file that describes the set, or the folder of a set for classification.
-        model: as `YOLO.train` takes it; `None`: what `yolo train` takes for the task. Weights are not downloaded.
+        model: as for `YOLO.train`; `None`: the default of `yolo train` for the task. Weights are not downloaded.
         imgsz: the longer side of a training image in pixels; `None`: that of the checkpoint, else Ultralytics' default.
-        task: task of the labels; `None`: that of the model, or without a model what the labels look like.
-        **keys: other keys of `YOLO.train`, such as `epochs` and `device`, for the comparison that it ends with.
+        task: task of the labels; `None`: that of the model or, without a model, inferred from the labels.
+        **keys: other keys of `YOLO.train`, such as `epochs` and `device`, for the recommended comparison.
 
     Returns:
-        What was found. `print` shows it as the command does; `as_dict()`, `write(path)` and `draw(path)` are `--json`,
-        `--write` and `--picture`.
+        The recommendation. `print` shows it like the command; `as_dict()`, `write(path)` and `draw(path)` correspond to
+        `--json`, `--write` and `--picture`.
 
     Raises:
         ValueError: if the data set cannot be read or has no labels, or a key is invalid.
@@ -38,16 +38,16 @@ def recommend(
     if imgsz is None and built is not None and built.imgsz is not None:
         settings["imgsz"] = built.imgsz
     if task is not None and built is not None and built.task != task:
-        raise ValueError(f"'task={task}' is not what 'model={model}' is for: that is {built.task}")
+        raise ValueError(f"'task={task}' does not match 'model={model}', whose task is {built.task}")
     asked = task or (built.task if built is not None else None)
-    trained = math.ceil(settings["imgsz"] / 32) * 32  # as `yolo train` rounds it
-    found = reader.read(data, asked, trained)
+    train_size = math.ceil(settings["imgsz"] / 32) * 32  # rounded as by `yolo train`
+    found = reader.read(data, asked, train_size)
     built = built or network.load(None, found.task)
-    measured = traits.measure(found, built, trained)
+    measured = traits.measure(found, built, train_size)
     tried, checks, avoided = candidates.choose(measured, rules.load(), verdicts.load())
     device, comparison = "", None
     if tried and found.task in BOX_TASKS:  # `compare` does not train classifiers
-        per_image, device = built.seconds_per_image(trained, settings.get("device"))
+        per_image, device = built.seconds_per_image(train_size, settings.get("device"))
         comparison = plan.make(tried, {"model": built.name, **settings}, measured, per_image)
     return Recommendation(data, built.name, device, found.inferred, measured, tried, checks, avoided, comparison)
 
@@ -59,15 +59,15 @@ def _settings(data: str, imgsz: int | None, task: str | None, keys: Mapping[str,
 
     from yolo_losses.config.keys import CLASS_TASKS
     from yolo_losses.config.settings import argument, default_keys
-    from yolo_losses.recommendation.refusals import refusals
+    from yolo_losses.recommendation.errors import errors_in_one_line
     from yolo_losses.registry import did_you_mean
 
     if task is not None and task not in CLASS_TASKS:
         hint = did_you_mean(task, CLASS_TASKS)
-        raise ValueError(f"'task={task}' is not one that recommend reads: allowed are {', '.join(CLASS_TASKS)}.{hint}")
+        raise ValueError(f"'task={task}' is not valid for recommend: allowed are {', '.join(CLASS_TASKS)}.{hint}")
     for key in keys:
         if key in map(argument, default_keys()):
-            raise ValueError(f"'{key}' chooses a loss, which recommend is asked for: leave it out")
+            raise ValueError(f"'{key}' chooses a loss, which is what recommend does: leave it out")
     settings = {
         "data": str(data),
         **({"task": task} if task else {}),
@@ -75,9 +75,9 @@ def _settings(data: str, imgsz: int | None, task: str | None, keys: Mapping[str,
         "epochs": DEFAULT_CFG.epochs,
         **keys,
     }
-    with refusals("yolo train"):
+    with errors_in_one_line("yolo train"):
         get_cfg(overrides={**settings, "mode": "train"})
     size = settings["imgsz"]
     if not isinstance(size, int) or size < 32:
-        raise ValueError(f"'imgsz={size}' is not valid: allowed is a whole number from 32")
+        raise ValueError(f"'imgsz={size}' is not valid: allowed is an integer >= 32")
     return settings

@@ -1,4 +1,4 @@
-"""From traits to candidates: which rules apply, and what is known of the losses that they name."""
+"""Selection of candidates: the rules that apply to the traits of a data set, and the evidence for their losses."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from yolo_losses.recommendation.verdicts import Verdict, find
 
 IN_FAVOUR = ("better", "leans better")  # verdicts, the strongest first
 AGAINST = ("worse", "leans worse")
-AT_MOST = 4  # candidates beside stock
-AT_MOST_AVOIDED = 4
+MAX_CANDIDATES = 4  # besides the stock losses
+MAX_AVOIDED = 4
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Candidate:
     Attributes:
         choice: the key that chooses it.
         keys: its training keys, `choice` among them.
-        reasons: the traits that speak for it, in words.
-        grade: of the evidence, in words.
-        evidence: what is known.
-        verdict: what was measured here, if anything was.
+        reasons: sentences on the traits that make it a candidate.
+        grade: the grade of the evidence, one of `GRADES`, or that it was decided by a comparison of this project.
+        evidence: the evidence for it.
+        verdict: the verdict of a comparison of this project, if there is one.
     """
 
     choice: str
@@ -48,9 +48,9 @@ class Note:
 
     Attributes:
         what: what to look at or to avoid.
-        why: the trait, in words.
-        evidence: what is known; none if the labels say it.
-        verdict: what was measured here, if anything was.
+        why: a sentence on the trait.
+        evidence: the evidence for it; `None` if the labels themselves are.
+        verdict: the verdict of a comparison of this project, if there is one.
     """
 
     what: str
@@ -64,8 +64,8 @@ def choose(
 ) -> tuple[list[Candidate], list[Note], list[Note]]:
     """Return candidates, what to look at first, and what not to try.
 
-    A candidate that came out better here, or leans so, comes first; one that came out worse, or leans so, is one not to
-    try. What was decided here comes first among these.
+    Candidates that a comparison of this project found better, or leaning better, come first; those that it found worse,
+    or leaning worse, are among those not to try, ahead of the others.
     """
     found: dict[str, Candidate] = {}
     checks, avoided, lost = [], [], []
@@ -89,18 +89,18 @@ def choose(
             else:
                 found[candidate.words] = candidate
     not_to_try = sorted([*lost, *avoided], key=lambda note: _rank(note.verdict, AGAINST))
-    return _in_order(list(found.values()))[:AT_MOST], checks, not_to_try[:AT_MOST_AVOIDED]
+    return _sort_candidates(list(found.values()))[:MAX_CANDIDATES], checks, not_to_try[:MAX_AVOIDED]
 
 
 def _rank(verdict: Verdict | None, words: Sequence[str]) -> int:
-    """Return the place of a verdict among words, the number of them for any other verdict and for none."""
+    """Return the index of a verdict's word in `words`; `len(words)` if it is not among them or there is no verdict."""
     return words.index(verdict.word) if verdict is not None and verdict.word in words else len(words)
 
 
-def _in_order(candidates: list[Candidate]) -> list[Candidate]:
-    """Return what came out better here first; then the first of each key, so that no key takes all places.
+def _sort_candidates(candidates: list[Candidate]) -> list[Candidate]:
+    """Sort candidates: those found better first, then the others, taking turns between keys.
 
-    Of one key, what leans better comes first.
+    Among candidates of one key, those that lean better come first.
     """
     by_rank = sorted(candidates, key=lambda candidate: _rank(candidate.verdict, IN_FAVOUR))
     choices = [candidate.choice for candidate in by_rank]

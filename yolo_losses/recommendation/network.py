@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolo_losses.recommendation.refusals import refusals
+from yolo_losses.recommendation.errors import errors_in_one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SLOW_STEP = 3.0  # seconds from which one step is enough to go by
+SLOW_STEP = 3.0  # seconds; after a step that takes longer, no other is measured
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Network:
         end_to_end: whether it has a one-to-one branch.
         queries: whether it matches queries, as RT-DETR does.
         finer: name of a network of its family with a finer grid, empty if Ultralytics has none.
-        module: the network itself.
+        module: the `nn.Module`.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Network:
         import torch
         from ultralytics.utils.torch_utils import select_device
 
-        with refusals(f"'device={device}'"):
+        with errors_in_one_line(f"'device={device}'"):
             where = select_device(str(device if device is not None else ""), verbose=False)
         name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"this {where.type.upper()}"
         try:
@@ -82,11 +82,11 @@ def _seconds_per_image(network: Any, imgsz: int, device: Any) -> float:
 
 
 def load(name: str | None, task: str) -> Network:
-    """Return a model; if its weights are not on this machine, they are not downloaded: a new model is built.
+    """Return a model. Missing weights are not downloaded; a new model is built instead.
 
     Args:
-        name: as `yolo train` takes it; `None`: what `yolo train` takes for the task.
-        task: task of the model if its name does not say.
+        name: as for `yolo train`; `None`: the default of `yolo train` for the task.
+        task: the task to use if `name` is `None`.
 
     Raises:
         ValueError: if there is no such model.
@@ -96,10 +96,10 @@ def load(name: str | None, task: str) -> Network:
     from ultralytics.nn.tasks import BaseModel
 
     name = str(TASK2MODEL[task] if name is None else name)
-    fetched = Path(name).suffix == ".pt" and not Path(name).is_file()
+    missing = Path(name).suffix == ".pt" and not Path(name).is_file()
     build = ultralytics.RTDETR if "rtdetr" in Path(name).stem.lower() else ultralytics.YOLO
-    with refusals(f"'model={name}'"):
-        model = build(f"{Path(name).stem}.yaml" if fetched else name)
+    with errors_in_one_line(f"'model={name}'"):
+        model = build(f"{Path(name).stem}.yaml" if missing else name)
         module = model.model
         if not isinstance(module, BaseModel):
             raise ValueError("an exported model cannot be trained")
@@ -127,16 +127,16 @@ def _finer(module: Any) -> str:
     return name if check_yaml(of_all_scales, hard=False) else ""
 
 
-def _tensors(found: Any) -> Iterator[Tensor]:
-    """Yield the tensors with a gradient in what a network returns in training."""
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """Yield the tensors that require a gradient in the output of a network."""
     import torch
 
-    if isinstance(found, torch.Tensor):
-        if found.requires_grad:
-            yield found
-    elif isinstance(found, Mapping):
-        for each in found.values():
-            yield from _tensors(each)
-    elif isinstance(found, Sequence):
-        for each in found:
-            yield from _tensors(each)
+    if isinstance(output, torch.Tensor):
+        if output.requires_grad:
+            yield output
+    elif isinstance(output, Mapping):
+        for part in output.values():
+            yield from _tensors(part)
+    elif isinstance(output, Sequence):
+        for part in output:
+            yield from _tensors(part)

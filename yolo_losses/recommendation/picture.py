@@ -1,4 +1,4 @@
-"""A data set's traits as a picture: classes, sizes, shapes and what the task has besides."""
+"""A picture of a data set's traits: classes, sizes and shapes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from yolo_losses.recommendation.traits import RARE, Traits
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-AT_MOST_CLASSES = 20  # with names; of more, the counts are drawn as a curve
+MAX_NAMED_CLASSES = 20  # with more, the counts are drawn as a curve without names
 
 
 def figure(data: str, traits: Traits) -> Any:
-    """Return the picture of a data set: a panel for the classes, and where there are boxes one for sizes and one more.
+    """Return the picture of a data set: a panel for the classes and, if there are boxes, two for sizes and shares.
 
     Args:
         data: the data set.
-        traits: of the data set.
+        traits: its traits.
     """
     with mpl.rc_context({**STYLE, "figure.facecolor": "white", "savefig.facecolor": "white"}):
         panels = [_classes, *([_sizes, _shares] if traits.size_shares is not None else [])]
@@ -42,7 +42,7 @@ def _classes(axes: Axes, traits: Traits) -> str:
     counts = sorted(traits.class_counts.items(), key=lambda item: -item[1])
     numbers = [count for _, count in counts]
     bound = RARE * max(numbers)
-    if len(counts) <= AT_MOST_CLASSES:
+    if len(counts) <= MAX_NAMED_CLASSES:
         colours = [COLOURS[1] if count < bound else COLOURS[0] for count in numbers]
         names = [name if len(name) <= 18 else f"{name[:17]}…" for name, _ in counts]
         axes.barh(range(len(names)), numbers, color=colours)
@@ -58,7 +58,7 @@ def _classes(axes: Axes, traits: Traits) -> str:
         axes.set_yscale("symlog", linthresh=1)
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.set_xlabel("class, by its size")
-    axes.grid(axis="x" if len(counts) <= AT_MOST_CLASSES else "y")
+    axes.grid(axis="x" if len(counts) <= MAX_NAMED_CLASSES else "y")
     return "labels by class; dashed: a tenth of the largest"
 
 

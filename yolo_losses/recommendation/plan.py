@@ -15,7 +15,7 @@ from yolo_losses.recommendation.traits import Traits
 
 SEEDS = (0, 1, 2)
 BASELINE = {"cls_loss": "stock"}
-VALIDATION = 1 / 3  # time of an image in validation over one in training: forward of forward and backward
+VALIDATION = 1 / 3  # time of an image in validation relative to training: the forward pass alone
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Plan:
 
     Attributes:
         settings: the keys that all runs share.
-        also: what each configuration but the stock one has of its own.
+        also: the keys of each configuration except the stock one.
         seconds_per_run: about how long a training takes; `None` if it is not known.
     """
 
@@ -34,29 +34,29 @@ class Plan:
 
     @property
     def configurations(self) -> int:
-        """How many there are, the stock one included."""
+        """Number of configurations, including the stock one."""
         return 1 + len(self.also)
 
     @property
     def runs(self) -> int:
-        """How many trainings that is."""
+        """Number of trainings."""
         return self.configurations * len(SEEDS)
 
     @property
     def seconds(self) -> float | None:
-        """About how long all of them take, one after the other."""
+        """Estimated time of all trainings, one after the other."""
         return None if self.seconds_per_run is None else self.seconds_per_run * self.runs
 
     @property
     def words(self) -> list[str]:
-        """The command's words."""
+        """The words of the command."""
         shared = {**self.settings, "seed": ",".join(map(str, SEEDS)), **BASELINE}
-        also = [word for each in self.also for word in ("--also", " ".join(_words(each)))]
+        also = [word for keys in self.also for word in ("--also", " ".join(_words(keys)))]
         return ["yolo-losses", "compare", *_words(shared), *also]
 
     @property
     def command(self) -> str:
-        """The command, as a shell takes it."""
+        """The command, quoted for a shell."""
         return shlex.join(self.words)
 
     def as_yaml(self) -> str:
@@ -72,10 +72,10 @@ def make(
     """Return the comparison of the candidates with stock, `None` if there is no candidate.
 
     Args:
-        candidates: in the order in which they are to be decided.
+        candidates: the candidates, in order.
         settings: the keys that all runs share.
-        traits: of the data set.
-        seconds_per_image: of forward and backward, `None` if it is not known.
+        traits: traits of the data set.
+        seconds_per_image: time of forward and backward, `None` if it is not known.
     """
     if not candidates:
         return None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolo_losses.recommendation.refusals import refusals
+from yolo_losses.recommendation.errors import errors_in_one_line
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -58,11 +58,11 @@ class DataSet:
     """A data set as its labels describe it.
 
     Attributes:
-        name: as it was given.
+        name: the name, as given.
         task: task of its labels.
-        inferred: how the task was found if neither the user nor a model named it, else empty.
-        names: of the classes, in order.
-        train, val: the splits; of classify, an object is an image, and there are no boxes.
+        inferred: how the task was inferred; empty if it was given, or a model determines it.
+        names: names of the classes, in order.
+        train, val: the splits; in the task classify, each image is an object without a box.
     """
 
     name: str
@@ -78,7 +78,7 @@ def read(data: str, task: str | None, imgsz: int) -> DataSet:
 
     Args:
         data: the YAML file that describes the set, or the folder of a set for classification.
-        task: task of the labels; `None`: what they look like.
+        task: task of the labels; `None`: inferred from them.
         imgsz: the longer side of a training image in pixels.
 
     Raises:
@@ -87,7 +87,7 @@ def read(data: str, task: str | None, imgsz: int) -> DataSet:
     folder = Path(data)
     if task == "classify" or (task is None and folder.is_dir() and not list(folder.glob("*.y*ml"))):
         return _read_folders(data, "" if task else "a folder of folders")
-    with refusals(f"'data={data}'"):
+    with errors_in_one_line(f"'data={data}'"):
         from ultralytics.data.utils import check_det_dataset
 
         description = check_det_dataset(data)
@@ -126,18 +126,18 @@ def _read_split(data: str, description: Mapping[str, Any], split: str, task: str
     from ultralytics.data.utils import load_dataset_cache_file
 
     class Reader(YOLODataset):
-        """Keeps what the scan said, which the stock class only logs."""
+        """A data set that keeps the messages of the scan of its labels, which Ultralytics only logs."""
 
         scan: Mapping[str, Any] | None = None
 
         def cache_labels(self, path: Path = Path("./labels.cache")) -> dict[str, Any]:
             cache: dict[str, Any] = super().cache_labels(path)
             self.scan = {"msgs": list(cache["msgs"])}
-            if not cache["labels"]:  # older releases go on with none
+            if not cache["labels"]:  # older releases continue with an empty data set
                 raise ValueError(f"No valid images found: {next(map(_problem, cache['msgs']), 'there are none')}")
             return cache
 
-    with refusals(f"'data={data}'"):
+    with errors_in_one_line(f"'data={data}'"):
         reader = Reader(
             img_path=description[split],
             data=dict(description),
@@ -172,8 +172,8 @@ def _flatten(labels: Sequence[Mapping[str, Any]], task: str, imgsz: int, message
     corners = outlined and all(len(polygon) == 4 for polygon in polygons)
     keypoints = [label["keypoints"] for label in labels] if task == "pose" else []
     points = np.concatenate(keypoints) if keypoints else None
-    # Visibility is 0 where a keypoint is not labelled, 1 where it is hidden, 2 where it is seen; sets of two numbers a
-    # keypoint have 1 for every one that is inside.
+    # Visibility is 0 where a keypoint is not labelled, 1 where it is hidden, 2 where it is seen; data sets with two
+    # numbers per keypoint have 1 for every keypoint inside the image.
     marked = points[..., 2] > 0 if points is not None else None
     visible = points[..., 2] > (1 if points[..., 2].max(initial=0) > 1 else 0) if points is not None else None
     removed = (re.search(r"(\d+) duplicate labels removed", message) for message in messages)
@@ -194,7 +194,7 @@ def _flatten(labels: Sequence[Mapping[str, Any]], task: str, imgsz: int, message
 
 
 def _problem(message: str) -> str:
-    """Return what is wrong with an image without what the reader says of every one."""
+    """Return the reason from a message about an image, without the text that all messages share."""
     path, _, reason = message.partition(f": {CORRUPT}")
     return f"{Path(path).name}: {reason}"
 

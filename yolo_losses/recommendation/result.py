@@ -1,4 +1,4 @@
-"""What `recommend` returns."""
+"""The result of `recommend`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Recommendation:
         data: the data set.
         model: the model.
         device: the device on which the time was estimated; empty if there is no comparison.
-        inferred: how the task was found if nobody named it, else empty.
-        traits: of the data set.
-        candidates: losses that a trait speaks for, beside the stock ones; at most four, often none.
-        checks: what to look at before any loss.
+        inferred: how the task was inferred; empty if it was given.
+        traits: traits of the data set.
+        candidates: losses to compare with the stock ones because of a trait; at most four, often none.
+        checks: what to look at before choosing a loss.
         avoided: what not to try.
         plan: the comparison that would decide; `None` if there are no candidates, and for classifiers, which
             `compare` does not train.
@@ -45,7 +45,7 @@ class Recommendation:
         return report(self)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON holds it."""
+        """Return everything as JSON values."""
         plan = self.plan
         return {
             "data": self.data,
@@ -74,7 +74,7 @@ class Recommendation:
         """
         path = Path(path)
         if self.plan is None:
-            why = "compare does not train classifiers" if self.candidates else "nothing in the labels speaks for a swap"
+            why = "compare does not train classifiers" if self.candidates else "no trait suggests another loss"
             raise ValueError(f"'--write {path}': {why}, so there is no grid to write")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.plan.as_yaml(), encoding="utf-8")

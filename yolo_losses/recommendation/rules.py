@@ -1,4 +1,4 @@
-"""The rules: which trait speaks for which loss, and with what evidence. They are data, in `rules.yaml`."""
+"""The rules by which traits suggest losses, with their evidence, read from `rules.yaml`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GRADES = {"authors": "measured by its authors", "construction": "by construction
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known.
+    """The evidence for a rule.
 
     Attributes:
         says: the finding, in a sentence.
@@ -57,11 +57,11 @@ class Rule:
         """Return whether the rule is for this task, and each of its conditions holds."""
         if self.tasks and traits.task not in self.tasks:
             return False
-        return all(_holds(getattr(traits, name), bounds) for name, bounds in self.when.items())
+        return all(_is_met(getattr(traits, name), bounds) for name, bounds in self.when.items())
 
     def chosen_keys(self, traits: Traits) -> dict[str, Any]:
-        """Return the keys of a candidate, those that follow the data set filled in."""
-        return {key: _filled(value, traits) for key, value in self.keys.items()}
+        """Return the keys of a candidate, with values that depend on the data set filled in."""
+        return {key: _fill_in(value, traits) for key, value in self.keys.items()}
 
     @property
     def choice(self) -> str:
@@ -69,7 +69,7 @@ class Rule:
         return next(key for key in self.keys if key not in declared_parameters())
 
     def is_available(self, task: str) -> bool:
-        """Return whether this version has the candidate's keys and values, for this task."""
+        """Return whether this version supports the candidate's keys and values in a task."""
         try:
             keys = {key: value for key, value in self.keys.items() if not str(value).startswith("{")}
             LossSettings.from_mapping(keys).check_task(task)
@@ -78,8 +78,8 @@ class Rule:
         return self.keys.keys() <= default_keys().keys()
 
     def reason(self, traits: Traits) -> str:
-        """Return why, with the traits of a data set filled in."""
-        return self.why.format_map(words(traits))
+        """Return the reason, with the traits of a data set filled in."""
+        return self.why.format_map(format_traits(traits))
 
 
 @functools.cache
@@ -92,7 +92,7 @@ def load(path: Path = PATH) -> tuple[Rule, ...]:
     )
 
 
-def _holds(value: Any, bounds: Any) -> bool:
+def _is_met(value: Any, bounds: Any) -> bool:
     """Return whether a trait meets a rule's condition; False if the data set does not have the trait."""
     if value is None:
         return False
@@ -103,18 +103,18 @@ def _holds(value: Any, bounds: Any) -> bool:
     return (low is None or number >= low) and (high is None or number <= high)
 
 
-def _filled(value: Any, traits: Traits) -> Any:
+def _fill_in(value: Any, traits: Traits) -> Any:
     if isinstance(value, str) and value.startswith("{"):
         return max(0.1, round(float(getattr(traits, value.strip("{}"))), 1))
     return value
 
 
-def words(traits: Traits) -> dict[str, str]:
-    """Return the traits as words of a sentence: shares in percent, at most three names."""
-    return {name: _word(name, value) for name, value in vars(traits).items()}
+def format_traits(traits: Traits) -> dict[str, str]:
+    """Return the traits as text for sentences: shares in percent, a few names of a list."""
+    return {name: _format_trait(name, value) for name, value in vars(traits).items()}
 
 
-def _word(name: str, value: Any) -> str:
+def _format_trait(name: str, value: Any) -> str:
     if isinstance(value, int | str):
         return f"{value:,}" if type(value) is int and name != "imgsz" else str(value)
     if isinstance(value, float):

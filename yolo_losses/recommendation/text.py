@@ -1,4 +1,4 @@
-"""A recommendation as the command prints it."""
+"""The text of a recommendation, as the command prints it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 
 from yolo_losses.recommendation.candidates import Candidate, Note
 from yolo_losses.recommendation.plan import SEEDS, Plan
-from yolo_losses.recommendation.rules import REPOSITORY, percent, words
+from yolo_losses.recommendation.rules import REPOSITORY, format_traits, percent
 from yolo_losses.recommendation.traits import ELONGATED, Traits
 
 if TYPE_CHECKING:
     from yolo_losses.recommendation.result import Recommendation
 
 WIDTH = 110
-AT_MOST_NAMES = 5
+MAX_NAMES = 5
 LABEL = 14  # width of the column of labels
 CLASSIFY = f"{REPOSITORY}examples/classify.py"
 
 
 def report(found: Recommendation) -> str:
-    """Return traits, candidates, what to leave and the command to run, as plain text."""
+    """Return traits, candidates, what to avoid and the command to run, as plain text."""
     traits = found.traits
     blocks = [
         [_title(found)],
@@ -30,7 +30,7 @@ def report(found: Recommendation) -> str:
         *([["Look at this first", *_notes(found.checks)]] if found.checks else []),
         [*_stock(found)],
         *(
-            [["Worth a comparison, each for the trait that it names", *_candidates(found.candidates, traits.task)]]
+            [["Worth a comparison, each because of the named trait", *_candidates(found.candidates, traits.task)]]
             if found.candidates
             else []
         ),
@@ -52,7 +52,7 @@ def _title(found: Recommendation) -> str:
 
 
 def _rows(traits: Traits) -> Iterator[tuple[str, str]]:
-    text = words(traits)
+    text = format_traits(traits)
     each = "" if traits.task == "classify" else f" with {text['objects']} objects"
     val = f"{text['val_images']} to validate" if traits.val_images else "no validation split"
     yield "images", f"{text['images']} to train{each}, {val}"
@@ -68,7 +68,7 @@ def _rows(traits: Traits) -> Iterator[tuple[str, str]]:
             yield "strides", f"{below} than two ({two} px), by their shorter side"
         if traits.enlarged is not None and traits.enlarged > 1.1:
             yield "pixels", f"the files are enlarged {text['enlarged']} times to imgsz: they hold no finer detail"
-        crowd = f"{text['per_image']} objects an image, at most {text['most_per_image']}"
+        crowd = f"{text['per_image']} objects per image, at most {text['most_per_image']}"
         yield "crowding", f"{crowd}; {text['overlapping']} overlap another one by half or more (IoU)"
         shape = f"long side over short {text['aspect']} in the median"
         yield "shape", f"{shape}; {text['elongated']} are at least {ELONGATED:g} times as long as wide"
@@ -85,8 +85,8 @@ def _rows(traits: Traits) -> Iterator[tuple[str, str]]:
 
 
 def _rare(traits: Traits) -> str:
-    more = len(traits.rare) - AT_MOST_NAMES
-    names = [f"{name} ({traits.class_counts[name]:,})" for name in traits.rare[:AT_MOST_NAMES]]
+    more = len(traits.rare) - MAX_NAMES
+    names = [f"{name} ({traits.class_counts[name]:,})" for name in traits.rare[:MAX_NAMES]]
     return ", ".join(names) + (f" and {more:,} more" if more > 0 else "")
 
 
@@ -101,7 +101,7 @@ def _classes(traits: Traits) -> str:
         return f"{number:,}{absent}; all labels are {most}"
     if counts[least] == counts[most]:
         return f"{number:,}{absent}; {counts[most]:,} labels each"
-    ratio = words(traits)["class_ratio"]
+    ratio = format_traits(traits)["class_ratio"]
     return f"{number:,}{absent}; from {most} ({counts[most]:,}) to {least} ({counts[least]:,}): {ratio} to 1"
 
 
@@ -115,17 +115,18 @@ def _entry(label: str, text: str, indent: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first), break_on_hyphens=False)
 
 
-# --- what to do with it ----------------------------------------------------------------------------------------------
+# --- the recommendation ----------------------------------------------------------------------------------------------
 
 
 def _stock(found: Recommendation) -> Iterator[str]:
     yield "1. Start with the stock losses: change no key"
     if not found.candidates:
         text = (
-            "Nothing in the labels speaks for a swap: keep them. Most swaps change mAP by less than another seed does."
+            "No trait of the labels suggests another loss: keep them. Most swaps change mAP by less than another seed"
+            " does."
         )
     else:
-        text = "They are a strong baseline, and what everything below is compared with."
+        text = "They are a strong baseline, with which everything below is compared."
     yield from textwrap.wrap(text, WIDTH, initial_indent="   ", subsequent_indent="   ")
 
 
@@ -143,7 +144,7 @@ def _candidates(candidates: Sequence[Candidate], task: str) -> Iterator[str]:
 
 
 def _cost(choice: str, task: str) -> str:
-    """Return what docs/speed.md has of losses that a key chooses; those of rotated boxes are not measured."""
+    """Return the cost of losses that a key chooses, as measured in docs/speed.md; losses of rotated boxes are not."""
     if choice == "cls_loss":
         return "a training step takes as long as with stock"
     if choice == "box_loss" and task != "obb":
@@ -168,7 +169,7 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
 
 
 def _decision(found: Recommendation) -> Iterator[str]:
-    yield "What decides it on this data"
+    yield "The comparison that decides on this data"
     if found.plan is None:
         text = f"Trainings of each with three seeds; `compare` does not train classifiers. An example: {CLASSIFY}"
         yield from textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
@@ -177,13 +178,15 @@ def _decision(found: Recommendation) -> Iterator[str]:
 
 
 def _command(plan: Plan, device: str) -> Iterator[str]:
-    time = f", about {span(plan.seconds)} one after the other on {device}" if plan.seconds is not None else ""
+    time = (
+        f", about {format_duration(plan.seconds)} one after the other on {device}" if plan.seconds is not None else ""
+    )
     yield f"  # {plan.configurations} configurations x {len(SEEDS)} seeds = {plan.runs} trainings{time}"
     yield f"  {plan.command}"
 
 
-def span(seconds: float) -> str:
-    """Return a time span as a person reads it."""
+def format_duration(seconds: float) -> str:
+    """Return a duration as text."""
     for size, unit in ((172_800, 86_400), (5400, 3600), (90, 60)):
         if seconds >= size:
             number = seconds / unit

@@ -1,4 +1,4 @@
-"""What a loss may depend on in a data set: counts, sizes, overlaps, shapes, as numbers."""
+"""Numbers that describe a data set as far as losses depend on it: counts, sizes, overlaps and shapes."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ SIZE_EDGES = (8, 16, 32, 96)
 RARE = 0.1  # of the largest class's labels: a class with fewer is called rare
 OVERLAP = 0.5  # IoU from which two objects of an image count as overlapping
 DUPLICATE = 0.9  # IoU from which two objects of one class count as one that was labelled twice
-FLAT = 1e-3  # of a side in pixels, up to which there is none
+FLAT = 1e-3  # pixels; a side up to this length counts as zero
 ELONGATED = 5.0  # long side over short side
 SQUARE = 1.1  # a rotated box up to this ratio of its sides counts as square
-MANY_IMAGES = 2000  # from which on progress is shown
+MANY_IMAGES = 2000  # progress is shown from this number on
 
 
 @dataclass(frozen=True)
 class Traits:
-    """The traits of a training split. A share is from 0 to 1; `None` if the task or the model has no such thing.
+    """The traits of a training split. A share is from 0 to 1; `None` if it does not apply to the task or the model.
 
     Attributes:
-        task: of the labels.
+        task: task of the labels.
         imgsz: the longer side of a training image in pixels; all lengths are of training images.
-        stride: of the model's finest grid, in pixels.
+        stride: stride of the model's finest grid, in pixels.
         end_to_end: whether the model has a one-to-one branch.
         queries: whether the model matches queries, as RT-DETR does.
         finer: name of a network of the model's family with a finer grid, empty if there is none.
-        images, objects: in the training split; of classify an object is an image.
-        val_images: in the validation split, 0 where there is none.
+        images, objects: their numbers in the training split; in the task classify an object is an image.
+        val_images: number of images in the validation split, 0 without one.
         class_counts: objects by class.
         labelled_classes: classes with an object in the training split.
         absent: classes without an object in the training split.
@@ -57,12 +57,12 @@ class Traits:
         most_per_image: largest number of objects of an image.
         overlapping: share of objects with an IoU of at least 0.5 with another object of their image.
         enlarged: median of the longer side of a training image over that of its file.
-        mean_side, median_side: of the square root of the box's area.
+        mean_side, median_side: mean and median of the side, the square root of the box's area.
         size_shares: share of objects by that side.
         tiny, small: share of objects with a side below 8 and below 16 pixels.
         below_stride, below_two_strides: share of objects whose shorter side is below one and two strides.
         aspect: median of long side over short side.
-        elongated: share of objects for which that is at least 5.
+        elongated: share of objects for which this ratio is at least 5.
         at_border: share of objects whose box is within a pixel of the image's border.
         squares: share of rotated boxes whose sides differ by at most a tenth.
         upright: share of rotated boxes within 5 degrees of the axes.
@@ -152,7 +152,7 @@ def _classes(data: DataSet) -> dict[str, Any]:
 
     train = count(data.train)
     present = [number for number in train if number]
-    # Two classes of one name are told apart by their number.
+    # Classes with the same name are distinguished by their index.
     names = [n if data.names.count(n) == 1 else f"{n} ({i})" for i, n in enumerate(data.names)]
     val = count(data.val) if data.val else train
     order = sorted(range(len(names)), key=lambda i: train[i])
@@ -174,10 +174,10 @@ def _boxes(labels: Labels, stride: float | None, task: str) -> dict[str, Any]:
     flat = sides[:, 1] <= FLAT
     low = labels.boxes[:, :2] - labels.boxes[:, 2:] / 2
     high = labels.shapes[labels.image] - labels.boxes[:, :2] - labels.boxes[:, 2:] / 2
-    overlapping, twice = _overlaps(labels)
+    overlapping, duplicates = _overlaps(labels)
     with_objects = np.bincount(labels.image)
     return {
-        "duplicates": labels.duplicates + twice,
+        "duplicates": labels.duplicates + duplicates,
         "flat": int(flat.sum()),
         "degenerate": int((~flat & (sides[:, 1] < 1)).sum()),
         "per_image": float(with_objects[with_objects > 0].mean()),
@@ -240,14 +240,14 @@ def _parts(labels: Labels, task: str) -> dict[str, Any]:
 
 
 def _overlaps(labels: Labels) -> tuple[float, int]:
-    """Return the share of objects that overlap another of their image, and how many of one class are there twice."""
-    overlapping = twice = 0
+    """Return the share of objects that overlap another one of their image, and the number of duplicates in a class."""
+    overlapping = duplicates = 0
     for boxes, classes in _per_image(labels):
         if len(boxes) < 2:
             continue
         low, high = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
         areas = boxes[:, 2:].prod(1)
-        for start in range(0, len(boxes), 1000):  # a thousand rows at a time bound the memory
+        for start in range(0, len(boxes), 1000):  # a thousand rows at a time, to limit the memory
             rows = slice(start, start + 1000)
             sides = np.minimum(high[rows, None], high) - np.maximum(low[rows, None], low)
             shared = sides.clip(0).prod(2)
@@ -256,8 +256,8 @@ def _overlaps(labels: Labels) -> tuple[float, int]:
             iou[own, start + own] = 0
             overlapping += int((iou >= OVERLAP).any(1).sum())
             later = np.arange(len(boxes)) > start + own[:, None]
-            twice += int(((iou >= DUPLICATE) & (classes[rows, None] == classes) & later).any(0).sum())
-    return overlapping / len(labels.boxes), twice
+            duplicates += int(((iou >= DUPLICATE) & (classes[rows, None] == classes) & later).any(0).sum())
+    return overlapping / len(labels.boxes), duplicates
 
 
 def _per_image(labels: Labels) -> Iterator[tuple[Floats, Integers]]:

@@ -1,4 +1,4 @@
-"""What this project's own comparisons decided: `verdicts.csv`, a copy of `examples/evidence/verdicts.csv`."""
+"""The verdicts of this project's own comparisons: `verdicts.csv`, a copy of `examples/evidence/verdicts.csv`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PATH = Path(__file__).with_name("verdicts.csv")
-# What a configuration may name beside the loss that it is about: the losses that equal stock, and defaults.
+# Words that do not change what a configuration is about: losses that equal the stock ones, and defaults.
 NEUTRAL = {"cls_loss=bce", "box_loss=ciou", "cls_loss=stock", "box_loss=stock", "cls_scale=1.0", "cls_target=auto"}
 NEUTRAL |= {"cls_weights=none"}
 
@@ -19,9 +19,9 @@ class Verdict:
     Attributes:
         set: the data set.
         config: the configuration, as words of `yolo train`.
-        difference, low, high: of mAP50-95 in points, hundredths, and its 95 % interval.
-        word: as `compare` says it: `better`, `worse`, `practically equal`, ... `inconclusive`.
-        seeds: that it was trained with.
+        difference, low, high: difference of mAP50-95 in points (hundredths), and its 95 % interval.
+        word: the outcome, as in `compare`: `better`, `worse`, `practically equal`, ... `inconclusive`.
+        seeds: number of seeds.
     """
 
     set: str
@@ -60,7 +60,7 @@ def load(path: Path = PATH) -> list[Verdict]:
 
 
 def find(verdicts: list[Verdict], data: str, config: str) -> Verdict | None:
-    """Return the verdict on a configuration, whatever parameters of its losses it was trained with."""
+    """Return the verdict on a configuration, whatever the parameters of its losses were."""
     asked = set(config.split())
     losses = tuple(f"{word.partition('=')[2]}_" for word in asked)
     for verdict in verdicts:

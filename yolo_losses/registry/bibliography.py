@@ -11,7 +11,7 @@ from yolo_losses.registry.specification import LossSpec
 IDENTIFIER = re.compile(r"arXiv (\d{4}\.\d{4,5})|doi (10\.\S+?)(?=[;,]|\.?$|\s)")
 
 
-def file() -> Path:
+def references_file() -> Path:
     """Return the path of `references.bib`, in the package or in the docs of a checkout."""
     inside = Path(__file__).parents[1] / "references.bib"
     return inside if inside.is_file() else Path(__file__).parents[2] / "docs" / "references.bib"
@@ -21,7 +21,9 @@ def file() -> Path:
 def entries() -> dict[str, str]:
     """Return the text of each entry by its arXiv number or DOI."""
     found = {}
-    for entry in re.findall(r"^@\w+\{.*?^\}", file().read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE):
+    for entry in re.findall(
+        r"^@\w+\{.*?^\}", references_file().read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    ):
         for identifier in re.findall(r"^\s*(?:eprint|doi)\s*=\s*\{(.+?)\}", entry, flags=re.MULTILINE):
             found[identifier] = entry
     return found

@@ -40,23 +40,23 @@ def box_name(modifiers: list[LossSpec], base: LossSpec) -> str:
     return "_".join(spec.name for spec in [*modifiers, base])
 
 
-def parse_keys(of: Sequence[LossSpec], keys: Mapping[str, Any]) -> dict[str, Value]:
-    """Return all parameters of the losses `of` by key, parsed from `keys` or at their defaults.
+def parse_keys(losses: Sequence[LossSpec], keys: Mapping[str, Any]) -> dict[str, Value]:
+    """Return all parameters of the losses by key, parsed from `keys` or at their defaults.
 
     Raises:
         ValueError: if a key is unknown or a value is out of range.
     """
-    parameters = {p.key: p for spec in of for p in spec.parameters}
+    parameters = {p.key: p for spec in losses for p in spec.parameters}
     for key in keys:
         if key not in parameters:
-            own = ", ".join(parameters) or "none"
-            names = "_".join(spec.name for spec in of)
+            allowed = ", ".join(parameters) or "none"
+            names = "_".join(spec.name for spec in losses)
             raise ValueError(
-                f"'{key}' is not a parameter of '{names}'; its parameters are: {own}."
+                f"'{key}' is not a parameter of '{names}'; its parameters are: {allowed}."
                 f"{did_you_mean(key, list(parameters))}"
             )
     values = {key: p.parse(keys[key]) if key in keys else p.default for key, p in parameters.items()}
-    for spec in of:
+    for spec in losses:
         check = getattr(spec.module, "check_parameters", None)
         if check is not None:
             check({p.name: values[p.key] for p in spec.parameters}, key_prefix(spec.kind, spec.name))

@@ -29,12 +29,12 @@ def load() -> None:
         if found.ispkg:
             importlib.import_module(found.name)
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        _try(f"entry point {point.name} ({point.value})", point.load)
+        _load_plugin(f"entry point {point.name} ({point.value})", point.load)
     for path in filter(None, os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep)):
-        _try(path, functools.partial(run_file, path))
+        _load_plugin(path, functools.partial(run_file, path))
 
 
-def _try(what: str, load_it: Callable[[], Any]) -> None:
+def _load_plugin(what: str, load_it: Callable[[], Any]) -> None:
     before = registry.snapshot()
     try:
         load_it()

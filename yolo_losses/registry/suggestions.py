@@ -1,4 +1,4 @@
-"""Errors for unknown names: what is allowed, what may be meant, and what was left out on purpose."""
+"""Errors for unknown names, with the allowed names, the most similar one, and advice on losses left out on purpose."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def unknown_box_loss(name: Any) -> InvalidValueError:
             return _not_valid("box_loss", name, f"the version is a parameter, box_loss={spec.name} {key}={version[2]}")
     if other_names.choices(name) or any(find(kind, words) for kind in TERM_KEYS if kind != "box"):
         return unknown_loss("box", name)
-    if turned := _modifiers_in_front(words):
-        return _not_valid("box_loss", name, f"allowed are {', '.join(_box_names())}{more}. Did you mean '{turned}'?")
+    if reordered := _reorder_modifiers(words):
+        return _not_valid("box_loss", name, f"allowed are {', '.join(_box_names())}{more}. Did you mean '{reordered}'?")
     near = difflib.get_close_matches(words[:100], [*_box_names(), *_combined()], n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return _not_valid("box_loss", name, f"allowed are {', '.join(_box_names())}{more}.{hint}")
@@ -88,7 +88,7 @@ def _not_valid(key: str, name: Any, reason: str) -> InvalidValueError:
     return InvalidValueError(key, name, f"is not valid: {reason}")
 
 
-def _modifiers_in_front(words: str) -> str | None:
+def _reorder_modifiers(words: str) -> str | None:
     """Return `inner_siou` for `siou_inner`; `None` if the name does not end with a modifier."""
     base, _, last = words.rpartition("_")
     modifiers = ""

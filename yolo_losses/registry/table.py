@@ -20,8 +20,8 @@ from yolo_losses.registry.specification import KINDS, RESERVED, TERM_KEYS, TERM_
 @dataclass
 class _Table:
     specs: dict[tuple[Kind, str], LossSpec] = field(default_factory=dict)
-    added: list[Callable[[LossSpec], None]] = field(default_factory=list)
-    removed: list[Callable[[LossSpec], None]] = field(default_factory=list)
+    add_listeners: list[Callable[[LossSpec], None]] = field(default_factory=list)
+    remove_listeners: list[Callable[[LossSpec], None]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     loader: Callable[[], None] | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -56,8 +56,8 @@ def add(spec: LossSpec) -> None:
                 f" '{format_value(spec.name)}'"
             )
         before = _table.specs.get((spec.kind, spec.name))
-        again = before is not None and _declared_at(before.module) == _declared_at(spec.module)
-        others = [s for s in _table.specs.values() if not (again and s is before)]
+        is_redeclared = before is not None and _declared_at(before.module) == _declared_at(spec.module)
+        others = [s for s in _table.specs.values() if not (is_redeclared and s is before)]
         taken = {name for s in others if s.kind == spec.kind for name in (s.name, *s.aliases)} | RESERVED
         if clash := taken.intersection((spec.name, *spec.aliases)) | _taken_keys(spec, others):
             raise ValueError(f"a {spec.kind} loss or key is already registered as '{min(clash)}'")
@@ -66,7 +66,7 @@ def add(spec: LossSpec) -> None:
         if before is not None:
             remove(spec.kind, spec.name)
         try:
-            for listener in _table.added:
+            for listener in _table.add_listeners:
                 listener(spec)
         except ValueError:
             if before is not None:
@@ -108,7 +108,7 @@ def remove(kind: Kind, name: str) -> None:
     with _table.lock:
         spec = _table.specs.pop((kind, name), None)
         if spec is not None:
-            for listener in _table.removed:
+            for listener in _table.remove_listeners:
                 listener(spec)
 
 
@@ -126,8 +126,8 @@ def listen(added: Callable[[LossSpec], None], removed: Callable[[LossSpec], None
     """
     with _table.lock:
         load()
-        _table.added.append(added)
-        _table.removed.append(removed)
+        _table.add_listeners.append(added)
+        _table.remove_listeners.append(removed)
         for spec in list(_table.specs.values()):
             try:
                 added(spec)
@@ -139,8 +139,8 @@ def listen(added: Callable[[LossSpec], None], removed: Callable[[LossSpec], None
 def forget(added: Callable[[LossSpec], None], removed: Callable[[LossSpec], None]) -> None:
     """Remove these listeners."""
     with _table.lock:
-        _table.added[:] = [other for other in _table.added if other is not added]
-        _table.removed[:] = [other for other in _table.removed if other is not removed]
+        _table.add_listeners[:] = [other for other in _table.add_listeners if other is not added]
+        _table.remove_listeners[:] = [other for other in _table.remove_listeners if other is not removed]
 
 
 def snapshot() -> dict[tuple[Kind, str], LossSpec]:
@@ -156,7 +156,7 @@ def restore(specs: Mapping[tuple[Kind, str], LossSpec]) -> None:
         missing = [spec for key, spec in specs.items() if key not in _table.specs]
         _table.specs = dict(specs)
         for spec in missing:
-            for listener in _table.added:
+            for listener in _table.add_listeners:
                 listener(spec)
 
 

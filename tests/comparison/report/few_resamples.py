@@ -1,4 +1,4 @@
-"""A fixture with which reports take few resamples."""
+"""A fixture that reduces the number of resamples of reports."""
 
 from __future__ import annotations
 

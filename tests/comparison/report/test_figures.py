@@ -1,4 +1,4 @@
-"""No figure of a report disagrees with its words."""
+"""The figures of a report agree with its verdicts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def word_of_bar(low: float, high: float, own: tuple[float, float], rope: float) -> str:
-    """Return what a reader of the figure would say."""
+    """Return the outcomes that a reader of the figure would see."""
     if -rope <= low and high <= rope:
         return "practically equal"
     if low > 0 or high < 0:

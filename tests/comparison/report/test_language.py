@@ -1,4 +1,4 @@
-"""The report in Chinese: every text has its words, and no sentence of it is left in English."""
+"""The report in Chinese: every text is translated, and no English sentence remains."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def templates(path: Path) -> Iterator[str]:
                 yield from constants(node.args[-1 if node.func.id == "counted" else 0], known)  # type: ignore[attr-defined]
 
 
-def test_every_template_of_the_reports_has_its_words() -> None:
+def test_every_template_of_the_reports_is_translated() -> None:
     found = {text for path in PACKAGE.rglob("*.py") for text in templates(path)}
     found |= set(re.findall(r'_\("([^"]+)"', (PACKAGE / "report" / "report.md.jinja").read_text(encoding="utf-8")))
     with_words = {text for text in found if re.search("[a-z]", re.sub(r"{\w+}", "", text))}
@@ -60,14 +60,14 @@ def test_every_template_of_the_reports_has_its_words() -> None:
 
 
 @pytest.mark.parametrize("template", WORDS)
-def test_words_have_the_values_of_their_template(template: str) -> None:
+def test_translations_have_the_placeholders_of_their_template(template: str) -> None:
     def names(text: str) -> set[str | None]:
         return {name for _, name, _, _ in string.Formatter().parse(text) if name}
 
     assert names(WORDS[template]) == names(template)
 
 
-def test_a_text_is_its_english_and_is_translated_with_its_values() -> None:
+def test_a_text_equals_its_english_and_is_translated_with_its_values() -> None:
     text = Text("{label} seed {seed}", label="bce", seed=3)
     assert text == "bce seed 3"
     assert translate(text, "en") == text
@@ -128,7 +128,7 @@ def test_the_tables_of_both_reports_have_the_same_numbers(folder: Path) -> None:
     assert found[0] == found[1]
 
 
-def test_what_programs_read_is_english_in_every_language(folder: Path) -> None:
+def test_files_for_programs_are_english_in_every_language(folder: Path) -> None:
     tables = [build_report(folder, language=language) for language in ("en", "zh")]
     assert tables[0].equals(tables[1])
     assert not re.search("[\u4e00-\u9fff]", (folder / "summary.json").read_text(encoding="utf-8"))

@@ -88,7 +88,7 @@ def test_the_methods_have_the_numbers_of_the_comparison(paper: Path) -> None:
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
-def test_what_there_is_one_of_is_in_the_singular_and_the_data_have_the_name_of_their_folder(
+def test_single_items_are_in_the_singular_and_a_data_set_is_named_after_its_folder(
     tmp_path: Path, by_hand: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("yolo_losses.comparison.stats.analysis.RESAMPLES", 50)
@@ -118,7 +118,7 @@ def test_a_summary_alone_makes_a_report_and_a_paper(paper: Path, tmp_path: Path)
     assert (tmp_path / "summary.csv").read_bytes() == before
     assert not (tmp_path / "curves.csv").exists()
     (tmp_path / "summary.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"summary.csv is not of a comparison: it lacks the column 'name'"):
+    with pytest.raises(ValueError, match=r"summary.csv is not the summary of a comparison: it lacks the column 'name'"):
         build_report(tmp_path)
 
 

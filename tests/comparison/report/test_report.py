@@ -105,7 +105,7 @@ def test_every_column_of_the_tables_is_on_the_page(folder, page):
         assert {column.replace("last_", "best_", 1) for column in columns} <= known
 
 
-def test_the_report_says_what_a_reviewer_asks_for(folder):
+def test_the_report_has_what_a_reviewer_asks_for(folder):
     for page in (text(folder), text(folder, "report.html")):
         for expected in (
             "yolo-losses compare data=my.yaml",  # the command
@@ -128,7 +128,7 @@ def test_the_report_says_what_a_reviewer_asks_for(folder):
 
 
 class Page(HTMLParser):
-    """What a page loads and names."""
+    """The tags, ids and links of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ def test_figures_follow_the_pages_colours(folder):
     assert "prefers-color-scheme:dark" in text(folder, "report.html")
 
 
-def test_the_report_is_the_same_twice(folder, tmp_path):
+def test_the_report_is_reproducible(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     build_report(tmp_path / "copy")
     for name in ("report.html", "report.md", "summary.csv", "summary.json", "figures/intervals.svg"):
@@ -245,7 +245,7 @@ def test_several_data_sets_have_a_verdict_each_and_one_over_all(tmp_path):
 
 
 @pytest.mark.parametrize("branches", [[""], ["one2many", "one2one"]])
-def test_what_the_losses_did_is_shown_where_runs_have_it(branches, tmp_path):
+def test_loss_stats_are_shown_if_runs_have_them(branches, tmp_path):
     for loss in ("bce", "focal"):
         for seed in range(2):
             write_run(tmp_path, {"cls_loss": loss}, seed, statistics=branches)
@@ -264,7 +264,7 @@ def test_what_the_losses_did_is_shown_where_runs_have_it(branches, tmp_path):
     assert "What the class term did" in text(tmp_path, "report.html")
 
 
-def test_without_loss_stats_the_report_has_no_word_of_it(folder):
+def test_loss_stats_are_not_mentioned_if_no_run_has_them(folder):
     assert not list((folder / "figures").glob("loss-stats*"))
     for name in ("report.md", "report.html"):
         assert "loss_stats" not in text(folder, name)
@@ -284,7 +284,7 @@ def test_a_summary_keeps_the_keys_that_only_some_configurations_have(tmp_path):
     }
 
 
-def test_a_summary_may_lack_what_no_verdict_needs_and_change_its_mind_on_a_column_late(tmp_path):
+def test_a_summary_may_lack_optional_columns_and_have_late_values_of_another_type(tmp_path):
     lines = ["data,name,cls_loss,cls_scale,seed,status,epochs,best_map50_95"]
     lines += [f"x.yaml,cls_loss=focal cls_scale=1,focal,1,{seed},finished,9,0.3" for seed in range(120)]
     lines += ["x.yaml,cls_loss=focal cls_scale=auto,focal,auto,0,finished,9,0.4"]

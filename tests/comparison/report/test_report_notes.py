@@ -1,4 +1,4 @@
-"""What a report says of runs that are missing, copied, incomparable or have learned nothing."""
+"""Notes of a report on runs that are missing, copied, not comparable or have learned nothing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_one_seed_is_inconclusive(tmp_path):
     assert "About 3 seeds" in text(tmp_path)
 
 
-def test_identical_results_are_said(tmp_path):
+def test_identical_results_are_noted(tmp_path):
     fill(tmp_path)
     for seed in range(3):
         path = tmp_path / f"runs/cls_loss=slide+my/seed{seed}"
@@ -68,7 +68,7 @@ def test_identical_results_are_said(tmp_path):
 
 
 def unlearn(folder, highest):
-    """Let no run of a folder have learned anything: the metric is between 0 and `highest`."""
+    """Change the runs of a folder as if they had learned nothing: the metric is between 0 and `highest`."""
     for number, path in enumerate(sorted(folder.rglob("record.json"))):
         record = json.loads(path.read_text())
         for which in ("best", "last"):
@@ -88,7 +88,7 @@ def test_runs_that_learned_nothing_have_no_result(tmp_path, highest, language):
     assert table.schema["low"] == pl.Float64
     said = text(tmp_path).partition("## ")[0]
     assert ("No result: focal, slide." if language == "en" else "无结果：focal、slide。") in said  # noqa: RUF001
-    assert ("More epochs, or pretrained weights" if language == "en" else "多训练一些 epoch") in said
+    assert ("Train for more epochs, or from pretrained weights" if language == "en" else "多训练一些 epoch") in said
     for word in ("nconclusive", "ractically", "worth", "How sure", "无法判断", "实际相当", "不值得", "多大把握"):
         assert word not in said
     assert not (tmp_path / "figures" / "intervals.svg").exists()
@@ -96,7 +96,7 @@ def test_runs_that_learned_nothing_have_no_result(tmp_path, highest, language):
     assert finer == "inconclusive"
 
 
-def test_a_data_set_on_which_nothing_was_learned_has_no_part_in_the_mean(tmp_path):
+def test_a_data_set_on_which_nothing_was_learned_is_left_out_of_the_mean(tmp_path):
     for data in ("one.yaml", "two.yaml", "three.yaml"):
         for loss, skill in (("bce", 1.0), ("focal", 0.4)):
             for seed in range(2):
@@ -110,7 +110,7 @@ def test_a_data_set_on_which_nothing_was_learned_has_no_part_in_the_mean(tmp_pat
     assert verdict(build_report(tmp_path), "cls_loss=focal", ALL_SETS)["verdict"] == "no result"
 
 
-def test_a_configuration_without_a_finished_run_is_said(tmp_path):
+def test_a_configuration_without_a_finished_run_is_noted(tmp_path):
     fill(tmp_path)
     write_run(tmp_path, {"cls_loss": "vfl"}, 0, error=ERROR)
     table = build_report(tmp_path)
@@ -118,7 +118,7 @@ def test_a_configuration_without_a_finished_run_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_what_always_fails_is_to_be_repaired_and_gets_no_seeds(tmp_path, language):
+def test_a_configuration_that_always_fails_gets_advice_and_no_more_seeds(tmp_path, language):
     """The others are inconclusive with one seed, and are advised to have three."""
     fill(tmp_path, seeds=1)
     for seed in range(3):
@@ -134,7 +134,7 @@ def test_what_always_fails_is_to_be_repaired_and_gets_no_seeds(tmp_path, languag
     assert "判断 l1" not in opening
 
 
-def test_a_baseline_that_always_fails_is_to_be_repaired_first(tmp_path):
+def test_a_failing_baseline_comes_first_in_the_advice(tmp_path):
     fill(tmp_path, seeds=2)
     shutil.rmtree(tmp_path / "runs" / "cls_loss=bce+my")
     write_run(tmp_path, {"cls_loss": "bce"}, 0, error=ERROR)
@@ -146,15 +146,15 @@ def test_a_baseline_that_always_fails_is_to_be_repaired_first(tmp_path):
     assert "How sure" not in opening
 
 
-def test_intervals_are_counted_without_those_of_what_failed(tmp_path):
+def test_failed_configurations_are_not_counted_among_the_intervals(tmp_path):
     write_run(fill(tmp_path), {"cls_loss": "vfl"}, 0, error=ERROR)
     build_report(tmp_path)
     assert "3 configurations against bce" in text(tmp_path)
     assert "all 2 intervals hold" in text(tmp_path)
-    assert "the largest of 2 correlated t" in text(tmp_path)
+    assert "the largest of 2 correlated |t|" in text(tmp_path)
 
 
-def test_what_failed_on_one_data_set_alone_is_said_of_that_one(tmp_path):
+def test_a_failure_on_one_data_set_is_noted_for_that_data_set(tmp_path):
     for data in ("one.yaml", "two.yaml"):
         for loss in ("bce", "focal"):
             for seed in range(2):
@@ -191,14 +191,14 @@ def test_one_configuration_alone_is_described(tmp_path):
         ({"device": "NVIDIA"}, "several devices"),
     ],
 )
-def test_what_spoils_a_comparison_is_said(tmp_path, changes, note):
+def test_threats_to_a_comparison_are_noted(tmp_path, changes, note):
     write_run(tmp_path, {"cls_loss": "vfl"}, 0, **changes)
     build_report(fill(tmp_path, seeds=2))
     assert note in text(tmp_path)
     assert note in text(tmp_path, "report.html")
 
 
-def test_seeds_that_are_none_are_said(tmp_path):
+def test_seeds_with_equal_image_orders_are_noted(tmp_path):
     for loss in ("bce", "focal"):
         for seed in range(3):
             write_run(tmp_path, {"cls_loss": loss}, seed, order_hash="the same")
@@ -206,14 +206,14 @@ def test_seeds_that_are_none_are_said(tmp_path):
     assert "Seeds of focal saw the same images in the same order" in text(tmp_path)
 
 
-def test_a_seed_that_is_there_twice_counts_once(tmp_path):
+def test_a_repeated_seed_counts_once(tmp_path):
     fill(tmp_path)
     shutil.copytree(tmp_path / "runs/cls_loss=focal+my/seed0", tmp_path / "runs/again")
     assert verdict(build_report(tmp_path), "cls_loss=focal")["runs"] == 3
     assert "1 further runs of the same configuration and seed are left out" in text(tmp_path)
 
 
-def test_keys_that_differ_though_no_axis_are_shown(tmp_path):
+def test_keys_that_differ_without_being_an_axis_are_shown(tmp_path):
     fill(tmp_path, seeds=2)
     for seed in range(2):
         path = tmp_path / f"runs/cls_loss=focal+my/seed{seed}/args.yaml"

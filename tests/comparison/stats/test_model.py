@@ -44,7 +44,7 @@ def test_equal_spreads_give_dunnetts_values(k, df, value):
 
 
 @pytest.mark.parametrize("df", [2.0, 6.0, 40.0])
-def test_unequal_shares_and_degrees_of_freedom_give_the_largest_of_multivariate_t(df):
+def test_critical_values_with_unequal_shares_are_those_of_the_largest_multivariate_t(df):
     rng = np.random.default_rng(0)
     shares = np.array([0.2, 0.5, 0.5, 0.8])
     base, own = rng.standard_normal((2, 200_000, 4))
@@ -53,7 +53,7 @@ def test_unequal_shares_and_degrees_of_freedom_give_the_largest_of_multivariate_
     assert critical_values(np.full(4, df), shares)[0] == pytest.approx(np.quantile(largest, 0.95), rel=0.02)
 
 
-def test_a_missing_run_and_unequal_numbers_of_seeds_are_least_squares():
+def test_missing_runs_and_unequal_numbers_of_seeds_give_the_least_squares_fit():
     rng = np.random.default_rng(0)
     configurations, seeds = layout(4, 5)
     there = np.ones(20, bool)
@@ -67,7 +67,7 @@ def test_a_missing_run_and_unequal_numbers_of_seeds_are_least_squares():
     np.testing.assert_allclose(fit.mean, beta[1:4] - beta[0])
 
 
-def test_seeds_that_share_their_luck_are_blocks():
+def test_an_effect_common_to_all_runs_of_a_seed_cancels():
     runs = np.random.default_rng(0).normal(0, 0.001, (4, 5)) + np.linspace(0, 0.3, 5)
     estimates, spreads = estimate_differences(values_of(runs), "c0")
     assert spreads is not None
@@ -109,7 +109,7 @@ def test_spreads_that_differ_by_chance_are_pooled_and_others_keep_their_own():
     assert variances[0] > 1  # moved toward the pool, in which the large one is
 
 
-def test_a_configuration_with_one_run_equal_runs_and_no_spread_have_no_interval_or_none_to_judge():
+def test_one_run_equal_runs_or_no_spread_give_no_interval():
     values = values_of(np.random.default_rng(0).normal(0.4, 0.02, (3, 3)))
     values |= {"one": {0: 0.5}, "none": {7: 0.5}, "same": dict(values["c0"])}
     estimates, _ = estimate_differences(values, "c0")

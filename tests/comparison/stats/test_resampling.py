@@ -1,4 +1,4 @@
-"""Average precision on resampled images, against Ultralytics' own."""
+"""Average precision on resampled images equals that of Ultralytics."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_metrics_equal_those_of_ultralytics(skill):
     assert ours.metric("map75")[0] == pytest.approx(ap[:, 5].mean())
 
 
-def test_ap_where_sampled_recalls_meet_those_of_the_curve():
+def test_ap_if_every_recall_is_a_sampled_one():
     """A hundred labels put every recall on a sampled one, where the next true positive's precision counts."""
     rng = np.random.default_rng(0)
     conf = rng.permutation(200) / 200
@@ -63,7 +63,7 @@ def test_ap_of_a_resample_equals_that_of_the_repeated_images():
         np.testing.assert_allclose(ours.recall[:, column], recall, rtol=0, atol=1e-12)
 
 
-def test_resamples_in_chunks_are_those_at_once(monkeypatch):
+def test_chunked_resampling_gives_the_same_result(monkeypatch):
     found = detections(1.0, np.random.default_rng(0))
     weights = bootstrap_weights(found.images, 20)
     whole = resample(found, weights)
@@ -73,7 +73,7 @@ def test_resamples_in_chunks_are_those_at_once(monkeypatch):
     np.testing.assert_array_equal(whole.precision, parts.precision)
 
 
-def test_a_class_that_a_resample_lacks_does_not_count():
+def test_a_class_without_labels_in_a_resample_is_ignored():
     found = detections(1.0, np.random.default_rng(0))
     weights = np.ones((found.images, 2))
     weights[np.unique(found.target_image[found.target_cls == 2]), 1] = 0

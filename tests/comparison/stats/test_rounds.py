@@ -1,4 +1,4 @@
-"""Rounds of seeds: what is decided drops out, what will not be decided too, and the 5 % hold over all looks."""
+"""Rounds of seeds: configurations that are decided or will not be get no more runs, and 5 % bounds the error rate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROPE = 0.1
 
 
 def carry_out(runs: np.ndarray, rope: float = ROPE):
-    """Return where each configuration ended, and the seeds that were run of each; the first is the baseline."""
+    """Return the final decision on each configuration, and the seeds that were run; the first one is the baseline."""
     names = [str(i) for i in range(len(runs))]
     values, over = {n: {} for n in names}, {n: set() for n in names}
     while True:
@@ -29,7 +29,7 @@ def carry_out(runs: np.ndarray, rope: float = ROPE):
                 over[name].add(seed)
 
 
-def test_looks_and_levels_of_a_plan():
+def test_numbers_of_seeds_and_levels_of_the_looks():
     assert looks(12) == [3, 5, 8, 12]
     assert looks(3) == [3]
     assert levels([3]) == pytest.approx([0.95])
@@ -40,7 +40,7 @@ def test_looks_and_levels_of_a_plan():
     assert plan_seeds([5, 6], 4) == [5, 6, 0, 1]
 
 
-def test_losers_and_ties_cost_few_runs_and_the_baseline_goes_on():
+def test_clear_losers_and_ties_get_few_runs_while_the_baseline_continues():
     runs = np.random.default_rng(0).normal(0, 1, (5, 12))
     runs[1] -= 8
     runs[2] += 2
@@ -53,14 +53,14 @@ def test_losers_and_ties_cost_few_runs_and_the_baseline_goes_on():
     assert sum(map(len, values.values())) < 40
 
 
-def test_decisions_follow_from_the_runs_alone():
+def test_decisions_depend_on_the_runs_alone():
     runs = np.random.default_rng(1).normal(0, 1, (4, 12)) + np.array([0, 2, 1, 0])[:, None]
     decisions, values = carry_out(runs)
     over = {name: set(own) for name, own in values.items()}
     assert decide(values, "0", ROPE, range(12), over) == (decisions, {})
 
 
-def test_a_failed_run_holds_nothing_up():
+def test_a_failed_run_does_not_block_the_next_round():
     runs = np.random.default_rng(0).normal(0, 1, (3, 3))
     values = {str(i): {s: 100 + runs[i, s] for s in range(3) if (i, s) != (1, 2)} for i in range(3)}
     over = dict.fromkeys(values, range(3))
@@ -70,8 +70,8 @@ def test_a_failed_run_holds_nothing_up():
 
 
 @pytest.mark.parametrize("lost", [[1], [0], []], ids=["a configuration", "the baseline", "nothing learned"])
-def test_what_has_no_result_gets_no_more_seeds(lost):
-    """Its runs fail, those of the baseline do, or no run has a metric above what does not matter."""
+def test_a_configuration_without_a_result_gets_no_more_seeds(lost):
+    """Its runs fail, the runs of the baseline fail, or no run has a metric above the rope."""
     runs = 100 + np.random.default_rng(0).normal(0, 1, (2, 12))
     values = {str(i): {s: runs[i, s] for s in range(3) if i not in lost} for i in range(2)}
     decisions, more = decide(values, "0", ROPE if lost else 200, range(12), dict.fromkeys(values, range(3)))
@@ -80,7 +80,7 @@ def test_what_has_no_result_gets_no_more_seeds(lost):
 
 
 @pytest.mark.slow
-def test_over_all_looks_at_most_five_percent_are_wrong():
+def test_the_error_rate_over_all_looks_is_at_most_five_percent():
     rng, wrong, experiments = np.random.default_rng(0), 0, 150
     for _ in range(experiments):
         decisions, values = carry_out(rng.normal(0, 1, (4, 8)))

@@ -30,7 +30,7 @@ class Watch(Protocol):
         """Called when a run has a record."""
 
 
-def threads(cores: int) -> int:
+def thread_count(cores: int) -> int:
     """Return the number of threads of a run with these cores: at most `OMP_NUM_THREADS`, if that is set."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, min(cores, int(limit)) if limit.isdigit() else cores)

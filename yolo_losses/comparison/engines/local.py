@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from yolo_losses.comparison import folders
-from yolo_losses.comparison.engines import Watch, start, stop, threads
+from yolo_losses.comparison.engines import Watch, start, stop, thread_count
 from yolo_losses.comparison.grid import Run
 
 
@@ -23,7 +23,7 @@ def run_all(
     """Carry out the runs, `jobs` at a time (one by default), or one on each device."""
     places: list[str | None] = list(devices) or [None] * (jobs or 1)
     watch.side_by_side = len(places)
-    each = threads(cores() // len(places))
+    threads = thread_count(cores() // len(places))
     waiting = list(runs)
     running: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}
     try:
@@ -31,8 +31,8 @@ def run_all(
             for place, device in enumerate(places):
                 if place not in running and waiting:
                     run = waiting.pop(0)
-                    folders.write_plan(run, each, data_hashes[run.cell.data])
-                    environment = {"OMP_NUM_THREADS": str(each)}
+                    folders.write_run_plan(run, threads, data_hashes[run.cell.data])
+                    environment = {"OMP_NUM_THREADS": str(threads)}
                     if device is not None:
                         environment["CUDA_VISIBLE_DEVICES"] = device
                     running[place] = (run, start(run.folder, environment))

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from yolo_losses.comparison import folders
-from yolo_losses.comparison.engines import Watch, start, stop, threads
+from yolo_losses.comparison.engines import Watch, start, stop, thread_count
 from yolo_losses.comparison.grid import Run
 from yolo_losses.comparison.record import METRIC_COLUMNS, RECORD_FILE, RunRecord, read_results
 from yolo_losses.comparison.words import first_line
 
-LOST_NODES = 10  # that a trial may lose; an error in a training is stored in its record, and not a failure for Ray
+MAX_LOST_NODES = 10  # of one trial; an error in a training is stored in its record and is no failure for Ray
 
 
 def run_all(
@@ -47,15 +47,15 @@ def run_all(
     Raises:
         ValueError: if there is no cluster at the address.
     """
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # ctrl-C is an exception here as elsewhere
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # ctrl-C raises KeyboardInterrupt, as without Ray
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     import ray
     from ray import tune
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost node is logged in one line, not as a traceback
-    ours = not ray.is_initialized()
-    if ours:
+    started_here = not ray.is_initialized()
+    if started_here:
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         try:
             host, _, port = address.rpartition(":")
@@ -65,14 +65,14 @@ def run_all(
         except Exception as error:
             raise ValueError(f"'--address {address}': {first_line(error)}") from error
     try:
-        cpus, gpus, at_once = shares([node["Resources"] for node in ray.nodes() if node["Alive"]], jobs)
+        cpus, gpus, at_once = resources_per_trial([node["Resources"] for node in ray.nodes() if node["Alive"]], jobs)
         watch.side_by_side = at_once
         by_folder = {str(run.folder.resolve()): run for run in runs}
         for run in runs:
-            folders.write_plan(run, threads(cpus), data_hashes[run.cell.data])
-        kept = ("PYTHONPATH", "YOLO_", "WANDB_", "MLFLOW_")
-        environment = {key: value for key, value in os.environ.items() if key.startswith(kept)}
-        environment["OMP_NUM_THREADS"] = str(threads(cpus))
+            folders.write_run_plan(run, thread_count(cpus), data_hashes[run.cell.data])
+        prefixes = ("PYTHONPATH", "YOLO_", "WANDB_", "MLFLOW_")
+        environment = {key: value for key, value in os.environ.items() if key.startswith(prefixes)}
+        environment["OMP_NUM_THREADS"] = str(thread_count(cpus))
         space = {"folder": tune.grid_search(list(by_folder)), "environment": environment}
 
         class Callback(tune.Callback):
@@ -101,7 +101,7 @@ def run_all(
             run_config=tune.RunConfig(
                 name=time.strftime("%Y%m%d-%H%M%S"),
                 storage_path=str(storage.resolve()),
-                failure_config=tune.FailureConfig(max_failures=LOST_NODES),
+                failure_config=tune.FailureConfig(max_failures=MAX_LOST_NODES),
                 callbacks=[Callback(watch, by_folder)],
                 verbose=0,
             ),
@@ -115,12 +115,12 @@ def run_all(
                 RunRecord(*what, status="failed", error=why).write(run.folder / RECORD_FILE)
                 watch.ended(run)
     finally:
-        if ours:
+        if started_here:
             ray.shutdown()  # ends the trials, whose processes end with them
         shutil.rmtree(storage, ignore_errors=True)
 
 
-def shares(nodes: Sequence[Mapping[str, float]], jobs: int | None) -> tuple[int, float, int]:
+def resources_per_trial(nodes: Sequence[Mapping[str, float]], jobs: int | None) -> tuple[int, float, int]:
     """Return the CPUs and GPUs per trial, and the number of trials at a time.
 
     A trial is small enough for every node of the cluster, so that a lost one can continue on any of them.

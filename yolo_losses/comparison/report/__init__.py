@@ -22,7 +22,7 @@ from yolo_losses.comparison.report.page import to_html
 from yolo_losses.comparison.report.paper import write_paper
 from yolo_losses.comparison.stats import analysis
 from yolo_losses.comparison.stats.analysis import ALL_SETS, Analysis, Comparison
-from yolo_losses.comparison.stats.verdict import interval_text, points
+from yolo_losses.comparison.stats.verdict import format_interval, format_points
 from yolo_losses.plots.style import svg_file
 
 if TYPE_CHECKING:
@@ -62,14 +62,14 @@ def build_report(
     runs = read_runs(folder)
     problems = runs.problems
     try:
-        plan = folders.read_plan(folder)
+        plan = folders.read_comparison(folder)
     except ValueError as error:
         plan = {}
         problems = [str(error), *problems]
-    records = _in_order(runs.records, plan)
+    records = _sort_records(runs.records, plan)
     summary = folder / "summary.csv"
-    of_summary = not records and summary.is_file()  # a comparison whose runs were not kept
-    if of_summary:
+    from_summary = not records and summary.is_file()  # a comparison whose runs were not kept
+    if from_summary:
         records = tables.read_summary(summary)
     if not records:
         raise ValueError("; ".join([f"there are no runs to report on in {folder}", *problems]))
@@ -80,7 +80,7 @@ def build_report(
     result = analysis.analyse(records, name, rope, metric, epochs, options.get("seeds_planned") or ())
     result.notes += [*problems, *notes.notes(result)]
     write(folder, result, plan, language)
-    if not of_summary:
+    if not from_summary:
         tables.runs_table(result).write_csv(summary)
         curves_table(result.records).write_csv(folder / "curves.csv")
     if paper is not None:
@@ -101,8 +101,8 @@ def write(folder: Path, result: Analysis, plan: Mapping[str, Any], language: str
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _in_order(records: list[RunRecord], plan: Mapping[str, Any]) -> list[RunRecord]:
-    """Return the records in the order of the grid's cells; others keep theirs, after them."""
+def _sort_records(records: list[RunRecord], plan: Mapping[str, Any]) -> list[RunRecord]:
+    """Return the records in the order of the grid's cells; others follow in their original order."""
     cells = [(cell["name"], cell["data"]) for cell in plan.get("cells", [])]
 
     def place(record: RunRecord) -> tuple[int, int]:
@@ -113,18 +113,18 @@ def _in_order(records: list[RunRecord], plan: Mapping[str, Any]) -> list[RunReco
 
 
 def _context(result: Analysis, plan: Mapping[str, Any], drawn: Sequence[Drawn]) -> dict[str, Any]:
-    """Return what the template shows."""
+    """Return the variables of the template."""
     versions: dict[str, list[str]] = {}
     for r in result.records:
         for key, value in r.versions.items():
             versions.setdefault(key, [])
             if value not in versions[key]:
                 versions[key].append(value)
-    next_step, next_command = opening.run_next(result, plan)
+    next_step, next_command = opening.next_step(result, plan)
     first = result.labels[result.baseline]
     title = Text("{baseline}: no other configuration", baseline=first)
     if result.candidates:
-        several = opening.counted(len(result.candidates), "configuration")
+        several = opening.count_noun(len(result.candidates), "configuration")
         title = Text("{several} compared with {baseline}", several=several, baseline=first)
     other = "last" if result.epochs == "best" else "best"
     return {
@@ -133,7 +133,7 @@ def _context(result: Analysis, plan: Mapping[str, Any], drawn: Sequence[Drawn]) 
         "titles": result.titles,
         "metrics": METRICS,
         "title": title,
-        "tried": opening.tried(result),
+        "compared": opening.describe_runs(result),
         "next_step": next_step,
         "next_command": next_command,
         "rope": f"{result.rope * 100:g}",
@@ -147,23 +147,23 @@ def _context(result: Analysis, plan: Mapping[str, Any], drawn: Sequence[Drawn]) 
         "versions": versions,
         "devices": sorted({r.device for r in result.records if r.device}),
         "data_hashes": {data: tables.hashes(result, data) for data in result.sets},
-        "command": opening.whole_command(plan),
+        "command": opening.all_commands(plan),
         "method": describe_method(result),
     }
 
 
 def _scope(result: Analysis, scope: str, drawn: Sequence[Drawn]) -> dict[str, Any]:
-    """Return what is shown of one data set, or of their mean."""
-    whichs = [] if scope == ALL_SETS else [("At the best epoch", "best"), ("At the last epoch", "last")]
+    """Return the variables of the section on one data set, or on the mean over data sets."""
+    metric_tables = [] if scope == ALL_SETS else [("At the best epoch", "best"), ("At the last epoch", "last")]
     return {
         "name": scope,
         "title": Text("Mean over data sets") if scope == ALL_SETS else Text("On {data}", data=result.titles[scope]),
         "unit": "set" if scope == ALL_SETS else "seed",
         "judged": [c for name in result.candidates if (c := result.get(scope, name)) and c.verdict],
-        "came_out": opening.came_out(result, scope),
-        "how_sure": opening.how_sure(result, scope),
+        "verdicts": opening.group_by_verdict(result, scope),
+        "certainty": opening.describe_certainty(result, scope),
         "rounds": result.decisions.get(scope, {}),
-        "metric_tables": whichs,
+        "metric_tables": metric_tables,
         "figures": {kind: [f for f in drawn if (f.kind, f.scope) == (kind, scope)] for kind in figures.KINDS},
         "classes": result.classes.get(scope, []),
         "cost": [] if scope == ALL_SETS else _cost(result, scope),
@@ -203,13 +203,13 @@ def _render(context: Mapping[str, Any], language: str) -> str:
         undefined=jinja2.StrictUndefined,
     )
     filters: dict[str, Callable[..., Any]] = {
-        "points": points,
+        "points": format_points,
         "probability": _probability,
         "interval": lambda interval: translate(_interval(interval), language),
-        "level": lambda value: "–" if math.isnan(value) else points(value, sign=False),  # noqa: RUF001
+        "level": lambda value: "–" if math.isnan(value) else format_points(value, sign=False),  # noqa: RUF001
         "difference": lambda c: translate(_difference(c), language),
         "tr": lambda text: translate(text, language),
-        "seeds": opening.as_range,
+        "seeds": opening.format_seeds,
         "md": _escape,
     }
     environment.filters.update(filters)
@@ -223,14 +223,14 @@ def _escape(text: str) -> str:
 
 
 def _interval(interval: tuple[float, float]) -> str:
-    return "–" if math.isnan(interval[0]) else interval_text(interval)  # noqa: RUF001
+    return "–" if math.isnan(interval[0]) else format_interval(interval)  # noqa: RUF001
 
 
 def _difference(c: Comparison) -> str:
     if c.estimate is None or not c.differences:
         return ""
-    inside = [] if math.isnan(c.estimate.se) else [" (", interval_text(c.estimate.own_interval), ")"]
-    return Text.joined("", ["; ", points(c.estimate.mean), *inside])
+    inside = [] if math.isnan(c.estimate.se) else [" (", format_interval(c.estimate.own_interval), ")"]
+    return Text.joined("", ["; ", format_points(c.estimate.mean), *inside])
 
 
 def _probability(value: float) -> str:

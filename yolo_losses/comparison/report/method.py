@@ -8,7 +8,7 @@ from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.report.notes import with_interval
 from yolo_losses.comparison.stats.analysis import ALL_SETS, Analysis
 from yolo_losses.comparison.stats.differences import Spreads
-from yolo_losses.comparison.stats.verdict import points
+from yolo_losses.comparison.stats.verdict import format_points
 
 
 def describe_method(result: Analysis) -> list[str]:
@@ -17,8 +17,8 @@ def describe_method(result: Analysis) -> list[str]:
     lines = [
         Text(
             "Model: a mean for each configuration and one for each seed, fitted to all finished runs of a data set,"
-            " since runs of one seed share initial weights and the order of the images. A seed that one configuration"
-            " alone has tells nothing of a difference."
+            " since runs of one seed share initial weights and the order of the images. A seed that only one"
+            " configuration has contributes to no difference."
         ),
         *(_spread(result, scope, spreads) for scope, spreads in result.spreads.items()),
     ]
@@ -26,12 +26,12 @@ def describe_method(result: Analysis) -> list[str]:
         lines.append(
             Text(
                 "Validation images: the variance over a bootstrap of the images, the same for all runs, is added to"
-                " that over seeds; what the seeds show of it already counts once."
+                " the variance over seeds, without the part that the seeds already include."
             )
         )
     intervals = Text("a t interval")
     if k > 1:
-        intervals = Text("those of the largest of {k} correlated t, which hold all together", k=k)
+        intervals = Text("simultaneous, from the distribution of the largest of {k} correlated |t|", k=k)
     text = (
         "Intervals: {intervals}. Better or worse: the interval excludes 0. Practically equal: it lies within ±{rope}"
         " points. Leans: the 95 % interval of that configuration alone excludes 0. Inconclusive: none of these."
@@ -42,18 +42,23 @@ def describe_method(result: Analysis) -> list[str]:
             "The number of seeds that would decide assumes that difference and spread are as seen, and a power of 80 %."
         ),
         Text(
-            "The best epoch is chosen on the validation split itself, which flatters every configuration, noisy ones"
-            " most; the last epoch is free of that choice."
+            "The best epoch is chosen on the validation split itself, which favours every configuration, noisy ones"
+            " most; the last epoch has no such bias."
         ),
     ]
     if ALL_SETS in result.scopes:
-        lines.append(Text("Mean over data sets: every set weighs the same, and the sets take the place of the seeds."))
+        lines.append(
+            Text(
+                "Mean over data sets: every data set has the same weight, and data sets take the place of seeds in the"
+                " model."
+            )
+        )
     if result.decisions:
         lines.append(
             Text(
-                "Seeds were added in rounds until all was decided. The 5 % are spent over the rounds (O'Brien-Fleming),"
-                " and the interval of a configuration is that of the round at which it was judged last, at the level of"
-                " it."
+                "Seeds were added in rounds until everything was decided. The error rate of 5 % is spent over the"
+                " rounds (O'Brien-Fleming); the interval of a configuration is from the last round in which it was"
+                " judged, at the level of that round."
             )
         )
     return lines
@@ -61,20 +66,20 @@ def describe_method(result: Analysis) -> list[str]:
 
 def _spread(result: Analysis, scope: str, spreads: Spreads) -> str:
     if math.isinf(spreads.prior_df):
-        moderated = Text("Those of the configurations differ by no more than chance, so that this one is used for all")
+        moderated = Text("Those of single configurations differ by no more than chance, so this one is used for all")
     else:
         text = (
-            "Those of the configurations differ by more than chance, and each is moved toward this one, which has the"
-            " weight of {df} degrees of freedom"
+            "Those of single configurations differ by more than chance, and each is shrunk toward this one, which has"
+            " the weight of {df} degrees of freedom"
         )
         moderated = Text(text, df=f"{spreads.prior_df:.2g}")
     if spreads.apart:
-        alone = [f"{result.labels[name]} ({points(sd, sign=False)})" for name, sd in spreads.apart.items()]
-        text = "{moderated}; larger than the rest, and used as they are, with their own degrees of freedom: {alone}"
+        alone = [f"{result.labels[name]} ({format_points(sd, sign=False)})" for name, sd in spreads.apart.items()]
+        text = "{moderated}; unusually large ones are used unchanged, with their own degrees of freedom: {alone}"
         moderated = Text(text, moderated=moderated, alone=alone)
     text = "Spread over {over}: standard deviation {sd} points, pooled, with {df} degrees of freedom. {moderated}."
     over = Text("data sets" if scope == ALL_SETS else "seeds")
     if len(result.sets) > 1:
         over = Text.joined(", ", (over, result.titles[scope]))
-    sd, df = points(spreads.pooled, sign=False), f"{spreads.df:.3g}"
+    sd, df = format_points(spreads.pooled, sign=False), f"{spreads.df:.3g}"
     return Text(text, over=over, sd=sd, df=df, moderated=moderated)

@@ -10,7 +10,7 @@ from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.record import BOOKKEEPING, RunRecord
 from yolo_losses.comparison.stats.analysis import Analysis
 from yolo_losses.comparison.stats.differences import Estimate
-from yolo_losses.comparison.stats.verdict import points
+from yolo_losses.comparison.stats.verdict import format_points
 
 UNEQUAL = 4.0  # degrees of freedom of the prior, below which spreads differ much
 
@@ -24,7 +24,7 @@ def _on_runs(result: Analysis) -> Iterator[str]:
     records = result.records
     failed = [r for r in records if r.status != "finished"]
     if failed:
-        titles = [Text("{title}{where}", title=_title(r, result), where=on(result, r.data)) for r in failed]
+        titles = [Text("{title}{where}", title=_title(r, result), where=on_data_set(result, r.data)) for r in failed]
         text = "{n} of {total} runs failed and are left out: {titles}."
         yield Text(text, n=len(failed), total=len(records), titles=titles)
     for key in ("ultralytics", "torch", "yolo_losses", "python"):
@@ -44,8 +44,8 @@ def _on_runs(result: Analysis) -> Iterator[str]:
     without = [r for r in records if r.status == "finished" and not (r.folder / "validation.npz").is_file()]
     if without:
         text = (
-            "{n} runs have no validation.npz (runs made by hand have none): the intervals are over seeds alone, and say"
-            " nothing on other validation images."
+            "{n} runs have no validation.npz (runs made by hand have none): the intervals cover new seeds, but not"
+            " other validation images."
         )
         yield Text(text, n=len(without))
 
@@ -53,7 +53,7 @@ def _on_runs(result: Analysis) -> Iterator[str]:
 def _on_pairs(result: Analysis) -> Iterator[str]:
     fewest = []
     for data in result.sets:
-        where = on(result, data)
+        where = on_data_set(result, data)
         own = [r for r in result.records if r.data == data]
         running = [name for name in result.names if name not in result.failed(data)]
         fewest += [len(result.finished(data, name)) for name in running]
@@ -76,45 +76,45 @@ def _on_pairs(result: Analysis) -> Iterator[str]:
                 found.setdefault(r.seed, set()).add(getattr(r, key))
             if loose := [str(seed) for seed, each in sorted(found.items()) if "" not in each and len(each) > 1]:
                 text = (
-                    "The runs of seed {seeds}{where} do not all {what}: they are pairs by number only, which widens the"
-                    " intervals but leaves them valid."
+                    "The runs of seed {seeds}{where} do not all {what}: they are paired by number only, which widens"
+                    " the intervals but leaves them valid."
                 )
                 yield Text(text, seeds=loose, where=where, what=Text(what))
     if min(fewest, default=3) < 3:
         yield Text(
             "A configuration has fewer than three seeds: one gives no interval, and with two up to 11 of 100"
-            " comparisons err where spreads differ."
+            " comparisons are wrong if spreads differ."
         )
 
 
 def _on_spreads(result: Analysis) -> Iterator[str]:
     for scope, spreads in result.spreads.items():
-        where = on(result, scope)
+        where = on_data_set(result, scope)
         if result.baseline in spreads.apart and len(result.names) > 2:
             text = (
                 "The runs of the baseline{where} vary more than the others (standard deviation {own} points, overall"
-                " {all}): that widens every interval, and up to 8 of 100 comparisons err where it is so. More seeds of"
-                " the baseline help most."
+                " {all}): this widens every interval, and up to 8 of 100 such comparisons are wrong. More seeds of the"
+                " baseline help most."
             )
-            own, pooled = (points(sd, sign=False) for sd in (spreads.apart[result.baseline], spreads.pooled))
+            own, pooled = (format_points(sd, sign=False) for sd in (spreads.apart[result.baseline], spreads.pooled))
             yield Text(text, where=where, own=own, all=pooled)
         elif spreads.prior_df < UNEQUAL:
             text = (
                 "Some configurations vary more over seeds than others{where}: each is judged more by its own runs,"
-                " which takes more of them."
+                " so more runs are needed."
             )
             yield Text(text, where=where)
         for name, seed in spreads.outliers:
             text = (
-                "{label} {of} {seed}{where} lies far from what the other runs make one expect: has it collapsed? Look"
-                " at its curve before you trust the mean."
+                "{label} {of} {seed}{where} is far from what the other runs suggest: did it collapse? Look at its"
+                " curve before you trust the mean."
             )
             of = Text("on" if scope not in result.sets else "seed")
             yield Text(text, label=result.labels[name], of=of, seed=seed, where=where)
 
 
-def on(result: Analysis, data: str) -> str:
-    """Return the name of a data set with its preposition, nothing if there is one data set."""
+def on_data_set(result: Analysis, data: str) -> str:
+    """Return ` on DATA`, or an empty string if the comparison has a single data set."""
     return Text(" on {data}", data=result.titles[data]) if len(result.sets) > 1 else ""
 
 
@@ -122,8 +122,8 @@ def _title(record: RunRecord, result: Analysis) -> str:
     return Text("{label} seed {seed}", label=result.labels[record.name], seed=record.seed)
 
 
-def are_shared(result: Analysis, key: str) -> bool | None:
-    """Return whether all runs of a seed have the same hash of a kind, `None` if some have none."""
+def have_same_hash(result: Analysis, key: str) -> bool | None:
+    """Return whether all runs of a seed have the same value of a hash, `None` if some have none."""
     found: dict[tuple[str, int], set[str]] = {}
     for r in result.records:
         if r.status == "finished":
@@ -134,10 +134,10 @@ def are_shared(result: Analysis, key: str) -> bool | None:
 
 
 def pairing(result: Analysis) -> str:
-    """Return in words what the runs of one seed have in common."""
+    """Return a sentence on what the runs of one seed have in common."""
     said = []
     for what, key in (("initial weights", "weights_hash"), ("order of the images", "order_hash")):
-        how = {True: "the same", False: "not all the same", None: "not recorded"}[are_shared(result, key)]
+        how = {True: "the same", False: "not all the same", None: "not recorded"}[have_same_hash(result, key)]
         said.append(Text(f"{what} {how}"))
     return Text("Runs of one seed: {what}.", what=said)
 
@@ -161,7 +161,7 @@ def training_keys(result: Analysis) -> dict[str, dict[str, Any]]:
 
 
 def with_interval(result: Analysis, scope: str) -> list[Estimate]:
-    """Return the estimates that have an interval; those of configurations that failed, for one, have none."""
+    """Return the estimates that have an interval, which those of failed configurations, among others, do not."""
     estimates = [c.estimate for name in result.candidates if (c := result.get(scope, name))]
     return [estimate for estimate in estimates if estimate is not None and estimate.se > 0]
 

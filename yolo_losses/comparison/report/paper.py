@@ -14,7 +14,7 @@ from yolo_losses.comparison.stats.analysis import ALL_SETS, RESAMPLES, Analysis,
 from yolo_losses.comparison.stats.verdict import points
 from yolo_losses.registry import LossSpec, bibliography
 
-UNNAMED = ("data", "dataset")  # what a file is called that says nothing of the data
+UNNAMED = ("data", "dataset")  # stems of files that are named after no data set
 COLUMN_WIDTH = 3.35  # inches, of a page with two columns
 VERSIONS = {"ultralytics": "Ultralytics", "torch": "PyTorch", "yolo_losses": "yolo-losses"}
 METHODS_BIB = """\
@@ -97,7 +97,7 @@ def methods(result: Analysis) -> str:
         f"{_counted(seeds, 'random seed', 'to')} each, {_counted([len(finished)], 'run')} in total"
         f"{f' ({_escape(made_with)})' if made_with else ''}."
     ]
-    if all(notes.are_shared(result, key) for key in ("weights_hash", "order_hash")):
+    if all(notes.have_same_hash(result, key) for key in ("weights_hash", "order_hash")):
         sentences.append(
             "Runs of one seed share their initial weights and the order and augmentation of the training images."
         )

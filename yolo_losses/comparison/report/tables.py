@@ -78,7 +78,7 @@ def read_summary(path: Path) -> list[RunRecord]:
     """Return the records of a `summary.csv`: their metrics, without detections and curves.
 
     Raises:
-        ValueError: if it is not one of a comparison.
+        ValueError: if the file is not the summary of a comparison.
     """
     import polars
 
@@ -87,7 +87,7 @@ def read_summary(path: Path) -> list[RunRecord]:
     if missing := [
         name for name in ("name", "data", "seed", "status", "epochs", "best_map50_95") if name not in found.columns
     ]:
-        raise ValueError(f"{path} is not of a comparison: it lacks the column '{missing[0]}'")
+        raise ValueError(f"{path} is not the summary of a comparison: it lacks the column '{missing[0]}'")
     for row in found.iter_rows(named=True):
         keys = list(row)[2 : list(row).index("seed")]
         values: dict[str, Any] = {key: row[key] for key in ("name", "seed", "data", "status", "epochs")}
@@ -112,7 +112,7 @@ def _metrics_of(row: Mapping[str, Any], which: str) -> dict[str, Any] | None:
 
 
 def summary(result: Analysis, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Return everything that the report says, for a program."""
+    """Return everything in the report as JSON values."""
     comparisons = []
     for c in result.comparisons.values():
         row = _row(c)

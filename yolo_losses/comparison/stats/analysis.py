@@ -123,11 +123,11 @@ class Analysis:
     def labels(self) -> dict[str, str]:
         """Short names of the configurations: the keys in which they differ, for losses only the value."""
         configurations = {r.name: r.configuration for r in self.records}
-        keys = dict.fromkeys(key for own in configurations.values() for key in own)
-        varying = [key for key in keys if len({str(own.get(key)) for own in configurations.values()}) > 1]
+        keys = dict.fromkeys(key for configuration in configurations.values() for key in configuration)
+        varying = [key for key in keys if len({str(c.get(key)) for c in configurations.values()}) > 1]
         short = {
-            name: " ".join(str(own[k]) if k.endswith("_loss") else f"{k}={own[k]}" for k in varying if k in own) or name
-            for name, own in configurations.items()
+            name: " ".join(str(c[k]) if k.endswith("_loss") else f"{k}={c[k]}" for k in varying if k in c) or name
+            for name, c in configurations.items()
         }
         return short if len(set(short.values())) == len(short) else {name: name for name in short}
 
@@ -158,7 +158,7 @@ class Analysis:
         return max((value for c in found if c is not None for value in c.values.values()), default=0.0)
 
     def failed(self, scope: str) -> set[str]:
-        """Return the configurations of which every run on a data set failed; for the mean, on all of them."""
+        """Return the configurations whose runs on a data set all failed; for `ALL_SETS`, on every data set."""
         own = [r for r in self.records if scope in (ALL_SETS, r.data)]
         return {r.name for r in own} - {r.name for r in own if r.status == "finished"}
 
@@ -203,18 +203,18 @@ def _finished_runs(result: Analysis) -> list[Run]:
     """Return the finished runs with their metrics on resamples of the images; a repeated seed counts once."""
     weights: dict[int, Array] = {}
     runs: dict[tuple[str, str, int], Run] = {}
-    twice: list[str] = []
+    repeated: list[str] = []
     for record in result.records:
         if record.status != "finished" or not record.best or not record.last:
             continue
         key = (record.data, record.name, record.seed)
         if key in runs:
-            twice.append(Text("{label} seed {seed}", label=result.labels[record.name], seed=record.seed))
+            repeated.append(Text("{label} seed {seed}", label=result.labels[record.name], seed=record.seed))
             continue
         values, samples, images = {}, {}, 0
         path = record.folder / "validation.npz"
         for which in EPOCHS:
-            values[which] = dict(_flat(record.metrics(which) or {}))  # type: ignore[arg-type]
+            values[which] = dict(_flatten(record.metrics(which) or {}))  # type: ignore[arg-type]
             if path.is_file() and which != "mean":
                 detections = Detections.load(path, which)
                 images = detections.images
@@ -222,16 +222,16 @@ def _finished_runs(result: Analysis) -> list[Run]:
                     weights[images] = bootstrap_weights(images, RESAMPLES)
                 samples[which] = _samples(detections, weights[images], record.classes)
         runs[key] = Run(record, values, samples, images)
-    if twice:
+    if repeated:
         text = (
-            "{n} further runs of the same configuration and seed are left out: a repeated seed is no new sample"
-            " ({titles})."
+            "{n} further runs of the same configuration and seed are left out: a repeated seed is not a new"
+            " sample ({titles})."
         )
-        result.notes.append(Text(text, n=len(twice), titles=list(dict.fromkeys(twice))))
+        result.notes.append(Text(text, n=len(repeated), titles=list(dict.fromkeys(repeated))))
     return list(runs.values())
 
 
-def _flat(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _flatten(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for name in METRICS:
         if metrics.get(name) is not None:
             yield name, float(metrics[name])
@@ -253,14 +253,14 @@ def _samples(detections: Detections, weights: Array, classes: Sequence[str]) -> 
 
 def _compare(result: Analysis, data: str, runs: list[Run], plan: Sequence[int]) -> None:
     """Add the comparisons on one data set."""
-    over: dict[str, set[Any]] = {name: set() for name in result.names}
+    ended_seeds: dict[str, set[Any]] = {name: set() for name in result.names}
     for record in result.records:
         if record.data == data:
-            over[record.name].add(record.seed)
-    names = [name for name in result.names if over[name]]
+            ended_seeds[record.name].add(record.seed)
+    names = [name for name in result.names if ended_seeds[name]]
     metrics = [*METRICS, *(f"{c}:{m}" for c in result.classes[data] for m in PER_CLASS)]
 
-    def of(which: str, metric: str) -> tuple[dict[str, dict[Any, float]], dict[tuple[str, Any], Array] | None, int]:
+    def select(which: str, metric: str) -> tuple[dict[str, dict[Any, float]], dict[tuple[str, Any], Array] | None, int]:
         """Return the values by configuration and seed, the samples if all runs have them, and the number of images."""
         own = sorted((r for r in runs if metric in r.values[which]), key=lambda r: r.record.seed)
         values: dict[str, dict[Any, float]] = {name: {} for name in names}
@@ -273,13 +273,13 @@ def _compare(result: Analysis, data: str, runs: list[Run], plan: Sequence[int]) 
         return values, samples, images.pop()
 
     if plan:
-        values, samples, images = of(result.epochs, result.metric)
+        values, samples, images = select(result.epochs, result.metric)
         result.decisions[data], result.next_seeds[data] = decide(
-            values, result.baseline, result.rope, plan, {name: over[name] for name in names}, samples, images
+            values, result.baseline, result.rope, plan, {name: ended_seeds[name] for name in names}, samples, images
         )
     for which in EPOCHS:
         for metric in metrics:
-            values, samples, images = of(which, metric)
+            values, samples, images = select(which, metric)
             if not any(values.values()):  # mAP75 and classes are unknown for runs of `yolo train` and for `mean`
                 continue
             chosen = metric == result.metric
@@ -300,7 +300,7 @@ def _compare_over_sets(result: Analysis) -> None:
     """Add the mean over data sets, with data sets as blocks and the differences on them as values.
 
     The intervals therefore hold for further data sets: they include the variance between and within data sets. A data
-    set on which nothing was learned has no part in it, unless there are no others.
+    set on which nothing was learned is left out, unless there are no others.
     """
     for which in EPOCHS:
         for metric in METRICS:
@@ -330,7 +330,7 @@ def _add(
     estimates: Mapping[str, Estimate],
     best: float,
 ) -> None:
-    """Add the comparisons of one metric, with verdicts for the chosen metric; `best` is that of the best run."""
+    """Add the comparisons of one metric, with verdicts for the chosen metric; `best` is the metric of the best run."""
     base = values.get(result.baseline, {})
     for name, own in values.items():
         differences = own if data == ALL_SETS else {seed: own[seed] - base[seed] for seed in own if seed in base}

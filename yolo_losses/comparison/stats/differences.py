@@ -156,7 +156,7 @@ def estimate_differences(
         )
     residuals = y @ design.residual
     freedom = np.diag(design.residual)
-    unpaired = freedom < 1e-9  # a seed of one configuration alone: its residual is 0 but for rounding
+    unpaired = freedom < 1e-9  # a seed that only one configuration has: its residual is 0 up to rounding
     standardized = np.abs(residuals) / np.sqrt(fit.pooled * np.where(unpaired, np.inf, freedom))
     outliers = [run for run, value in zip(runs, standardized, strict=True) if value > OUTLIER]
     apart = {name: float(sd) for name, sd, alone in zip(names, fit.spreads**0.5, fit.apart, strict=True) if alone}

@@ -14,8 +14,8 @@ its pairs alone is very wide. Therefore configurations are analyzed together, by
    of freedom. It stays in the pool, which can only widen the other intervals.
 3. The difference of two configurations has Satterthwaite's degrees of freedom, at most those of the pool.
 
-With one configuration and the baseline this is the paired t test. `examples/simulation` has the errors and the power of
-these rules.
+With one configuration and the baseline this is the paired t test. `examples/simulation` measures the error rates
+and the power of these rules.
 """
 
 from __future__ import annotations

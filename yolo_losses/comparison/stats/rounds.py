@@ -47,10 +47,10 @@ class Decision:
 
 def looks(max_seeds: int) -> list[int]:
     """Return the numbers of seeds after which there is a look: 3, 5, 8, 12 for a maximum of 12."""
-    found = [min(FIRST_LOOK, max_seeds)]
-    while found[-1] < max_seeds:
-        found.append(min(math.ceil(GROWTH * found[-1]), max_seeds))
-    return found
+    counts = [min(FIRST_LOOK, max_seeds)]
+    while counts[-1] < max_seeds:
+        counts.append(min(math.ceil(GROWTH * counts[-1]), max_seeds))
+    return counts
 
 
 def levels(counts: Sequence[int]) -> list[float]:
@@ -65,7 +65,7 @@ def decide(
     baseline: str,
     rope: float,
     seeds: Sequence[Hashable],
-    over: Mapping[str, Collection[Hashable]],
+    ended_seeds: Mapping[str, Collection[Hashable]],
     samples: Mapping[tuple[str, Hashable], Array] | None = None,
     images: int = 0,
 ) -> tuple[dict[str, Decision], dict[str, list[Hashable]]]:
@@ -78,7 +78,7 @@ def decide(
         baseline: the configuration that the others are compared with.
         rope: the largest difference that does not matter.
         seeds: all seeds that may be run, in order.
-        over: the seeds of each configuration whose runs have finished or failed.
+        ended_seeds: the seeds of each configuration whose runs have finished or failed.
         samples: as for `estimate_differences`.
         images: as for `estimate_differences`.
 
@@ -88,13 +88,13 @@ def decide(
     counts = looks(len(seeds))
     spent = levels(counts)
     start = Decision(0, tuple(seeds[: counts[0]]), spent[0], "open")
-    decisions = dict.fromkeys((name for name in over if name != baseline), start)
+    decisions = dict.fromkeys((name for name in ended_seeds if name != baseline), start)
     for look, (count, level) in enumerate(zip(counts, spent, strict=True), 1):
         active = [name for name, decision in decisions.items() if decision.reason == "open"]
         if not active:
             break
         needed = seeds[:count]
-        missing = {name: [seed for seed in needed if seed not in over[name]] for name in (baseline, *active)}
+        missing = {name: [seed for seed in needed if seed not in ended_seeds[name]] for name in (baseline, *active)}
         if any(missing.values()):
             return decisions, {name: own for name, own in missing.items() if own}
         seen = restrict(values, needed)
@@ -103,7 +103,7 @@ def decide(
         for name in active:
             estimate = estimates.get(name)
             reason: Reason = "the last round" if count == counts[-1] else "open"
-            if nothing_learned or estimate is None or estimate.n == 0:  # more seeds would be as these
+            if nothing_learned or estimate is None or estimate.n == 0:  # more seeds would not change that
                 reason = "no result"
             elif not math.isnan(estimate.se):
                 if not estimate.se or outcome(estimate, rope) in DECIDED:

@@ -17,10 +17,10 @@ from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.stats.differences import Estimate
 
 Outcome = Literal["better", "worse", "practically equal", "leans better", "leans worse", "inconclusive", "no result"]
-WORDS: tuple[Outcome, ...] = get_args(Outcome)
-DECIDED: tuple[Outcome, ...] = WORDS[:3]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+DECIDED: tuple[Outcome, ...] = OUTCOMES[:3]
 POWER = 0.8
-MAX_SEEDS_NAMED = 1000
+MAX_SEEDS_ESTIMATED = 1000
 
 
 @dataclass(frozen=True)
@@ -61,40 +61,40 @@ def judge(estimate: Estimate, rope: float, unit: str = "seed") -> Verdict:
     Args:
         estimate: the difference.
         rope: the largest difference that does not matter.
-        unit: the unit that is averaged over, `seed` or `data set`.
+        unit: what is averaged over, `seed` or `data set`.
     """
-    n, given = estimate.n, {"at": points(estimate.mean), "unit": Text(unit)}
+    n, values = estimate.n, {"at": format_points(estimate.mean), "unit": Text(unit)}
     if n == 0:
-        return Verdict("no result", Text("no result: no {unit} has a finished run of both", **given))
+        return Verdict("no result", Text("no result: no {unit} has a finished run of both", **values))
     if n == 1:
-        text = "inconclusive: {at} points with one {unit}, which shows no spread to judge by"
-        return Verdict("inconclusive", Text(text, **given))
+        text = "inconclusive: {at} points with one {unit}, from which no interval follows"
+        return Verdict("inconclusive", Text(text, **values))
     if math.isnan(estimate.se):
-        text = "inconclusive: {at} points with every {unit}, and no spread to judge by"
-        return Verdict("inconclusive", Text(text, **given))
+        text = "inconclusive: {at} points with every {unit}; without any spread, no interval follows"
+        return Verdict("inconclusive", Text(text, **values))
     if estimate.se == 0:
         text = "practically equal: identical with each of the {n} {unit}s; does the key do anything?"
-        return Verdict("practically equal", Text(text, n=n, **given))
+        return Verdict("practically equal", Text(text, n=n, **values))
     word = outcome(estimate, rope)
-    span = interval_text(estimate.interval)
+    span = format_interval(estimate.interval)
     if word == "practically equal":
         text = "practically equal: {at} points ({span}), within ±{rope}"
-        return Verdict(word, Text(text, span=span, rope=f"{rope * 100:g}", **given))
+        return Verdict(word, Text(text, span=span, rope=f"{rope * 100:g}", **values))
     if word in DECIDED:
-        by = points(abs(estimate.mean), sign=False)
+        by = format_points(abs(estimate.mean), sign=False)
         return Verdict(word, Text("{word} by {by} points ({span})", word=Text(word), by=by, span=span))
     needed = seeds_needed(estimate, rope)
     if needed is not None and n == 2:
-        advice = Text("about {needed} {unit}s would decide it, a rough guess from 2", needed=needed, **given)
+        advice = Text("about {needed} {unit}s would decide it, a rough guess from 2", needed=needed, **values)
     elif needed is not None:
-        advice = Text("about {needed} {unit}s would decide it", needed=needed, **given)
+        advice = Text("about {needed} {unit}s would decide it", needed=needed, **values)
     elif estimate.images and seeds_needed(estimate, rope, images=False):
         text = "the {images} validation images are too few to decide it, with any number of {unit}s"
-        advice = Text(text, images=estimate.images, **given)
+        advice = Text(text, images=estimate.images, **values)
     else:
-        advice = Text("not even {most} {unit}s would decide it", most=MAX_SEEDS_NAMED, **given)
+        advice = Text("not even {most} {unit}s would decide it", most=MAX_SEEDS_ESTIMATED, **values)
     text = "{word}: {at} points ({span}); {advice}"
-    return Verdict(word, Text(text, word=Text(word), span=span, advice=advice, **given), needed)
+    return Verdict(word, Text(text, word=Text(word), span=span, advice=advice, **values), needed)
 
 
 def untrained(best: float, rope: float) -> Verdict | None:
@@ -123,7 +123,7 @@ def seeds_needed(estimate: Estimate, rope: float, images: bool = True) -> int | 
     Returns:
         The number of seeds, above 20 rounded up to two digits; `None` if a thousand are not enough.
     """
-    n = np.arange(estimate.n + 1, MAX_SEEDS_NAMED + 1, dtype=float)
+    n = np.arange(estimate.n + 1, MAX_SEEDS_ESTIMATED + 1, dtype=float)
     enough = np.flatnonzero(power(estimate, rope, n, images) >= POWER)
     if not len(enough):
         return None
@@ -158,12 +158,12 @@ def power(
     return np.maximum(different, inside)
 
 
-def interval_text(interval: tuple[float, float]) -> Text:
+def format_interval(interval: tuple[float, float]) -> Text:
     """Return an interval in points: `-1.0 to +2.0`."""
-    return Text("{low} to {high}", low=points(interval[0]), high=points(interval[1]))
+    return Text("{low} to {high}", low=format_points(interval[0]), high=format_points(interval[1]))
 
 
-def points(value: float, sign: bool = True) -> str:
+def format_points(value: float, sign: bool = True) -> str:
     """Return a metric between 0 and 1 in points, hundredths of it: `+1.3`."""
     if math.isnan(value):
         return "n/a"

@@ -26,7 +26,7 @@ class Drawn:
         scope: the data set, or `ALL_SETS`.
         name: of its file.
         svg: the SVG element.
-        text: what it shows, for those who do not see it.
+        text: the alternative text.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Errors that Ultralytics raises while it reads data and models, as one line."""
+"""Conversion of errors that Ultralytics raises to one-line messages."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def refusals(what: str) -> Iterator[None]:
-    """Turn what Ultralytics raises into a `ValueError` of one line that starts with `what`.
+def errors_in_one_line(what: str) -> Iterator[None]:
+    """Convert exceptions of Ultralytics to a `ValueError` with a one-line message that starts with `what`.
 
-    Its log is dropped, and its progress goes to stderr: stdout is for the report alone.
+    Its log is suppressed, and its progress goes to stderr, since stdout is for the report alone.
     """
     from ultralytics.utils import LOGGER
 
@@ -28,8 +28,9 @@ def refusals(what: str) -> Iterator[None]:
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(getattr(error, "msg", None) or error))
         lines = [line.strip() for line in text.replace(" ❌", "").replace("❌", "").splitlines() if line.strip()]
         lines = lines or [type(error).__name__]
-        lines = [line for line in lines if not line.startswith("Ultralytics ")] or lines  # its banner, of a device
-        # "No valid images found in FILE." and "FILE key missing." say why in the next line.
+        # The first line may be the banner, which names the device.
+        lines = [line for line in lines if not line.startswith("Ultralytics ")] or lines
+        # After "No valid images found in FILE." and "FILE key missing.", the next line has the reason.
         more = lines[0].startswith("No valid images") or "key missing" in lines[0]
         reason = " ".join(lines[: 2 if more else 1])
         raise ValueError(f"{what}: {reason}") from error
