@@ -11,7 +11,7 @@ from yolo_losses import registry
 from yolo_losses.comparison.record import EPOCHS, METRICS, RunRecord
 from yolo_losses.comparison.report import notes
 from yolo_losses.comparison.stats.analysis import ALL_SETS, RESAMPLES, Analysis, Comparison
-from yolo_losses.comparison.stats.verdict import points
+from yolo_losses.comparison.stats.verdict import format_points
 from yolo_losses.registry import LossSpec, bibliography
 
 UNNAMED = ("data", "dataset")  # stems of files that are named after no data set
@@ -243,7 +243,7 @@ def _number(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return "--" if math.isnan(value) else f"${points(value).replace('−', '-')}$"  # noqa: RUF001
+    return "--" if math.isnan(value) else f"${format_points(value).replace('−', '-')}$"  # noqa: RUF001
 
 
 def _p_value(value: float) -> str:
