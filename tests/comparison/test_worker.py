@@ -17,7 +17,7 @@ from conftest import start
 from torch.utils.data import Dataset
 from ultralytics.data.build import InfiniteDataLoader, seed_worker
 
-from yolo_losses.comparison.validation import per_image, recording_validator
+from yolo_losses.comparison.validation import detections_by_image, recording_validator
 from yolo_losses.comparison.worker import HASHED_BATCHES, Training
 
 
@@ -125,7 +125,7 @@ def test_predictions_and_objects_are_kept_with_the_number_of_their_image(leaves_
         objects = torch.tensor(images, dtype=torch.float)
         validator.update_metrics(preds, {"batch_idx": objects, "cls": objects})
     validator.get_stats()
-    found = per_image(validator)
+    found = detections_by_image(validator)
     assert found["image"].tolist() == [0, 0, 4]
     assert found["conf"].tolist() == pytest.approx([0.9, 0.8, 0.7])
     assert found["target_image"].tolist() == [0, 2, 2]

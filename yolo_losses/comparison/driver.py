@@ -45,7 +45,7 @@ def prepare(request: Request, options: Options) -> Prepared:
     Raises:
         ValueError: if a value is invalid; the message names the key, its value and the allowed values.
     """
-    from yolo_losses.comparison.stats.rounds import looks, plan_seeds
+    from yolo_losses.comparison.stats.rounds import look_sizes, plan_seeds
 
     earlier = folders.read_comparison(options.out)
     stored = earlier.get("options", {}).get("baseline")
@@ -62,7 +62,7 @@ def prepare(request: Request, options: Options) -> Prepared:
             )
     if options.until_decided:
         planned = plan_seeds(planned or grid.seeds, options.max_seeds)
-        grid = replace(grid, seeds=tuple(planned[: looks(len(planned))[0]]))
+        grid = replace(grid, seeds=tuple(planned[: look_sizes(len(planned))[0]]))
         remarks.append(f"this is the first round; seeds are added until all is decided, up to {len(planned)} seeds")
     elif planned:
         raise ValueError(

@@ -115,7 +115,7 @@ def write_run_plan(run: Run, threads: int, data_hash: str) -> None:
     write_json(run.folder / PLAN_FILE, plan)
 
 
-def command(folder: Path) -> list[str]:
+def worker_command(folder: Path) -> list[str]:
     """Return the command line of the process of a run."""
     return [sys.executable, "-m", "yolo_losses.comparison.worker", str(folder)]
 

@@ -110,8 +110,8 @@ def find_baseline(
     found = [each for each in configurations if wanted.keys() <= each.keys() and _has_values(each, wanted)]
     if found:
         return dict(next((each for each in found if each.keys() == wanted.keys()), found[0]))
-    names = ", ".join(dict.fromkeys(name_of(configuration) for configuration in configurations))
-    raise ValueError(f"--baseline: no configuration has '{name_of(wanted)}': there is {names}")
+    names = ", ".join(dict.fromkeys(format_configuration(configuration) for configuration in configurations))
+    raise ValueError(f"--baseline: no configuration has '{format_configuration(wanted)}': there is {names}")
 
 
 def _is_loss_name(key: str, value: str) -> bool:
@@ -132,7 +132,7 @@ def _has_values(configuration: Mapping[str, Any], values: Mapping[str, Any]) -> 
         return False
 
 
-def name_of(configuration: Mapping[str, Any]) -> str:
+def format_configuration(configuration: Mapping[str, Any]) -> str:
     """Return a configuration as text."""
     return " ".join(f"{key}={format_option(value)}" for key, value in configuration.items()) or "default"
 
@@ -166,7 +166,9 @@ def build(request: Request) -> Grid:
         used |= kept.keys()
         values = canonical(kept)
         if unused := each.keys() - combined.keys() - kept.keys():
-            raise ValueError(f"'also': '{min(unused)}' would change nothing: no loss of '{name_of(each)}' has it")
+            raise ValueError(
+                f"'also': '{min(unused)}' would change nothing: no loss of '{format_configuration(each)}' has it"
+            )
         configuration = {key: values[key] for key in _sort_keys(each) if key in kept and key != "data"}
         models = labels.get("model", {})
         parts = [

@@ -22,14 +22,14 @@ def recording_validator(base: type) -> type:
     """Return a subclass of a validator that keeps the detections of each image."""
 
     class Recorder(base):
-        """A validator that keeps its statistics."""
+        """A validator that keeps its statistics; `instance` is the last one."""
 
-        kept: Recorder
+        instance: Recorder
 
         def init_metrics(self, model: Any) -> None:
             super().init_metrics(model)
-            self.images: list[int] = []  # of each entry of the statistics
-            type(self).kept = self
+            self.images: list[int] = []  # image index of each entry of the statistics
+            type(self).instance = self
 
         def update_metrics(self, preds: Any, batch: Any) -> None:
             first = self.seen
@@ -43,7 +43,7 @@ def recording_validator(base: type) -> type:
 
         def get_stats(self) -> Any:
             found = self._statistics()
-            self.counted = {
+            self.stat_arrays = {
                 name: [np.asarray(part.cpu() if isinstance(part, torch.Tensor) else part) for part in found[name]]
                 for name in ("tp", "conf", "pred_cls", "target_cls")
             }
@@ -77,9 +77,13 @@ def validate(weights: Path, plan: dict[str, Any]) -> tuple[Metrics, Arrays, list
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    kept = recorder.kept  # type: ignore[attr-defined]
-    names = dict(kept.names)
-    return metrics_of(kept.metrics.box, names), per_image(kept), [names[key] for key in sorted(names)]
+    validator = recorder.instance  # type: ignore[attr-defined]
+    names = dict(validator.names)
+    return (
+        metrics_of(validator.metrics.box, names),
+        detections_by_image(validator),
+        [names[key] for key in sorted(names)],
+    )
 
 
 def metrics_of(box: Any, names: dict[int, str]) -> Metrics:
@@ -105,22 +109,22 @@ def metrics_of(box: Any, names: dict[int, str]) -> Metrics:
     }
 
 
-def per_image(validator: Any) -> Arrays:
+def detections_by_image(validator: Any) -> Arrays:
     """Return predictions and labels with the index of their image, for `validation.npz`."""
-    counted, images = validator.counted, validator.images
+    arrays, images = validator.stat_arrays, validator.images
 
-    def joined(name: str, shape: tuple[int, ...], kind: type) -> npt.NDArray[Any]:
-        return np.concatenate([np.zeros(shape), *counted[name]]).astype(kind)
+    def concatenate(name: str, shape: tuple[int, ...], kind: type) -> npt.NDArray[Any]:
+        return np.concatenate([np.zeros(shape), *arrays[name]]).astype(kind)
 
-    def image(name: str) -> npt.NDArray[Any]:
-        return np.repeat(np.asarray(images, int), [len(part) for part in counted[name]])
+    def image_index(name: str) -> npt.NDArray[Any]:
+        return np.repeat(np.asarray(images, int), [len(part) for part in arrays[name]])
 
     return {
-        "tp": joined("tp", (0, 10), bool),
-        "conf": joined("conf", (0,), np.float32),
-        "cls": joined("pred_cls", (0,), np.int32),
-        "image": image("conf"),
-        "target_cls": joined("target_cls", (0,), np.int32),
-        "target_image": image("target_cls"),
+        "tp": concatenate("tp", (0, 10), bool),
+        "conf": concatenate("conf", (0,), np.float32),
+        "cls": concatenate("pred_cls", (0,), np.int32),
+        "image": image_index("conf"),
+        "target_cls": concatenate("target_cls", (0,), np.int32),
+        "target_image": image_index("target_cls"),
         "images": np.asarray(validator.seen),
     }

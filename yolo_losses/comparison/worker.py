@@ -71,7 +71,7 @@ class Training:
         self.saved = False
         self.epoch_started = 0.0
 
-    def add_to(self, model: Any) -> None:
+    def add_callbacks(self, model: Any) -> None:
         """Add the callbacks to an Ultralytics model."""
         for event in (
             "on_train_start",
@@ -83,8 +83,8 @@ class Training:
         ):
             model.add_callback(event, getattr(self, event))
 
-    def open_snapshot(self) -> bool:
-        """Restore the files of the last epoch, and return whether there is a snapshot."""
+    def restore_files(self) -> bool:
+        """Restore the files of the run from its snapshot, and return whether there is one."""
         if not self.snapshot.is_file():
             return False
         self.resumed = torch.load(self.snapshot, map_location="cpu", weights_only=True)
@@ -232,14 +232,14 @@ def train(folder: Path, plan: dict[str, Any]) -> RunRecord:
     group_and_tag(folder, plan)
     training = Training(folder, plan["seed"], plan["threads"])
     settings = dict(plan["settings"])
-    if training.open_snapshot():
+    if training.restore_files():
         model = load_model(str(folder / "weights" / "last.pt"), settings.get("task"))
-        training.add_to(model)
+        training.add_callbacks(model)
         print(f"Continuing after epoch {training.resumed['epoch'] + 1}", flush=True)  # type: ignore[index]
         model.train(resume=True, data=settings["data"])
     else:
         model = load_model(settings.pop("model"), settings.pop("task", None))
-        training.add_to(model)
+        training.add_callbacks(model)
         model.train(**settings, project=str(folder.parent), name=folder.name, exist_ok=True)
     arrays: Arrays = {}
     metrics: dict[str, Metrics] = {}
@@ -248,10 +248,10 @@ def train(folder: Path, plan: dict[str, Any]) -> RunRecord:
         weights = folder / "weights" / f"{which}.pt"
         if not weights.is_file():  # every epoch had a metric of NaN
             weights = folder / "weights" / "last.pt"
-        metrics[which], counted, classes = validate(weights, plan)
+        metrics[which], detections, classes = validate(weights, plan)
         for key in ("tp", "conf", "cls", "image"):
-            arrays[f"{which}_{key}"] = counted.pop(key)
-        arrays.update(counted)
+            arrays[f"{which}_{key}"] = detections.pop(key)
+        arrays.update(detections)
     np.savez_compressed(folder / "validation.npz", allow_pickle=False, **arrays)
     record = RunRecord(
         **_plan_part(plan),

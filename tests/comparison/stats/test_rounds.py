@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("scipy")
 
 from yolo_losses.comparison.stats.differences import estimate_differences
-from yolo_losses.comparison.stats.rounds import decide, levels, looks, plan_seeds, restrict
+from yolo_losses.comparison.stats.rounds import decide, look_levels, look_sizes, plan_seeds, restrict
 from yolo_losses.comparison.stats.verdict import DECIDED, outcome
 
 ROPE = 0.1
@@ -30,10 +30,10 @@ def carry_out(runs: np.ndarray, rope: float = ROPE):
 
 
 def test_numbers_of_seeds_and_levels_of_the_looks():
-    assert looks(12) == [3, 5, 8, 12]
-    assert looks(3) == [3]
-    assert levels([3]) == pytest.approx([0.95])
-    spent = [1 - level for level in levels(looks(12))]
+    assert look_sizes(12) == [3, 5, 8, 12]
+    assert look_sizes(3) == [3]
+    assert look_levels([3]) == pytest.approx([0.95])
+    spent = [1 - level for level in look_levels(look_sizes(12))]
     assert sum(spent) == pytest.approx(0.05)
     assert spent == sorted(spent)
     assert spent[0] < 0.001

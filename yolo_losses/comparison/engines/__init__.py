@@ -36,14 +36,14 @@ def thread_count(cores: int) -> int:
     return max(1, min(cores, int(limit)) if limit.isdigit() else cores)
 
 
-def start(folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def start_worker(folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start the process of a run.
 
     It ends when its stdin is closed, which also happens when this process is killed.
     """
     with (folder / folders.LOG_FILE).open("ab") as log:
         return subprocess.Popen(
-            folders.command(folder),
+            folders.worker_command(folder),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -52,7 +52,7 @@ def start(folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         )
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
+def stop_worker(process: subprocess.Popen[bytes]) -> None:
     """End the process of a run and wait for it."""
     if process.stdin is not None:
         process.stdin.close()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from yolo_losses.comparison import folders
-from yolo_losses.comparison.engines import Watch, start, stop, thread_count
+from yolo_losses.comparison.engines import Watch, start_worker, stop_worker, thread_count
 from yolo_losses.comparison.grid import Run
 
 
@@ -35,14 +35,14 @@ def run_all(
                     environment = {"OMP_NUM_THREADS": str(threads)}
                     if device is not None:
                         environment["CUDA_VISIBLE_DEVICES"] = device
-                    running[place] = (run, start(run.folder, environment))
+                    running[place] = (run, start_worker(run.folder, environment))
                     watch.started(run)
             time.sleep(0.2)
             for place, (run, process) in list(running.items()):
                 code = process.poll()
                 if code is not None:
                     del running[place]
-                    stop(process)
+                    stop_worker(process)
                     folders.record_crash(run.folder, code)
                     watch.ended(run)
     finally:
@@ -50,4 +50,4 @@ def run_all(
             if process.stdin is not None:
                 process.stdin.close()  # all of them first, so that they end simultaneously
         for _, process in running.values():
-            stop(process)
+            stop_worker(process)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_losses.comparison import folders
-from yolo_losses.comparison.engines import Watch, start, stop, thread_count
+from yolo_losses.comparison.engines import Watch, start_worker, stop_worker, thread_count
 from yolo_losses.comparison.grid import Run
 from yolo_losses.comparison.record import METRIC_COLUMNS, RECORD_FILE, RunRecord, read_results
 from yolo_losses.comparison.words import first_line
@@ -138,7 +138,7 @@ def carry_out(config: Mapping[str, Any]) -> None:
     from ray import tune
 
     folder = Path(config["folder"])
-    process = start(folder, config["environment"])
+    process = start_worker(folder, config["environment"])
     reported = 0
     try:
         while process.poll() is None:
@@ -148,6 +148,6 @@ def carry_out(config: Mapping[str, Any]) -> None:
                 reported = len(rows)
                 tune.report({"epoch": reported, "map50_95": rows[-1].get(METRIC_COLUMNS["map50_95"])})
     finally:
-        stop(process)
+        stop_worker(process)
     folders.record_crash(folder, process.returncode)
     tune.report({"epoch": reported})

@@ -11,7 +11,7 @@ from yolo_losses.comparison.language import Text
 from yolo_losses.comparison.record import METRICS
 from yolo_losses.comparison.report.notes import half_width, on_data_set, with_interval
 from yolo_losses.comparison.stats.analysis import ALL_SETS, Analysis
-from yolo_losses.comparison.stats.verdict import DECIDED, OUTCOMES, format_points, untrained
+from yolo_losses.comparison.stats.verdict import DECIDED, OUTCOMES, format_points, verdict_if_untrained
 
 EPOCH_WORDS = {"best": "at the best epoch", "last": "at the last epoch", "mean": "over the last tenth of the epochs"}
 MAX_ADVISED_SEEDS = 100
@@ -123,7 +123,7 @@ def _next_seeds(result: Analysis, command: str | None, failed: Collection[str]) 
         return Text("Nothing: everything is decided."), None
     if any(result.next_seeds.values()):
         return Text("The next round is not finished: run the same command again to continue."), command
-    if untrained(result.highest(scope, result.epochs, result.metric), result.rope):
+    if verdict_if_untrained(result.highest(scope, result.epochs, result.metric), result.rope):
         return Text(
             "Train for more epochs, or from pretrained weights: more seeds do not help before something is learned."
         ), None

@@ -17,7 +17,7 @@ from yolo_losses.comparison.stats.differences import Estimate, Spreads, Values, 
 from yolo_losses.comparison.stats.model import LEVEL, Array
 from yolo_losses.comparison.stats.resampling import Detections, bootstrap_weights, resample
 from yolo_losses.comparison.stats.rounds import Decision, decide, restrict
-from yolo_losses.comparison.stats.verdict import Verdict, judge, untrained
+from yolo_losses.comparison.stats.verdict import Verdict, judge, verdict_if_untrained
 
 PER_CLASS = ("map50_95", "map50")
 RESAMPLES = 1000
@@ -305,7 +305,9 @@ def _compare_over_sets(result: Analysis) -> None:
     for which in EPOCHS:
         for metric in METRICS:
             values: dict[str, dict[Any, float]] = {name: {} for name in result.names}
-            learned = [d for d in result.sets if not untrained(result.highest(d, which, metric), result.rope)]
+            learned = [
+                d for d in result.sets if not verdict_if_untrained(result.highest(d, which, metric), result.rope)
+            ]
             for data in learned or result.sets:
                 for name in result.candidates:
                     c = result.get(data, name, which, metric)
@@ -353,4 +355,4 @@ def _verdict(result: Analysis, data: str, name: str, estimate: Estimate, best: f
     if result.baseline in failed:
         return BASELINE_FAILED
     unit = "data set" if data == ALL_SETS else "seed"
-    return untrained(best, result.rope) or judge(estimate, result.rope, unit)
+    return verdict_if_untrained(best, result.rope) or judge(estimate, result.rope, unit)

@@ -1,9 +1,9 @@
-"""Rounds of seeds: after each round, configurations that are decided, or cannot be expected to be, get no more runs.
+"""Rounds of seeds: after each round, configurations that are decided, or unlikely to be, get no more runs.
 
-Each round is a look at the data, and repeated looks at 95 % would find too many differences by chance. The 5 % are
-spent over the looks like by O'Brien and Fleming's boundaries (Lan and DeMets 1983, doi 10.1093/biomet/70.3.659): little
-at the first look, most at the last. The level of the intervals of a look is 1 minus what is spent at it, so that the
-probability of any wrong "better" or "worse" is at most 5 %.
+Each round is a look at the data, and repeated looks at 95 % would find too many differences by chance. The error
+rate of 5 % is spent over the looks as by O'Brien and Fleming's boundaries (Lan and DeMets 1983, doi
+10.1093/biomet/70.3.659): little at the first look, most at the last. The level of the intervals of a look is 1 minus
+what is spent at it, so that the probability of any wrong "better" or "worse" is at most 5 %.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from scipy import special
 
 from yolo_losses.comparison.stats.differences import Estimate, Values, estimate_differences, highest
 from yolo_losses.comparison.stats.model import LEVEL, Array
-from yolo_losses.comparison.stats.verdict import DECIDED, outcome, power, untrained
+from yolo_losses.comparison.stats.verdict import DECIDED, outcome, power, verdict_if_untrained
 
 FIRST_LOOK = 3
 GROWTH = 1.5
-FUTILE = 0.1  # the probability that the last look decides, below which no more seeds are spent
+FUTILE = 0.1  # a configuration gets no more seeds if the last look decides with a lower probability
 
 Reason = Literal["decided", "will not be decided", "no result", "the last round", "open"]
 
@@ -45,7 +45,7 @@ class Decision:
     reason: Reason
 
 
-def looks(max_seeds: int) -> list[int]:
+def look_sizes(max_seeds: int) -> list[int]:
     """Return the numbers of seeds after which there is a look: 3, 5, 8, 12 for a maximum of 12."""
     counts = [min(FIRST_LOOK, max_seeds)]
     while counts[-1] < max_seeds:
@@ -53,7 +53,7 @@ def looks(max_seeds: int) -> list[int]:
     return counts
 
 
-def levels(counts: Sequence[int]) -> list[float]:
+def look_levels(counts: Sequence[int]) -> list[float]:
     """Return the level of the intervals of each look: 1 minus the part of the 5 % that is spent at it."""
     fractions = np.sqrt(np.array(counts) / counts[-1])
     spent = 2 * special.ndtr(special.ndtri((1 - LEVEL) / 2) / fractions)
@@ -85,11 +85,11 @@ def decide(
     Returns:
         The decisions, and the seeds that the next look needs by configuration, empty if everything is decided.
     """
-    counts = looks(len(seeds))
-    spent = levels(counts)
-    start = Decision(0, tuple(seeds[: counts[0]]), spent[0], "open")
+    counts = look_sizes(len(seeds))
+    levels = look_levels(counts)
+    start = Decision(0, tuple(seeds[: counts[0]]), levels[0], "open")
     decisions = dict.fromkeys((name for name in ended_seeds if name != baseline), start)
-    for look, (count, level) in enumerate(zip(counts, spent, strict=True), 1):
+    for look, (count, level) in enumerate(zip(counts, levels, strict=True), 1):
         active = [name for name, decision in decisions.items() if decision.reason == "open"]
         if not active:
             break
@@ -99,7 +99,7 @@ def decide(
             return decisions, {name: own for name, own in missing.items() if own}
         seen = restrict(values, needed)
         estimates, _ = estimate_differences(seen, baseline, samples, images, level)
-        nothing_learned = untrained(highest(seen), rope) is not None
+        nothing_learned = verdict_if_untrained(highest(seen), rope) is not None
         for name in active:
             estimate = estimates.get(name)
             reason: Reason = "the last round" if count == counts[-1] else "open"
@@ -108,7 +108,7 @@ def decide(
             elif not math.isnan(estimate.se):
                 if not estimate.se or outcome(estimate, rope) in DECIDED:
                     reason = "decided"
-                elif reason == "open" and _power_at_the_end(estimate, rope, counts[-1], spent[-1]) < FUTILE:
+                elif reason == "open" and _power_at_the_end(estimate, rope, counts[-1], levels[-1]) < FUTILE:
                     reason = "will not be decided"
             decisions[name] = Decision(look, tuple(needed), level, reason)
     return decisions, {}

@@ -97,7 +97,7 @@ def judge(estimate: Estimate, rope: float, unit: str = "seed") -> Verdict:
     return Verdict(word, Text(text, word=Text(word), span=span, advice=advice, **values), needed)
 
 
-def untrained(best: float, rope: float) -> Verdict | None:
+def verdict_if_untrained(best: float, rope: float) -> Verdict | None:
     """Return the verdict if no run has a metric above `rope`: no difference could matter, and none can be judged.
 
     Args:
