@@ -27,7 +27,7 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
     assert printed(capsys, "--version") == f"yolo-losses {yolo_losses.__version__}\n"
 
 
-def test_a_command_that_does_not_exist_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         commands.main(["lst"])
     assert exit_.value.code == 2
@@ -44,7 +44,7 @@ def test_the_help_names_every_command_and_its_examples_run(capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_help_of_a_command_has_examples_that_it_understands(
+def test_the_help_of_a_command_has_valid_examples(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = name.rpartition(".")[2].rstrip("_")

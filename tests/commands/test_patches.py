@@ -1,4 +1,4 @@
-"""The patch kit: every diff fits its version and comes out again, and what is patched trains with the chosen loss."""
+"""The patch kit: every diff applies to its version and can be removed; patched packages train with the chosen loss."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_patch_adds_the_choices_at_their_defaults_and_takes_nothing_away(version
 
 @needs_git
 @pytest.mark.parametrize("version", VERSIONS)
-def test_applies_to_its_version_and_comes_out_again(
+def test_a_patch_applies_to_its_version_and_can_be_removed(
     version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     package = copy_of(version, tmp_path)
@@ -135,7 +135,7 @@ def test_applies_to_its_version_and_comes_out_again(
 
 
 @needs_git
-def test_takes_the_package_or_what_it_lies_in_whatever_its_name(package: Path) -> None:
+def test_the_path_may_be_the_package_or_its_parent_under_any_name(package: Path) -> None:
     before = contents(package)
     assert patch(package.parent) == 0
     after = contents(package)
@@ -148,7 +148,9 @@ def test_takes_the_package_or_what_it_lies_in_whatever_its_name(package: Path) -
 
 
 @needs_git
-def test_check_touches_nothing_and_twice_is_once(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_changes_nothing_and_a_second_apply_has_no_effect(
+    package: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     states = [contents(package)]
     for args, words in (
         (["--check"], "would be applied"),
@@ -168,7 +170,7 @@ def test_check_touches_nothing_and_twice_is_once(package: Path, capsys: pytest.C
 
 
 @needs_git
-def test_lines_that_end_as_on_windows_stay_so(package: Path) -> None:
+def test_windows_line_endings_are_kept(package: Path) -> None:
     for name in FILES:
         (package / name).write_bytes((package / name).read_bytes().replace(b"\n", b"\r\n"))
     before = contents(package)
@@ -194,7 +196,7 @@ def test_works_inside_another_repository(
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
-    """Return the one line that a refusal is."""
+    """Return the error message of a call, which has to be one line."""
     assert patch(*args) == 1
     said = capsys.readouterr()
     assert not said.out
@@ -203,7 +205,9 @@ def refusal(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
 
 
 @needs_git
-def test_refuses_where_it_does_not_fit(package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_package_that_no_patch_fits_is_rejected(
+    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "does not exist" in refusal(capsys, tmp_path / "nowhere")
     (tmp_path / "garbage").mkdir()
     (tmp_path / "garbage" / "ultralytics").write_text("not a folder")
@@ -224,7 +228,7 @@ def test_refuses_where_it_does_not_fit(package: Path, tmp_path: Path, capsys: py
 
 @needs_git
 @pytest.mark.skipif(os.pathsep != ":", reason="about a ':' in a path")
-def test_refuses_where_git_would_skip_the_files(
+def test_files_that_git_would_skip_are_rejected(
     package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
@@ -238,7 +242,7 @@ def test_without_git(package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 @needs_git
-def test_puts_back_what_git_could_not_finish(
+def test_files_are_restored_if_git_fails(
     package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(package)
@@ -285,7 +289,7 @@ def train(
 
 
 def results(save_in: Path) -> list[dict[str, float]]:
-    """Return a run's logged numbers but for the times."""
+    """Return the numbers that a run logged, except the times."""
     with (save_in / "run" / "results.csv").open() as file:
         rows = list(csv.DictReader(file, skipinitialspace=True))
     return [{key.strip(): float(value) for key, value in row.items() if key.strip() != "time"} for row in rows]

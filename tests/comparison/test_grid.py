@@ -136,7 +136,7 @@ def test_every_data_set_has_the_configurations_beside_the_grid(data: Path, tmp_p
         ("cls_loss=focal focal_gamma=1.5", "'cls_loss=focal focal_gamma=1.5' trains the same as 'cls_loss=focal'"),
     ],
 )
-def test_a_configuration_that_cannot_be_is_refused(also: str, message: str, data: Path) -> None:
+def test_an_invalid_configuration_is_rejected(also: str, message: str, data: Path) -> None:
     shared = read_words(["model=yolov8n.yaml", f"data={data}", "cls_loss=bce,focal"])
     with pytest.raises(ValueError, match=re.escape(message)):
         build(replace(shared, also=[read_configuration(also)]))

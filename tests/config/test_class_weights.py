@@ -266,7 +266,7 @@ def counted(data: Path) -> list[int]:
 
 
 def train(folder: Path, data: Path, **keys: Any) -> tuple[Any, list[str]]:
-    """Train a tiny model; return it with what this package said."""
+    """Train a tiny model; return it with the lines that this package logged."""
     model = YOLO("yolov8n.yaml")
     with logged() as messages:
         model.train(data=str(data), project=str(folder), **{**TINY, **keys})
@@ -351,7 +351,7 @@ def stopped(data: Path, tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.mark.slow
 def test_a_resumed_run_keeps_its_numbers(stopped):
-    """Asked for `balanced` again it goes on where these are still the numbers, and is refused where labels changed."""
+    """If `balanced` is given again, the run continues with equal numbers, and is rejected if the labels changed."""
     checkpoint, data = stopped
     numbers = torch.load(checkpoint, weights_only=False)["train_args"]["cls_weights"]
     shutil.copy(checkpoint, data / "before.pt")

@@ -163,7 +163,7 @@ def test_key_of_ultralytics_is_not_taken_over() -> None:
     assert "mask_ratio" not in default_keys()
 
 
-def test_declaration_that_runs_again_takes_the_place_of_the_first() -> None:
+def test_a_repeated_declaration_replaces_the_first() -> None:
     register_wave()
     formula = register_wave(summary="the second")
     spec = registry.find("cls", "wave")
@@ -231,7 +231,7 @@ def test_example_is_short_and_runs() -> None:
 
 
 @pytest.mark.slow
-def test_file_s_loss_has_its_row_its_checks_and_the_nearest_name() -> None:
+def test_the_loss_of_a_file_is_listed_checked_and_suggested() -> None:
     env = {"YOLO_LOSSES_PLUGINS": str(EXAMPLE)}
     listed = start(COMMAND, "list", "brier", **env)
     wrong = start_yolo("train", "model=yolov8n.yaml", "data=none.yaml", "cls_loss=brierr", **env)
@@ -248,7 +248,7 @@ def test_file_s_loss_has_its_row_its_checks_and_the_nearest_name() -> None:
 
 
 @pytest.mark.slow
-def test_fresh_interpreter_as_a_distributed_worker_is_knows_the_file_s_loss() -> None:
+def test_a_fresh_interpreter_such_as_a_distributed_worker_knows_the_loss_of_a_file() -> None:
     code = "from ultralytics.cfg import get_cfg; print(get_cfg(overrides=dict(cls_loss='brier', brier_power=1.5)))"
     start(sys.executable, "-c", code, YOLO_LOSSES_PLUGINS=str(EXAMPLE))().check()
     result = start(sys.executable, "-c", code)()
