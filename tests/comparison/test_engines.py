@@ -102,7 +102,7 @@ def test_each_run_has_a_device_to_itself(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     say = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
-    monkeypatch.setattr(folders, "command", lambda folder: [sys.executable, "-c", say])
+    monkeypatch.setattr(folders, "worker_command", lambda folder: [sys.executable, "-c", say])
     monkeypatch.setattr(folders, "record_crash", lambda folder, code: None)
     cell = Cell(name="cell", configuration={}, settings={}, data="data.yaml", folder="cell")
     runs = [Run(cell, seed, tmp_path / f"seed{seed}") for seed in range(4)]
