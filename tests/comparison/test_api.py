@@ -33,7 +33,7 @@ def test_repeated_calls_train_only_new_runs(tmp_path: Path, data: Path, capsys: 
     first = yolo_losses.compare(cls_loss="slide", seed=0, **keys)
     names = ["cls_loss=stock", "cls_loss=slide"]
     assert list(dict.fromkeys(first["configuration"])) == names
-    assert "cls_loss=stock is added, as the baseline" in capsys.readouterr().out
+    assert "cls_loss=stock is added as the baseline" in capsys.readouterr().out
     before = times(tmp_path)
     assert len(before) == 2
 
