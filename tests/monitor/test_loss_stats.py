@@ -42,6 +42,7 @@ def trainer_of(folder: Path, head: str = "v8") -> Any:
         lr={"lr/pg0": 0.01},
         epoch=1,
         epochs=3,
+        stop=False,
         epoch_time=1.0,
         train_loader=SimpleNamespace(dataset=range(8)),
         batch_size=4,
