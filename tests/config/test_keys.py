@@ -111,6 +111,13 @@ def classify_loss(name: str, *parameters: Parameter) -> LossSpec:
     return LossSpec(name, "classify", torch.nn.Module, (), "", "a loss for tests", parameters)
 
 
+@pytest.mark.parametrize(("keys", "words"), [({}, ""), ({"cls_target": "hard"}, ", target=hard")])
+def test_a_target_is_described_where_it_is_chosen(keys: dict[str, str], words: str) -> None:
+    # That of `auto` is the head's: RT-DETR's is the IoU.
+    settings = LossSettings.from_mapping({"cls_loss": "vfl", **keys})
+    assert settings.describe().endswith(f"vfl_detach_weight=False{words}) box=stock dfl=stock")
+
+
 def test_the_loss_of_a_name_is_that_of_the_task() -> None:
     of_boxes = LossSettings.from_arguments({"cls_loss": "focal", "task": "detect"})
     of_images = LossSettings.from_arguments({"cls_loss": "focal", "task": "classify", "focal_gamma": 3})

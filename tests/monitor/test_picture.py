@@ -54,6 +54,11 @@ def test_the_picture_has_six_panels_for_each_branch(tmp_path: Path) -> None:
     assert LossStats(tmp_path, 0).draw() is None
 
 
+def test_epochs_are_whole_numbers() -> None:
+    drawn = picture.figure([{"epoch": 1, "share/box": 0.25}])
+    assert [tick for tick in drawn.axes[0].get_xticks() if 0.5 <= tick <= 1.5] == [1]
+
+
 def test_two_more_panels_show_the_assignment_by_size_of_the_objects_that_there_are() -> None:
     own = {"without_positive/0-16": 0.2, "without_positive/16-32": 0.1, "without_positive/over 96": math.nan}
     own |= {"positives_per_object/0-16": 3.0, "positives_per_object/16-32": 9.0}

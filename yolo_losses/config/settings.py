@@ -321,9 +321,7 @@ class LossSettings:
             words = {p.key: self.parameters.get(p.key, p.default) for s in specs for p in s.parameters if p.limits.used}
         for name in names:
             option = getattr(self, name)
-            if name == "cls_target" and self.swaps_cls and self.task in ("", *KEYS[name].tasks):
-                words["target"] = self.target
-            elif name != loss and option != KEYS[name].default:
+            if name != loss and option != KEYS[name].default:
                 words[name.removeprefix(f"{prefix}_")] = KEYS[name].to_config(option)
         inside = ", ".join(f"{key}={format_number(word)}" for key, word in words.items())
         return (f"{prefix}={value}" if value else prefix) + (f"({inside})" if inside else "")

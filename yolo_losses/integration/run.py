@@ -172,7 +172,7 @@ class Run:
 
     def end_epoch(self, trainer: Any) -> None:
         """Warn if no batch had objects, write statistics, and log the running factor after warm-up."""
-        if trainer.stop and context.current() is not None:
+        if getattr(trainer, "stop", False) and context.current() is not None:
             self.after_batch(trainer)  # a batch in which the `time` of a training is over ends without its event
         if self.equipment.calls_proven == self.calls_before_epoch and not self.settings.swaps_nothing:
             log(

@@ -44,7 +44,7 @@ def figure(rows: Sequence[Row], title: str = "") -> Any:
                 title = paint(panel, rows, branch)
                 panel.set_title(f"{branch}: {title}" if branch else title, loc="left")
                 panel.set_xlabel("epoch")
-                panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+                panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
                 panel.set_xlim(rows[0]["epoch"] - 0.5, rows[-1]["epoch"] + 0.5)
     return drawn
 
