@@ -15,6 +15,7 @@ import yaml
 from conftest import TINY, head, logged, pairs, start_without_plugin
 from ultralytics import YOLO
 from ultralytics.cfg import entrypoint
+from ultralytics.models.yolo.classify import ClassificationTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG_DICT
 
@@ -187,9 +188,13 @@ def test_what_does_not_fit_the_classes_is_refused_before_anything_is_written(wei
     assert not list(tmp_path.iterdir())
 
 
-def test_one_class_for_all_is_named_as_the_reason(data, tmp_path):
+@pytest.mark.parametrize("task", ["detect", "classify"])
+def test_one_class_for_all_is_named_as_the_reason(task, datasets, tmp_path):
+    kind, model = (DetectionTrainer, "yolov8n") if task == "detect" else (ClassificationTrainer, "yolov8n-cls")
+    keys = {"cls_weights": [1, 2, 3], "single_cls": True, "model": f"{model}.yaml", "data": str(datasets(task))}
     with pytest.raises(ValueError, match=r"as there are classes, 1 \(single_cls=True makes one class of all\)$"):
-        trainer(tmp_path, data, cls_weights=[1, 2, 3], single_cls=True)
+        kind(overrides={**TINY, **keys, "project": str(tmp_path)})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,8 @@ def _class_names(given: Mapping[str, Any]) -> list[str] | None:
     """Return the names of the classes of a run, `None` if its data set is not available yet."""
     data = given.get("data")
     if given.get("task") == "classify" and isinstance(data, str | Path) and (folder := Path(data, "train")).is_dir():
-        return sorted(found.name for found in folder.iterdir() if found.is_dir())
+        names = sorted(found.name for found in folder.iterdir() if found.is_dir())
+        return ["item"] if given.get("single_cls") else names
     described = described_data(given) or {}
     number = described.get("nc")
     names = described.get("names") or [f"class_{i}" for i in range(number if isinstance(number, int) else 0)]
