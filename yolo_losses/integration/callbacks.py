@@ -90,11 +90,16 @@ def after_epoch(trainer: Any) -> None:
         run.end_epoch(trainer)
 
 
-def before_validation(validator: Any) -> None:
-    """Check that the EMA's criterion is equipped when the trainer's validator begins."""
-    trainer, run = _validated_by(validator)
+def begin_validation(trainer: Any) -> None:
+    """Check that the EMA's criterion is equipped before it is validated."""
+    run = run_of(trainer)
     if run is not None:
         run.before_validation(trainer)
+
+
+def before_validation(validator: Any) -> None:
+    """Check that the EMA's criterion is equipped when the trainer's validator begins."""
+    begin_validation(_validated_by(validator)[0])
 
 
 def after_validation(validator: Any) -> None:

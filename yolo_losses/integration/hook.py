@@ -97,7 +97,7 @@ def patch_trainer(module: Any) -> None:
     from ultralytics.utils import DEFAULT_CFG_DICT, torch_utils
 
     trainer = module.BaseTrainer
-    needed = ("train", "check_resume", "_setup_train", "save_model")
+    needed = ("train", "check_resume", "_setup_train", "validate", "save_model")
     for owner, name in (*((trainer, name) for name in needed), (torch_utils, "DEFAULT_CFG_DICT")):
         if not hasattr(owner, name):
             raise RuntimeError(f"this Ultralytics has no {owner.__name__}.{name}")
@@ -106,6 +106,8 @@ def patch_trainer(module: Any) -> None:
     wrap_around(trainer, "train", _train)
     wrap(trainer, "check_resume", after=_check)
     wrap(trainer, "_setup_train", after=lambda self, _, *args, **kwargs: _callbacks().check_started(self))
+    # Also at `on_val_start`, since a trainer may override this method, and a validator may call no callbacks.
+    wrap(trainer, "validate", before=lambda self, *args, **kwargs: _callbacks().begin_validation(self))
     wrap(trainer, "save_model", before=lambda self, *args, **kwargs: _callbacks().check_before_saving(self))
     if hasattr(module, "MultiTrainer"):
         wrap(module.MultiTrainer, "__init__", before=lambda self, trainer, args, *_, **__: arguments.check_shared(args))

@@ -182,8 +182,6 @@ class Run:
         if self.statistics is not None:
             self.statistics.write(trainer, self.branches)
         self.log_factor_after_warmup(trainer)
-        if getattr(getattr(trainer, "validator", None), "callbacks", None) is not trainer.callbacks:
-            self.keep_equipped(trainer, "validation")  # the validator does not call our callbacks
 
     # -------------------------------------------------------------------------------------------------- validation
 

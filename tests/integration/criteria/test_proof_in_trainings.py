@@ -152,3 +152,24 @@ def test_a_criterion_that_is_replaced_as_validation_starts_is_equipped_again(tmp
 
     lines = train(tmp_path, data, {"on_train_start": remember, "on_val_start": replace}, cls_loss="slide", epochs=2)
     assert [line for line in lines if "for validation was replaced" in line or "validation did not call" in line]
+
+
+class WithoutCallbacks(DetectionTrainer):
+    """A trainer whose validator calls no callbacks."""
+
+    def get_validator(self) -> Any:
+        validator = super().get_validator()
+        validator.run_callbacks = lambda event: None
+        return validator
+
+
+@pytest.mark.slow
+def test_a_validator_that_calls_no_callbacks_validates_the_chosen_loss(tmp_path: Path, data: Path) -> None:
+    for kind in (DetectionTrainer, WithoutCallbacks):
+        overrides = {**TINY, "model": "yolov8n.yaml", "data": str(data), "project": str(tmp_path)}
+        kind(overrides={**overrides, "name": kind.__name__, "cls_loss": "focal"}).train()
+    logs = [(tmp_path / kind / "results.csv").read_text() for kind in ("DetectionTrainer", "WithoutCallbacks")]
+    expected, found = (
+        [row["val/cls_loss"] for row in csv.DictReader(log.replace(" ", "").splitlines())] for log in logs
+    )
+    assert found == expected
