@@ -59,6 +59,18 @@ def published(rows: Sequence[Sequence[str]]) -> str:
     return table(("模型和数据", "结果", "出处"), [[translated(cell) for cell in row] for row in rows])
 
 
+def fine_tuned(rows: Sequence[Sequence[str]]) -> str:
+    """Return the differences of class losses from BCE in the fine-tunings on steel."""
+    head = ("与 `cls_loss=bce` 相比", "480 张钢材照片，类别均衡", "313 张，类别呈长尾分布")  # noqa: RUF001
+    return table(head, [[_outcome(cell) for cell in row] for row in rows])
+
+
+def _outcome(cell: str) -> str:
+    """Return a difference with its interval and its verdict."""
+    found = re.fullmatch(r"(.*) \((.*) to (.*)\) (.*)", cell)
+    return f"{found[1]}（{found[2]} 到 {found[3]}）{translate(found[4], 'zh')}" if found else cell  # noqa: RUF001
+
+
 def evidence(text: str) -> str:
     """Return the tables of the verdicts among the page on the comparisons, `examples/evidence/README.md`."""
     found = re.search(r"<!-- verdicts: make evidence -->\n(.*?)\n<!-- /verdicts -->", text, flags=re.DOTALL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from yolo_losses import registry
+from yolo_losses.comparison.stats.verdict import format_points
 from yolo_losses.plots import stem
 from yolo_losses.registry import TERM_KEYS, LossSpec
 
@@ -21,6 +23,7 @@ VERDICTS = ROOT / "examples" / "evidence" / "verdicts.csv"
 PASTED = " as typed"
 CLASSES = ("top-1", "disc", "tile", "star")  # of the demonstration's images, the last of which is rare
 CLASSIFIERS = ROOT / "examples" / "evidence" / "classify.csv"
+FINE_TUNED = {"neu_det": "480 photographs of steel, classes balanced", "neu_det_longtail": "313, a long tail of classes"}
 SIZES = {"16 x 640 x 80": "16 x 640 px, 80 classes", "16 x 640 x 3": "16 x 640 px, 3 classes"}
 
 
@@ -48,6 +51,26 @@ def uses(config: str, spec: LossSpec) -> bool:
         return False
     modifiers, base = registry.split_box_name(name)
     return spec in (*modifiers, base)
+
+
+def fine_tuned_rows() -> tuple[list[str], list[list[str]]]:
+    """Return the differences of class losses from BCE in the fine-tunings on steel: a table's head, and its rows."""
+    found = {(row["config"], row["set"]): row for row in verdicts() if row["set"] in FINE_TUNED}
+    differences: dict[str, list[float]] = {}
+    for (config, _), row in found.items():
+        differences.setdefault(config, []).append(float(row["difference"]))
+    rows = [
+        [f"`{config}`", *(_difference(found.get((config, name))) for name in FINE_TUNED)]
+        for config in sorted(differences, key=lambda config: statistics.fmean(differences[config]))
+    ]
+    return ["against `cls_loss=bce`", *FINE_TUNED.values()], rows
+
+
+def _difference(row: Mapping[str, str] | None) -> str:
+    if row is None:
+        return ""
+    difference, low, high = (format_points(float(row[key]) / 100) for key in ("difference", "low", "high"))
+    return f"{difference} ({low} to {high}) {row['word']}"
 
 
 @functools.cache

@@ -43,7 +43,8 @@ def pages() -> dict[Path, str]:
         DOCS / "keys.md": {f"keys:{name}": keys_table(members) for name, members in with_keys.items()}
         | {"logged": table(("logged", "what it is"), without_key)},
         DOCS / "speed.md": {"costs": cost, "pasted": table(*measured.pasted_rows())},
-        DOCS / "which-loss.md": {f"published:{name}": table(*found) for name, found in results.items()},
+        DOCS / "which-loss.md": {f"published:{name}": table(*found) for name, found in results.items()}
+        | {"fine-tuned": table(*measured.fine_tuned_rows())},
         chinese.FOLDER / "losses.md": {
             f"losses:{name}": chinese.losses(members, pictures) for name, members in grouped(specs).items()
         },
@@ -51,7 +52,8 @@ def pages() -> dict[Path, str]:
         | {"logged": chinese.logged(without_key)},
         chinese.FOLDER / "which-loss.md": {
             f"published:{name}": chinese.published(rows) for name, (_, rows) in results.items()
-        },
+        }
+        | {"fine-tuned": chinese.fine_tuned(measured.fine_tuned_rows()[1])},
         chinese.FOLDER / "evidence.md": {
             "verdicts": chinese.evidence((EVIDENCE / "README.md").read_text(encoding="utf-8"))
         },

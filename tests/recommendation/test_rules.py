@@ -172,14 +172,14 @@ def test_a_loss_that_was_decided_worse_is_avoided() -> None:
 def test_a_loss_that_leans_better_comes_first_of_its_key_and_one_that_leans_worse_is_avoided() -> None:
     small = dataclasses.replace(RARE, small=0.5)
     known = [
-        Verdict("deep_pcb", "box_loss=inner_ciou", 2.0, -0.5, 4.4, "leans better", 3),
+        Verdict("deep_pcb_again", "box_loss=gcd", 2.0, -0.5, 4.4, "leans better", 3),
         verdict("leans worse", difference=-0.5),
         verdict("worse", "cls_loss=eqfl", difference=-3),
     ]
     candidates, _, avoided = choose(small, RULES, known)
     words = [candidate.words for candidate in candidates]
-    assert words[:2] == ["box_loss=inner_ciou", "cls_weights=balanced"]
-    assert [candidate.choice for candidate in candidates[2:]] == ["box_loss"] * 2
+    assert words[:2] == ["box_loss=gcd", "cls_weights=balanced"]
+    assert [candidate.choice for candidate in candidates[2:]] == ["box_loss"]
     assert [note.what for note in avoided[:2]] == ["cls_loss=eqfl", "cls_loss=efl"]
 
 

@@ -150,7 +150,7 @@ def test_failed_configurations_are_not_counted_among_the_intervals(tmp_path):
     write_run(fill(tmp_path), {"cls_loss": "vfl"}, 0, error=ERROR)
     build_report(tmp_path)
     assert "3 configurations against bce" in text(tmp_path)
-    assert "all 2 intervals hold" in text(tmp_path)
+    assert "the 2 intervals hold" in text(tmp_path)
     assert "the largest of 2 correlated |t|" in text(tmp_path)
 
 

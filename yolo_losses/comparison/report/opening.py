@@ -72,7 +72,7 @@ def describe_certainty(result: Analysis, scope: str) -> str | None:
         of = Text("further data sets")
     holds = Text("With 95 % certainty the interval holds for {of}", of=of)
     if (n := len(with_interval(result, scope))) > 1:
-        holds = Text("With 95 % certainty all {n} intervals hold for {of} at once", n=n, of=of)
+        holds = Text("With 95 % certainty the {n} intervals hold for {of} at once", n=n, of=of)
     text = (
         "{holds}, so that it is unlikely that any of the words better, worse or practically equal is wrong. Differences"
         " of less than about {half} points cannot be distinguished from chance with these runs."
@@ -134,8 +134,8 @@ def _next_seeds(result: Analysis, command: str | None, failed: Collection[str]) 
         needed = {c.name: 3 for c in left}
     within = {name: n for name, n in needed.items() if n <= MAX_ADVISED_SEEDS}
     if not within:
-        text = "Nothing: the {n} undecided configurations differ too little to be decided with {most} seeds."
-        return Text(text, n=len(left), most=MAX_ADVISED_SEEDS), None
+        text = "No further run: what is undecided differs too little to be decided with {most} seeds."
+        return Text(text, most=MAX_ADVISED_SEEDS), None
     name, count = min(within.items(), key=lambda item: item[1])
     why = Text("About {count} seeds would decide {label}", count=count, label=result.labels[name])
     if result.decisions:
