@@ -23,7 +23,10 @@ VERDICTS = ROOT / "examples" / "evidence" / "verdicts.csv"
 PASTED = " as typed"
 CLASSES = ("top-1", "disc", "tile", "star")  # of the demonstration's images, the last of which is rare
 CLASSIFIERS = ROOT / "examples" / "evidence" / "classify.csv"
-FINE_TUNED = {"neu_det": "480 photographs of steel, classes balanced", "neu_det_longtail": "313, a long tail of classes"}
+FINE_TUNED = {
+    "neu_det": "480 photographs of steel, classes balanced",
+    "neu_det_longtail": "313, a long tail of classes",
+}
 SIZES = {"16 x 640 x 80": "16 x 640 px, 80 classes", "16 x 640 x 3": "16 x 640 px, 3 classes"}
 
 
