@@ -157,6 +157,12 @@ def means_the_default(key: str, value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(KEYS[key], str) and value == KEYS[key]
 
 
+def is_plain(value: Any) -> bool:
+    """Return whether a value is what YAML has: a word, a number, or the weights of several classes or keypoints."""
+    parts = [*value, *value.values()] if type(value) is dict else value if type(value) is list else [value]
+    return all(type(part) in (str, float, int, bool) for part in parts)
+
+
 def check(keys: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], LossSettings]) -> LossSettings | None:
     """Parse the keys: either a clean refusal, or settings that are what was asked for and can be built."""
     try:
@@ -173,7 +179,7 @@ def check(keys: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], LossSett
     again = LossSettings.from_mapping(parsed.to_config())
     assert again.to_config() == parsed.to_config()
     assert again.describe() == parsed.describe()
-    assert all(type(value) in (str, float, int, bool) for value in parsed.non_default().values())
+    assert all(is_plain(value) for value in parsed.non_default().values())
     for key, value in parsed.parameters.items():
         if isinstance(value, str):
             assert value in PARAMETERS[key].limits.words
