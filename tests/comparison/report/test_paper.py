@@ -104,6 +104,13 @@ def test_single_items_are_in_the_singular_and_a_data_set_is_named_after_its_fold
     assert "vfl" not in text, "which failed"
     assert ("Runs of one seed share" in text) is not by_hand, "of which nothing is recorded by hand"
     assert "nan" not in (tmp_path / "paper" / "table.tex").read_text()
+    assert ", on pcb_5/data.yaml;" in (tmp_path / "report.md").read_text()
+
+
+def test_the_opening_says_that_the_intervals_hold_for_seeds_and_images(paper: Path) -> None:
+    assert (
+        "intervals hold for new seeds and other validation images at once" in (paper.parent / "report.md").read_text()
+    )
 
 
 def test_a_summary_alone_makes_a_report_and_a_paper(paper: Path, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def describe_certainty(result: Analysis, scope: str) -> str | None:
         if any(len(c.differences) > 1 for name in result.candidates if (c := result.get(scope, name))):
             return Text("There is no interval: the differences from the baseline are the same with every seed.")
         return Text("One seed does not show how much results vary by chance: use three or more.")
-    of = Text("other validation images" if _over_images(result, scope) else "new seeds")
+    of = Text("new seeds and other validation images" if _over_images(result, scope) else "new seeds")
     if scope == ALL_SETS:
         of = Text("further data sets")
     holds = Text("With 95 % certainty the interval holds for {of}", of=of)

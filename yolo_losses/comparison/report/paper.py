@@ -10,11 +10,10 @@ from typing import Any
 from yolo_losses import registry
 from yolo_losses.comparison.record import EPOCHS, METRICS, RunRecord
 from yolo_losses.comparison.report import notes
-from yolo_losses.comparison.stats.analysis import ALL_SETS, RESAMPLES, Analysis, Comparison
+from yolo_losses.comparison.stats.analysis import ALL_SETS, RESAMPLES, UNNAMED, Analysis, Comparison
 from yolo_losses.comparison.stats.verdict import format_points
 from yolo_losses.registry import LossSpec, bibliography
 
-UNNAMED = ("data", "dataset")  # stems of files that are named after no data set
 COLUMN_WIDTH = 3.35  # inches, of a page with two columns
 VERSIONS = {"ultralytics": "Ultralytics", "torch": "PyTorch", "yolo_losses": "yolo-losses"}
 METHODS_BIB = """\

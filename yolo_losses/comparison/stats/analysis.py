@@ -20,6 +20,7 @@ from yolo_losses.comparison.stats.rounds import Decision, decide, restrict
 from yolo_losses.comparison.stats.verdict import Verdict, judge, verdict_if_untrained
 
 PER_CLASS = ("map50_95", "map50")
+UNNAMED = ("data", "dataset")  # stems of files that are named after no data set
 RESAMPLES = 1000
 ALL_SETS = "mean over data sets"
 FAILED = Verdict("no result", Text("no result: every run failed"))
@@ -133,9 +134,10 @@ class Analysis:
 
     @cached_property
     def titles(self) -> dict[str, str]:
-        """Short names of the data sets: paths shortened as long as they stay distinct."""
+        """Short names of the data sets: paths shortened as long as they stay distinct, `data.yaml` with its folder."""
         parts = {data: Path(data).parts for data in self.sets}
-        for length in range(1, 1 + max(map(len, parts.values()), default=0)):
+        first = 2 if any(Path(data).stem in UNNAMED for data in self.sets) else 1
+        for length in range(first, first + max(map(len, parts.values()), default=0)):
             short = {data: "/".join(own[-length:]) for data, own in parts.items()}
             if len(set(short.values())) == len(short):
                 return {ALL_SETS: ALL_SETS, **short}
