@@ -222,6 +222,7 @@ def test_the_command_line_ends_with_the_sentence_alone(data: Path, tmp_path: Pat
         ({"box_loss": "inner"}, "'inner_' is a modifier, a prefix of box losses, such as inner_ciou"),
         ({"box_loss": "wiou_v3"}, "box_loss=wiou wiou_version=3"),
         ({"box_loss": "vfl"}, "'vfl' is a class loss, cls_loss=vfl"),
+        ({"cls_loss": "gce"}, "'gce' is a loss of the task classify, not a class loss; allowed"),
         ({"box_loss": "cioou"}, "allowed are stock, "),
         ({"cls_loss": "stok"}, "Did you mean 'stock'?"),
         ({"cls_loss": "qualityfocl"}, "Did you mean 'qfl'?"),

@@ -42,7 +42,8 @@ def unknown_loss(kind: Kind, name: Any, words: Sequence[str] = ()) -> InvalidVal
     for other, other_key in TERM_KEYS.items():
         spec = find(other, name) if other != kind else None
         if spec is not None:
-            return _not_valid(key, name, f"'{spec.name}' is a {KINDS[other].noun}, {other_key}={spec.name}; {allowed}")
+            choice = f"{other_key}={spec.name}" if other_key != key else f"not a {KINDS[kind].noun}"
+            return _not_valid(key, name, f"'{spec.name}' is a {KINDS[other].noun}, {choice}; {allowed}")
     # For a spelling similar to an alias, the hint is the registered name.
     spellings = {word: s.name for s in specs(kind) for word in (*s.aliases, s.name)}
     near = difflib.get_close_matches(normalize_name(name)[:100], [*spellings, "stock", *words], n=1)
