@@ -40,6 +40,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_comparison_continues_with_identical_results(tmp_path: Path, data: Path) -> None:
     keys = {"cls_loss": "ema_slide,stock", "epochs": EPOCHS}  # the first one has a state
     killed = launch(data, tmp_path / "killed", **keys)

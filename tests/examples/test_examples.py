@@ -163,15 +163,16 @@ def test_the_notebook_runs_from_start_to_verdict(tmp_path: Path, monkeypatch: py
 def check_shown(shown: list[str]) -> None:
     """Check what the cells of the notebook show, the cells of code in order."""
     assert "slide_delta" in shown[3]
-    assert "Did you mean 'slide'?" in shown[4]
-    assert shown[6].count("yolo_losses: cls_loss=slide SlideLoss(delta=0.1, min_iou=0.2)") == 1
-    assert shown[6].count("yolo_losses: ran in the first batch with objects: class; class term ") == 1
-    assert "'cls_loss': 'slide'" in shown[6]
-    assert "4/4" in shown[7] or "4 of 4" in shown[7], "the progress of the comparison"
-    assert "cls_loss=slide" in shown[8]
-    assert re.search("better|worse|practically equal|inconclusive", shown[8])
-    assert "image/svg+xml" in shown[9]
-    assert "image/png" in shown[10]
+    assert "What decides it on this data" in shown[4]
+    assert "Did you mean 'slide'?" in shown[5]
+    assert shown[7].count("yolo_losses: cls_loss=slide SlideLoss(delta=0.1, min_iou=0.2)") == 1
+    assert shown[7].count("yolo_losses: ran in the first batch with objects: class; class term ") == 1
+    assert "'cls_loss': 'slide'" in shown[7]
+    assert "4/4" in shown[8] or "4 of 4" in shown[8], "the progress of the comparison"
+    assert "cls_loss=slide" in shown[9]
+    assert re.search("better|worse|practically equal|inconclusive", shown[9])
+    assert "image/svg+xml" in shown[10]
+    assert "image/png" in shown[11]
 
 
 def shown_by(cell: Any) -> str:

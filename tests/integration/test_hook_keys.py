@@ -59,7 +59,7 @@ CHOSEN: dict[str, Any] = {"cls_loss": "slide", "cls_scale": 2.0, "loss_stats": T
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", CHOSEN)
+@pytest.mark.parametrize("key", ["cls_loss", "cls_scale", pytest.param("loss_stats", marks=pytest.mark.long)])
 def test_a_key_that_ultralytics_has_for_something_else_stays_its_own(key: str, tmp_path: Path, data: Path) -> None:
     """A run that leaves ours alone does not notice; ours is reached as `yl_` + name."""
     theirs, other = (3.5, 4.5) if key == "cls_scale" else ("soft", "hard")
