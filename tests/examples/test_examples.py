@@ -163,7 +163,7 @@ def test_the_notebook_runs_from_start_to_verdict(tmp_path: Path, monkeypatch: py
 def check_shown(shown: list[str]) -> None:
     """Check what the cells of the notebook show, the cells of code in order."""
     assert "slide_delta" in shown[3]
-    assert "What decides it on this data" in shown[4]
+    assert "yolo-losses compare model=yolov8n.yaml" in shown[4]
     assert "Did you mean 'slide'?" in shown[5]
     assert shown[7].count("yolo_losses: cls_loss=slide SlideLoss(delta=0.1, min_iou=0.2)") == 1
     assert shown[7].count("yolo_losses: ran in the first batch with objects: class; class term ") == 1

@@ -104,7 +104,9 @@ def log_proof(equipment: Equipment, criterion: Any) -> None:
     if equipment.settings.cls_scale == "auto":
         notes.append(f"cls_scale=auto is {format_factors(equipment.branches)}")
     elif equipment.settings.cls_scale == 1 and unusual:
-        notes.append(f"the gains were tuned for {unusual}: cls_scale=auto keeps the class term as strong as {unusual}'s")
+        notes.append(
+            f"the gains were tuned for {unusual}: cls_scale=auto keeps the class term as strong as {unusual}'s"
+        )
     if logged := criteria.logged_branch(criterion):
         notes.append(f"the log shows {logged}")
     log(f"ran in the first batch with objects: {'; '.join(notes)}", over_bar=True)

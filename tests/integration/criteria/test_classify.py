@@ -99,7 +99,10 @@ def test_a_batch_without_images_has_a_loss_of_0_in_the_graph() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"cls_loss": "slide"}, r"'cls_loss=slide' is not valid: 'slide' is a class loss, not a loss of the task classify"),
+        (
+            {"cls_loss": "slide"},
+            r"'cls_loss=slide' is not valid: 'slide' is a class loss, not a loss of the task classify",
+        ),
         ({"cls_smoothing": 1}, r"'cls_smoothing=1' is not valid: allowed is a number >= 0 and < 1"),
         ({"cls_loss": "gce", "cls_smoothing": 0.1}, r"'cls_smoothing=0.1' cannot be used with cls_loss=gce"),
         ({"cls_loss": "ce", "cls_scale": "auto"}, r"'cls_scale=auto' cannot be used in the task 'classify'"),

@@ -248,7 +248,9 @@ def test_the_proof_line_says_what_to_do_about_an_unusual_size(keys: dict[str, An
     with logged() as said:
         of = trainer()
         step_of(Run(of, LossSettings.from_mapping(keys)), of)
-    assert ("the gains were tuned for BCE: cls_scale=auto keeps the class term as strong as BCE's" in said[-1]) == advised
+    assert (
+        "the gains were tuned for BCE: cls_scale=auto keeps the class term as strong as BCE's" in said[-1]
+    ) == advised
 
 
 def test_rtdetr_is_kept_at_the_strength_of_its_own_stock_loss() -> None:
