@@ -183,6 +183,24 @@ def test_a_loss_that_leans_better_comes_first_of_its_key_and_one_that_leans_wors
     assert [note.what for note in avoided[:2]] == ["cls_loss=eqfl", "cls_loss=efl"]
 
 
+def test_candidates_take_turns_between_keys_behind_all_that_was_found_better() -> None:
+    traits = dataclasses.replace(RARE, small=0.5, below_stride=0.1)
+
+    def choices(*known: Verdict) -> list[str]:
+        return [candidate.choice for candidate in choose(traits, RULES, [*known])[0]]
+
+    nwd = Verdict("deep_pcb", "box_loss=nwd", 2.0, 1.0, 3.0, "better", 3)
+    gcd = Verdict("deep_pcb_again", "box_loss=gcd", 2.0, 1.0, 3.0, "better", 3)
+    assert choices() == ["cls_weights", "cls_loss", "box_loss", "tal_overlap"]
+    assert choices(nwd, gcd) == ["box_loss", "box_loss", "cls_weights", "cls_loss"]
+    assert choices(dataclasses.replace(gcd, word="leans better")) == [
+        "box_loss",
+        "cls_weights",
+        "cls_loss",
+        "tal_overlap",
+    ]
+
+
 def test_an_inconclusive_verdict_is_shown_and_keeps_the_grade() -> None:
     found = next(c for c in choose(RARE, RULES, [verdict("inconclusive")])[0] if c.words == "cls_loss=efl")
     assert found.grade == "measured by its authors"
