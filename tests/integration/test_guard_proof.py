@@ -133,6 +133,28 @@ def test_a_batch_that_is_computed_again_before_its_step_is_proven_by_the_second_
     assert equipment.calls_proven == 1
 
 
+class CalledTwice(DetectionModel):
+    """A model that computes its criterion twice, on the predictions and on those of a second pass, and uses one."""
+
+    used = 0
+
+    def loss(self, batch: Any, preds: Any = None) -> Any:
+        if not hasattr(self, "criterion"):
+            self.criterion = self.init_criterion()
+        losses = [self.criterion(self.forward(batch["img"]), batch) for _ in range(2)]
+        return losses[self.used]
+
+
+@pytest.mark.parametrize("used", [0, 1])
+def test_each_call_of_a_batch_must_be_used(used: int) -> None:
+    model = model_of(CalledTwice, **CHOSEN)
+    model.used = used
+    context.enter(context.Context(model, guard._equip(model, guard._chosen(model))))  # a trainer's batch
+    model.loss(batch())[0].sum().backward()
+    with pytest.raises(RuntimeError, match="no gradient reached it before the optimizer's step"):
+        sgd(model).step()
+
+
 def test_the_gradient_is_followed_again_in_a_long_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "RECHECK_EVERY", 2)
     model = model_of(**CHOSEN)
